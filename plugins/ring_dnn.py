@@ -1,0 +1,200 @@
+"""Two rings told apart by a small network, at three levels of the API.
+
+Positive points lie at radius N(5, 1), negative ones at N(8, 1), at any angle. A network
+2 → 4 → 8 → 1 has 61 parameters. The *low* level writes parameters, loss and update by hand; the
+*mid* level takes layers, loss and optimizer from torch; the *high* level wraps them in a
+Keras-like model. The radii overlap, so that no classifier can be right more often than 0.933.
+
+Source: 20-days, chapters 3-1, 3-2, 3-3.
+"""
+
+import numpy as np
+import torch
+from refimpl.fixtures import ring
+from torch import nn
+
+from refimpl import Example, Facts, Figure, Protocol, Step, Variant, hookimpl
+from refimpl.keras_like import Model
+from refimpl.metrics import binary_accuracy
+from refimpl.starts import torch_default
+
+# --- low level: parameters of one's own ----------------------------------------------------------
+
+
+def standard_normal(rng):
+    """Weights from N(0, 1), zero biases; weights are stored as (inputs, outputs)."""
+    start = {}
+    for number, (inputs, outputs) in enumerate([(2, 4), (4, 8), (8, 1)], start=1):
+        start[f"w{number}"] = rng.standard_normal((inputs, outputs))
+        start[f"b{number}"] = np.zeros((1, outputs))
+    return start
+
+
+class Parameters(nn.Module):
+    """The network written out in matrix products."""
+
+    def __init__(self):
+        super().__init__()
+        self.w1, self.b1 = nn.Parameter(torch.zeros(2, 4)), nn.Parameter(torch.zeros(1, 4))
+        self.w2, self.b2 = nn.Parameter(torch.zeros(4, 8)), nn.Parameter(torch.zeros(1, 8))
+        self.w3, self.b3 = nn.Parameter(torch.zeros(8, 1)), nn.Parameter(torch.zeros(1, 1))
+
+    def forward(self, x):  # (N, 2)
+        x = torch.relu(x @ self.w1 + self.b1)  # (N, 4)
+        x = torch.relu(x @ self.w2 + self.b2)  # (N, 8)
+        return torch.sigmoid(x @ self.w3 + self.b3)  # (N, 1)
+
+
+def clamped_bce(p, y):
+    """Binary cross entropy, with p kept 1e-7 away from 0 and 1 so that its logarithm is finite."""
+    p = p.clamp(1e-7, 1 - 1e-7)
+    return -(y * torch.log(p) + (1 - y) * torch.log(1 - p)).mean()
+
+
+def low(problem):
+    """Gradients from autograd, everything else by hand."""
+    model = problem.load(Parameters())
+    parameters = dict(model.named_parameters())
+    for features, labels in problem.batches():
+        predictions = model(features)
+        loss = clamped_bce(predictions, labels)
+        loss.backward()
+        for parameter in model.parameters():
+            parameter.data -= problem.lr * parameter.grad
+        yield Step(loss, parameters, predictions, labels, model)
+        model.zero_grad()
+
+
+# --- mid level: layers, loss and optimizer of torch ----------------------------------------------
+
+
+class Net(nn.Module):
+    """The same network in layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1 = nn.Linear(2, 4)
+        self.fc2 = nn.Linear(4, 8)
+        self.fc3 = nn.Linear(8, 1)
+
+    def forward(self, x):  # (N, 2)
+        x = torch.relu(self.fc1(x))  # (N, 4)
+        x = torch.relu(self.fc2(x))  # (N, 8)
+        return torch.sigmoid(self.fc3(x))  # (N, 1)
+
+
+def mid(problem):
+    """The document makes a new Adam for every step, so that no moments carry over."""
+    model = problem.load(Net())
+    parameters = dict(model.named_parameters())
+    loss_func = nn.BCELoss()
+    for features, labels in problem.batches():
+        optimizer = torch.optim.Adam(model.parameters(), lr=problem.lr)
+        predictions = model(features)
+        loss = loss_func(predictions, labels)
+        loss.backward()
+        optimizer.step()
+        yield Step(loss, parameters, predictions, labels, model)
+        optimizer.zero_grad()
+
+
+# --- high level: a Keras-like model --------------------------------------------------------------
+
+
+def high(problem):
+    """Compile once, then fit."""
+    net = problem.load(Net())
+    model = Model(net)
+    optimizer = problem.resume(torch.optim.Adam(net.parameters(), lr=problem.lr))
+    model.compile(nn.BCELoss(), optimizer, {"accuracy": binary_accuracy})
+    yield from model.fit(problem.batches())
+
+
+# --- what the document states --------------------------------------------------------------------
+
+
+def facts(*figures: Figure, output: tuple[int, int], state_dict: tuple[str, ...]) -> Facts:
+    """61 numbers in 6 tensors, and where training ends."""
+    return Facts(
+        parameters=61, trainable=61, state_dict=state_dict, output=output, figures=figures
+    )
+
+
+BY_HAND = ("w1", "b1", "w2", "b2", "w3", "b3")
+BY_LAYER = ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias", "fc3.weight", "fc3.bias")
+LAYER_NAMES = {
+    "fc1.weight": "w1.T",
+    "fc1.bias": "b1",
+    "fc2.weight": "w2.T",
+    "fc2.bias": "b2",
+    "fc3.weight": "w3.T",
+    "fc3.bias": "b3",
+}
+
+EXAMPLE = Example(
+    name="ring-dnn",
+    title="Two rings, a binary classifier at three API levels",
+    document="20-days",
+    section="3-1, 3-2, 3-3",
+    data=ring.RING,
+    loss=nn.BCELoss(),
+    metrics={"accuracy": binary_accuracy},
+    variants=(
+        Variant(
+            "low",
+            low,
+            start=standard_normal,
+            loss=clamped_bce,
+            ladder="ring",
+            protocol=Protocol(
+                epochs=1000, learning_rate=0.01, batch_size=20, stand_in_epochs=30
+            ),
+            facts=facts(
+                Figure("accuracy", 0.927, real=(0.91, 0.94), stand_in=(0.80, 0.94)),
+                Figure("loss", 0.187, real=(0.17, 0.24)),
+                output=(20, 1),
+                state_dict=BY_HAND,
+            ),
+        ),
+        Variant(
+            "mid",
+            mid,
+            start=torch_default(Net),
+            names=LAYER_NAMES,
+            ladder="ring",
+            ladder_depth="gradients",
+            protocol=Protocol(
+                epochs=300, learning_rate=0.001, batch_size=10, stand_in_epochs=10
+            ),
+            facts=facts(
+                Figure("accuracy", 0.9315, real=(0.90, 0.94), stand_in=(0.80, 0.94)),
+                output=(10, 1),
+                state_dict=BY_LAYER,
+            ),
+        ),
+        Variant(
+            "high",
+            high,
+            start=torch_default(Net),
+            names=LAYER_NAMES,
+            ladder="ring",
+            ladder_depth="gradients",
+            data=ring.RING_SPLIT,
+            protocol=Protocol(
+                epochs=100, learning_rate=0.01, batch_size=100, stand_in_epochs=30
+            ),
+            facts=facts(
+                Figure("val_accuracy", 0.926, real=(0.90, 0.95), stand_in=(0.85, 0.95)),
+                Figure("val_loss", 0.173, real=(0.15, 0.24)),
+                output=(100, 1),
+                state_dict=BY_LAYER,
+            ),
+        ),
+    ),
+)
+
+
+@hookimpl
+def refimpl_examples():
+    """This module's example."""
+    return [EXAMPLE]

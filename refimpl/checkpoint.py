@@ -1,0 +1,89 @@
+"""Checkpoints: parameters, buffers, optimizer state and the step, loadable with ``weights_only``."""
+
+from __future__ import annotations
+
+import copy
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from refimpl.contract import Step
+from refimpl.errors import CheckpointError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a run stopped: enough for another process to go on as if nothing had happened."""
+
+    step: int
+    parameters: Mapping[str, NDArray[Any]]
+    buffers: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    optimizer: Mapping[str, Any] | None = None
+
+
+def take(step: Step, number: int) -> Checkpoint:
+    """The checkpoint after update ``number`` (counted from 1)."""
+    model = step.model if isinstance(step.model, nn.Module) else None
+    return Checkpoint(
+        step=number,
+        parameters={
+            name: torch.as_tensor(value).detach().cpu().numpy().copy()
+            for name, value in step.parameters.items()
+        },
+        buffers={n: b.detach().cpu().clone() for n, b in model.named_buffers()} if model else {},
+        optimizer=copy.deepcopy(step.optimizer.state_dict()) if step.optimizer else None,
+    )
+
+
+def save(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a checkpoint whole or not at all."""
+    content = {
+        "format": FORMAT,
+        "step": checkpoint.step,
+        "parameters": {n: torch.from_numpy(v) for n, v in checkpoint.parameters.items()},
+        "buffers": dict(checkpoint.buffers),
+        "optimizer": checkpoint.optimizer,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            torch.save(content, stream)
+        os.replace(part, path)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint without unpickling anything but weights.
+
+    Raises :class:`CheckpointError` where the file is not a checkpoint, or damaged.
+    """
+    try:
+        content = torch.load(path, weights_only=True, map_location="cpu")
+        if content["format"] != FORMAT:
+            raise CheckpointError(
+                f"{path} has checkpoint format {content['format']}, this refimpl reads {FORMAT}"
+            )
+        return Checkpoint(
+            step=content["step"],
+            parameters={n: v.numpy() for n, v in content["parameters"].items()},
+            buffers=content["buffers"],
+            optimizer=content["optimizer"],
+        )
+    except (CheckpointError, FileNotFoundError):
+        raise
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} is not a checkpoint of refimpl, or is damaged: {error}"
+        ) from error

@@ -1,0 +1,80 @@
+"""Same computation: judged by error ratio against a float64 oracle, not by a magic tolerance.
+
+The oracle is a float64 run on the CPU. The reference is the float32 CPU run, whose distance from
+the oracle is what rounding alone does at that step. A candidate may be ``FACTOR`` times as far,
+plus a floor of ``FLOOR_ULPS`` units in the last place of the tensor's own scale. A float64
+candidate is given the same budget, scaled by the ratio of the two dtypes' rounding units.
+
+Distances are those of the furthest element, so that one wrong weight among thousands is seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+FACTOR = 4.0
+FLOOR_ULPS = 16.0
+
+Kind = Literal["output", "loss", "gradient", "parameter"]
+
+
+@dataclass(frozen=True)
+class Closeness:
+    """How far a candidate is from the oracle, the budget for it, and its furthest element."""
+
+    error: float
+    budget: float
+    index: tuple[int, ...]
+    found: float
+    expected: float
+
+    @property
+    def error_ratio(self) -> float:
+        """Error over budget: within budget up to 1."""
+        if self.budget > 0:
+            return self.error / self.budget
+        return 0.0 if self.error == 0 else float("inf")
+
+
+def oracle_scale(oracle: Tensor) -> float:
+    """The largest magnitude of the oracle, from which the floor is reckoned."""
+    return float(oracle.abs().max()) if oracle.numel() else 0.0
+
+
+def distance(candidate: Tensor, oracle: Tensor) -> float:
+    """The furthest any element is from the oracle; infinite where only one of them is finite."""
+    return float(_differences(candidate, oracle).max()) if oracle.numel() else 0.0
+
+
+def closeness(
+    candidate: Tensor, oracle: Tensor, rounding: float, dtype: torch.dtype
+) -> Closeness:
+    """Hold a candidate computed in ``dtype`` against the oracle.
+
+    ``rounding`` is how far the float32 reference has come from the oracle so far; all tensors
+    are float64 on the CPU and of one shape.
+    """
+    eps, eps32 = torch.finfo(dtype).eps, torch.finfo(torch.float32).eps
+    budget = FACTOR * rounding * (eps / eps32) + FLOOR_ULPS * eps * oracle_scale(oracle)
+    differences = _differences(candidate, oracle)
+    if not differences.numel():
+        return Closeness(0.0, budget, (), 0.0, 0.0)
+    furthest = int(differences.argmax())
+    index = tuple(int(i) for i in torch.unravel_index(torch.tensor(furthest), oracle.shape))
+    return Closeness(
+        error=float(differences.flatten()[furthest]),
+        budget=budget,
+        index=index,
+        found=float(candidate.flatten()[furthest]),
+        expected=float(oracle.flatten()[furthest]),
+    )
+
+
+def _differences(candidate: Tensor, oracle: Tensor) -> Tensor:
+    """Elementwise |candidate − oracle|; 0 where both are the same NaN or infinity."""
+    same = (candidate == oracle) | (candidate.isnan() & oracle.isnan())
+    return torch.where(same, 0.0, (candidate - oracle).abs().nan_to_num(nan=float("inf")))

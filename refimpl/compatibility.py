@@ -1,0 +1,30 @@
+"""Which versions of the contract run here, and what to change in a plugin written for another.
+
+A version is dropped no sooner than two minor releases after the one that follows it appeared;
+until then its plugins run as they are. This module imports nothing, so that the catalogue can
+refuse a plugin without importing it.
+"""
+
+from __future__ import annotations
+
+NEWEST = 1
+"""The contract as :mod:`refimpl.contract` has it."""
+
+OLDEST = 1
+"""The oldest contract whose plugins still run."""
+
+CHANGES: dict[int, str] = {}
+"""What a plugin has to change to get from this version of the contract to the next."""
+
+
+def refusal(stated: int) -> tuple[str, str] | None:
+    """Why a plugin written for this contract cannot run, and what to do; ``None`` if it can."""
+    if stated > NEWEST:
+        return f"written for contract {stated}, this refimpl knows {NEWEST}", "upgrade refimpl"
+    if stated < OLDEST:
+        changes = [CHANGES[version] for version in range(stated, OLDEST) if version in CHANGES]
+        return (
+            f"written for contract {stated}, this refimpl needs {OLDEST} or newer",
+            "; ".join([*changes, f"state contract={OLDEST}"]),
+        )
+    return None

@@ -1,0 +1,352 @@
+"""The contract: what a plugin says about a documented example.
+
+Everything here is plain data and imports no torch, so that plugins can be validated and listed
+quickly. A plugin makes one :class:`Example` and hands it over in its ``refimpl_examples`` hook.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from refimpl.data import DataSet, Tier
+from refimpl.errors import UnknownNameError
+from refimpl.names import unknown
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from refimpl.problem import Problem
+
+    Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+    Start: TypeAlias = Callable[[np.random.Generator], Arrays]
+    Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+    Metric: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+
+CONTRACT = 1
+"""Version of this contract. A plugin that states a newer one is refused with what to do."""
+
+
+# --- what a variant yields -----------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Step:
+    """What is seen of one update, right after it.
+
+    ``loss`` and ``output`` are of the batch before the update; ``parameters`` after it.
+    The gradients of this step still stand in each parameter's ``.grad`` (zero them before the
+    next ``backward``, not before the ``yield``), or are given in ``gradients`` where autograd
+    did not make them. ``model`` predicts with the current parameters.
+    """
+
+    loss: Tensor | float
+    parameters: Mapping[str, Tensor]
+    output: Tensor | None = None
+    target: Tensor | None = None
+    model: Callable[[Tensor], Tensor] | None = None
+    optimizer: torch.optim.Optimizer | None = None
+    gradients: Mapping[str, Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Figures that a variant measured itself at the end of an epoch, such as ``val_loss``."""
+
+    metrics: Mapping[str, float]
+
+
+Steps: TypeAlias = "Iterator[Step | Epoch]"
+
+
+# --- what a document states ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A row of a layer table: ``output`` has −1 for the batch; ``parameters`` counts its own."""
+
+    name: str
+    kind: str
+    output: tuple[int, ...]
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The size rows under a layer table, in MB of float32, printed to six digits."""
+
+    input: float
+    forward_backward: float
+    parameters: float
+    total: float
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number that the document reports at the end of training.
+
+    With ``digits`` it is exact on the real tier: |measured − documented| ≤ half a unit of that
+    decimal. Otherwise ``real`` and ``stand_in`` are the ranges (low, high) in which the measured
+    figure must lie on each tier; a tier without a range asserts nothing. Where the document
+    generates its data and trains as long on both tiers, the real range holds on both.
+    """
+
+    metric: str
+    documented: float | None
+    digits: int | None = None
+    real: tuple[float, float] | None = None
+    stand_in: tuple[float, float] | None = None
+
+    def range_on(self, tier: Tier) -> tuple[float, float] | None:
+        """The range that holds on this tier, or ``None`` where nothing is asserted."""
+        if tier == "stand-in":
+            return self.stand_in
+        if self.digits is not None and self.documented is not None:
+            half = 0.5 * 10.0**-self.digits
+            return (self.documented - half, self.documented + half)
+        return self.real
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the document states about a variant's model and its training.
+
+    ``layers`` are the rows of its layer table, in order; ``state_dict`` the keys, in order;
+    ``output`` the shape of the output for one documented batch; ``summary_input`` the shape of
+    one sample where the table was taken at another shape than the data's.
+    """
+
+    parameters: int | None = None
+    trainable: int | None = None
+    layers: tuple[Layer, ...] = ()
+    state_dict: tuple[str, ...] = ()
+    sizes: Sizes | None = None
+    output: tuple[int, ...] | None = None
+    summary_input: tuple[int, ...] | None = None
+    figures: tuple[Figure, ...] = ()
+
+
+@dataclass(frozen=True)
+class Exact:
+    """An exact value of the document: ``compute()`` must give ``expected``.
+
+    ``digits``: to how many decimals it was printed; ``None`` means equal as it stands (numbers to
+    rounding of their dtype). ``needs`` names an optional package or ``"cuda"`` it cannot do without.
+    """
+
+    name: str
+    compute: Callable[[], Any]
+    expected: Any
+    digits: int | None = None
+    needs: str | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A documented mistake that must stay one: ``attempt()`` must raise ``raises``.
+
+    ``match`` is a regular expression that the message must contain.
+    """
+
+    name: str
+    attempt: Callable[[], object]
+    raises: type[BaseException]
+    match: str = ""
+    needs: str | None = None
+
+
+@dataclass(frozen=True)
+class Erratum:
+    """Something the document says that no longer holds.
+
+    ``holds()`` tries it and answers whether the document is right here. It must answer ``False``
+    where ``since`` (a requirement such as ``"torch>=2.6"``) is met, and ``True`` where it is not,
+    so that the list is proven on every version.
+    """
+
+    name: str
+    says: str
+    today: str
+    since: str
+    holds: Callable[[], bool]
+    needs: str | None = None
+
+
+# --- how an example is trained -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How the document trains: everything of a run that is neither model nor data.
+
+    ``batch_size`` ``None`` is the whole training set at once. ``stand_in_epochs`` is used on the
+    stand-in tier. ``report`` tells what the document prints as the training figures: means over
+    the batches of the epoch, or the last batch after its update. ``average`` tells how validation
+    figures of batches are put together.
+    """
+
+    epochs: int
+    learning_rate: float
+    batch_size: int | None = None
+    valid_batch_size: int | None = None
+    shuffle: bool = True
+    stand_in_epochs: int | None = None
+    report: Literal["epoch", "last-batch"] = "epoch"
+    average: Literal["batches", "samples"] = "batches"
+    dtype: Literal["float32", "float64"] = "float32"
+
+    def epochs_on(self, tier: Tier) -> int:
+        """How many epochs a run takes on this tier."""
+        if tier == "stand-in" and self.stand_in_epochs is not None:
+            return self.stand_in_epochs
+        return self.epochs
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way in which the document writes the computation.
+
+    ``steps(problem)`` is a generator: one :class:`Step` after each update, nothing else decided.
+
+    ``names`` maps the variant's own parameter names to those of its ladder's first variant where
+    they differ; ``"weights.T"`` says that it is stored transposed. Variants with the same
+    ``ladder`` are the same computation: from one start and one batch order they give the same
+    losses, gradients and parameters. ``ladder_depth="gradients"`` limits that claim to the first
+    step's loss and gradients (their optimizers differ).
+
+    ``prepare`` is what the variant's loader does to inputs before the model sees them. ``needs``
+    names an optional package or ``"cuda"`` that the variant cannot do without; ``numpy`` says that
+    it computes in NumPy, on the CPU.
+
+    What is left ``None`` is taken from the example.
+    """
+
+    name: str
+    steps: Callable[[Problem], Steps] | None = None
+    summary: str = ""
+    start: Start | None = None
+    documented_start: Arrays | None = None
+    loss: Loss | None = None
+    metrics: Mapping[str, Metric] | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+    ladder: str | None = None
+    ladder_depth: Literal["trajectory", "gradients"] = "trajectory"
+    protocol: Protocol | None = None
+    facts: Facts | None = None
+    data: DataSet | None = None
+    prepare: Callable[[Tensor], Tensor] | None = None
+    needs: str | None = None
+    numpy: bool = False
+
+    def figures_tier(self, tier: Tier) -> Tier:
+        """The tier whose figures hold: the real one too where the stand-in is the same run."""
+        generated = self.data is not None and self.data.real is None
+        shortened = self.protocol is not None and self.protocol.stand_in_epochs is not None
+        return "real" if generated and not shortened else tier
+
+    def run(self, problem: Problem) -> Steps:
+        """The steps of one training run."""
+        if self.steps is None:
+            raise TypeError(f"variant {self.name!r} has no steps")
+        return self.steps(problem)
+
+
+@dataclass(frozen=True)
+class ModuleVariant(Variant):
+    """A variant that is a module, a loss and an optimizer; it needs no loop of its own.
+
+    ``build()`` makes the module; ``optimizer(parameters, lr=...)`` the optimizer.
+    Where ``start`` is not given, the start is drawn from torch's defaults for each layer.
+    """
+
+    build: Callable[[], nn.Module] | None = None
+    optimizer: Callable[..., torch.optim.Optimizer] | None = None
+
+    def run(self, problem: Problem) -> Steps:
+        """The steps of one training run, by the framework's own loop."""
+        from refimpl.training import module_steps
+
+        return module_steps(self, problem)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A documented example: its data, its variants, and what its document states.
+
+    ``document`` and ``section`` say where it stands. ``data``, ``protocol``, ``start``,
+    ``documented_start``, ``loss``, ``metrics`` and ``facts`` hold for every variant that does not
+    say otherwise. ``metrics`` are functions of (output, target) that return a score for each row
+    or one number for the batch.
+    """
+
+    name: str
+    title: str
+    document: str
+    section: str
+    variants: tuple[Variant, ...] = ()
+    data: DataSet | None = None
+    protocol: Protocol | None = None
+    start: Start | None = None
+    documented_start: Arrays | None = None
+    loss: Loss | None = None
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
+    values: tuple[Exact, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    errata: tuple[Erratum, ...] = ()
+    contract: int = CONTRACT
+
+    def __post_init__(self) -> None:
+        inherited = ("data", "protocol", "start", "documented_start", "loss", "metrics", "facts")
+        filled = tuple(
+            replace(v, **{f: getattr(self, f) for f in inherited if getattr(v, f) is None})
+            for v in self.variants
+        )
+        object.__setattr__(self, "variants", filled)
+
+    def variant(self, name: str | None = None) -> Variant:
+        """The variant of that name; without one, the first: the example's reference."""
+        if not self.variants:
+            raise UnknownNameError(f"{self.name} trains nothing, so it has no variants")
+        if name is None:
+            return self.variants[0]
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        names = [v.name for v in self.variants]
+        raise unknown(f"{self.name} has no variant {name!r}", name, names)
+
+
+# --- how a computation is carried out ------------------------------------------------------------
+
+
+def _nothing_missing() -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a computation is carried out: a device, a precision, a wrapper of the module.
+
+    ``missing()`` says what this machine lacks ("needs 2 CUDA devices"), ``None`` if nothing.
+    ``unsuited(variant)`` says why a variant cannot be run so, ``None`` if it can.
+    ``wrap(module)`` is applied to each module with its start loaded; ``around()`` is entered
+    around each step. ``steps``, where given, runs the variant altogether differently: other
+    processes, many seeds at once.
+    """
+
+    name: str
+    summary: str
+    device: str = "cpu"
+    dtype: str | None = None
+    missing: Callable[[], str | None] = _nothing_missing
+    unsuited: Callable[[Variant], str | None] | None = None
+    wrap: Callable[[nn.Module], nn.Module] | None = None
+    around: Callable[[], AbstractContextManager[object]] = nullcontext
+    steps: Callable[[Variant, Problem], Steps] | None = None

@@ -1,0 +1,130 @@
+"""Data sets in two tiers behind one interface: generated stand-ins, and the documents' own files.
+
+Arrays are NumPy here, so that a data set is the same for every torch version;
+:class:`refimpl.problem.Problem` turns them into tensors on its device.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refimpl.errors import DataMissingError
+
+Tier = Literal["stand-in", "real"]
+TIERS: tuple[Tier, ...] = ("stand-in", "real")
+
+DATA_VARIABLE = "REFIMPL_DATA"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Inputs ``x`` and targets ``y`` of one split; row i of one belongs to row i of the other."""
+
+    x: NDArray[Any]
+    y: NDArray[Any]
+
+    def __post_init__(self) -> None:
+        if len(self.x) != len(self.y):
+            raise ValueError(f"{len(self.x)} rows of inputs but {len(self.y)} of targets")
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What a training run reads: training rows and, where the document has them, validation rows."""
+
+    train: Rows
+    valid: Rows | None = None
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One data set.
+
+    ``stand_in`` makes the small offline imitation, the same on every machine.
+    ``real`` reads the documents' own files from a folder; ``None`` where the document itself
+    generates its data by a recipe, so that both tiers are the same.
+    ``files`` are the paths that ``real`` reads, relative to that folder; empty where ``real`` is
+    a recipe too, only at a size that the stand-in does not afford.
+    """
+
+    name: str
+    stand_in: Callable[[], Splits]
+    real: Callable[[Path], Splits] | None = None
+    files: tuple[str, ...] = ()
+
+    def load(self, tier: Tier) -> Splits:
+        """The rows of one tier; loaded once a process.
+
+        Raises :class:`DataMissingError` where the real files are not there and
+        :class:`~refimpl.errors.DataError` where one of them is damaged.
+        """
+        if tier == "stand-in" or self.real is None:
+            return _made(self.stand_in)
+        # A recipe reads no file, so it needs no folder either.
+        root = data_root() if self.files else Path()
+        self.require(root)
+        return _read(self.real, root)
+
+    def require(self, root: Path) -> None:
+        """Raise :class:`DataMissingError` unless every real file is under ``root``."""
+        missing = [name for name in self.files if not (root / name).exists()]
+        if missing:
+            raise DataMissingError(
+                f"the real data of {self.name!r} is not complete: {', '.join(missing)} "
+                f"not found under {root}; set {DATA_VARIABLE} to the folder that has it, "
+                f"or run: refimpl data fetch {self.name}"
+            )
+
+
+def data_root() -> Path:
+    """The folder of real data: ``REFIMPL_DATA`` where it is set, else the user's cache."""
+    named = os.environ.get(DATA_VARIABLE)
+    if named:
+        root = Path(named).expanduser()
+        if not root.is_dir():
+            raise DataMissingError(f"{DATA_VARIABLE} names {named}, which is not a folder")
+        return root
+    return cache_root()
+
+
+def cache_root() -> Path:
+    """Where downloads and unpacked archives are kept."""
+    import pooch
+
+    return Path(pooch.os_cache("refimpl"))
+
+
+@cache
+def _made(stand_in: Callable[[], Splits]) -> Splits:
+    return _frozen(stand_in())
+
+
+@cache
+def _read(real: Callable[[Path], Splits], root: Path) -> Splits:
+    return _frozen(real(root))
+
+
+def _frozen(splits: Splits) -> Splits:
+    """The same rows, read-only: no run may change what the next one reads."""
+    for rows in (splits.train, splits.valid):
+        if rows is not None:
+            rows.x.setflags(write=False)
+            rows.y.setflags(write=False)
+    return splits
+
+
+def philox(*key: int | str) -> np.random.Generator:
+    """A NumPy Philox generator for this key: the same draws on every platform and version."""
+    words = [k if isinstance(k, int) else int.from_bytes(k.encode(), "little") for k in key]
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))

@@ -1,0 +1,177 @@
+"""Downloads that go on where they were cut short."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from refimpl.errors import DataError
+
+if TYPE_CHECKING:
+    from requests import Response
+    from rich.progress import Progress, TaskID
+
+_BLOCK = 1 << 16
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Answers of a server that may well be other ones a moment later."""
+
+
+class _Interrupted(Exception):
+    """The download did not come to its end this time; the next attempt may succeed."""
+
+
+@dataclass
+class ResumingDownloader:
+    """A downloader for pooch that keeps what it has received.
+
+    The bytes are gathered in ``part``, which outlives a failed attempt and a killed process; the
+    next one asks the server for the rest only. A server that sends everything again, or says
+    that the file has changed since, is obeyed. Only a complete file is handed to pooch, which
+    checks its digest. No two processes may write to the same ``part`` at once.
+
+    ``attempts`` is how often the server is asked altogether, ``pause`` the seconds before the
+    second attempt; it doubles from there on.
+    """
+
+    part: Path
+    progress: Progress | None = None
+    attempts: int = 5
+    pause: float = 1.0
+    timeout: float = 30.0
+    _task: TaskID | None = field(default=None, init=False, repr=False)
+
+    def __call__(
+        self, url: str, output_file: str | os.PathLike[str], pooch: Any, check_only: bool = False
+    ) -> bool | None:
+        """Download ``url`` into ``output_file``; pooch calls this.
+
+        Raises :class:`~refimpl.errors.DataError` where the server refuses or all attempts fail.
+        """
+        if check_only:
+            import requests
+
+            return requests.head(url, timeout=self.timeout, allow_redirects=True).ok
+        for attempt in range(1, self.attempts + 1):
+            try:
+                self._receive(url)
+            except _Interrupted as interruption:
+                if attempt == self.attempts:
+                    raise DataError(self._given_up(url, interruption)) from interruption
+                time.sleep(self.pause * 2 ** (attempt - 1))
+            else:
+                break
+        self._origin.unlink(missing_ok=True)
+        os.replace(self.part, output_file)
+        return None
+
+    @property
+    def _name(self) -> str:
+        return self.part.name.removesuffix(".part")
+
+    @property
+    def _origin(self) -> Path:
+        """Beside the part, where its bytes are from: the address, and the version if known."""
+        return self.part.with_name(self.part.name + ".origin")
+
+    def _receive(self, url: str) -> None:
+        """One attempt; returns once ``part`` is the whole file."""
+        import requests
+        import urllib3
+
+        start, version = self._so_far(url)
+        # Compression on the way would make the server's byte positions other than ours.
+        headers = {"Accept-Encoding": "identity"}
+        if start:
+            headers["Range"] = f"bytes={start}-"
+            if version:
+                headers["If-Range"] = version
+        try:
+            with requests.get(url, headers=headers, stream=True, timeout=self.timeout) as response:
+                if not self._complete(response, start):
+                    self._append(response, url, start)
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            raise _Interrupted(str(error)) from error
+
+    def _complete(self, response: Response, start: int) -> bool:
+        """Whether ``part`` needs nothing more; raises where the answer brings no bytes of it."""
+        status = response.status_code
+        if start and status == 416:
+            if response.headers.get("Content-Range") == f"bytes */{start}":
+                return True
+            self._discard()
+            raise _Interrupted(f"the {start:,} bytes received before are not a beginning of it")
+        if status in _PASSING:
+            raise _Interrupted(f"HTTP {status} {response.reason}")
+        if status not in (200, 206):
+            raise DataError(
+                f"{self._name}: could not be downloaded; {response.url} answered "
+                f"HTTP {status} {response.reason}"
+            )
+        if status == 206 and _first_byte(response) != start:
+            self._discard()
+            raise _Interrupted("the server sent another part than it was asked for")
+        return False
+
+    def _append(self, response: Response, url: str, start: int) -> None:
+        """Write the body where it belongs: after what there is, or from the beginning."""
+        if response.status_code == 200:
+            start = 0
+            self._discard()
+            self._origin.write_text(json.dumps({"url": url, "version": _version(response)}))
+        length = response.headers.get("Content-Length", "")
+        total = start + int(length) if length.isdecimal() else None
+        self._show(start, total)
+        with self.part.open("ab") as out:
+            # Raw, because a .gz file that a server declares as encoded is wanted as it is.
+            for block in response.raw.stream(_BLOCK, decode_content=False):
+                out.write(block)
+                self._show(out.tell(), total)
+        size = self.part.stat().st_size
+        if total is not None and size != total:
+            raise _Interrupted(f"cut short after {size:,} of {total:,} bytes")
+
+    def _so_far(self, url: str) -> tuple[int, str]:
+        """How many bytes of ``url`` are here already, and the version that they are of."""
+        try:
+            origin = json.loads(self._origin.read_text())
+            if origin["url"] == url:
+                return self.part.stat().st_size, origin["version"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            pass
+        self._discard()
+        return 0, ""
+
+    def _discard(self) -> None:
+        self.part.unlink(missing_ok=True)
+        self._origin.unlink(missing_ok=True)
+
+    def _show(self, completed: int, total: int | None) -> None:
+        if self.progress is None:
+            return
+        if self._task is None:
+            self._task = self.progress.add_task(self._name, total=total)
+        self.progress.update(self._task, completed=completed, total=total)
+
+    def _given_up(self, url: str, reason: Exception) -> str:
+        kept = self.part.stat().st_size if self.part.exists() else 0
+        advice = f"the {kept:,} bytes received are kept and the next fetch goes on from there"
+        return (
+            f"{self._name}: could not be downloaded from {url} in {self.attempts} attempts, "
+            f"the last one: {reason}" + (f"; {advice}" if kept else "")
+        )
+
+
+def _version(response: Response) -> str:
+    """The server's name for this version of the file, if it vouches for every byte."""
+    tag = response.headers.get("ETag", "")
+    return "" if tag.startswith("W/") else tag
+
+
+def _first_byte(response: Response) -> int | None:
+    match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+    return int(match[1]) if match else None

@@ -1,0 +1,31 @@
+"""Errors written for the person who reads them; the command line prints them as one line."""
+
+from __future__ import annotations
+
+
+class RefimplError(Exception):
+    """What went wrong, where, what was expected and what to do, in one line."""
+
+
+class DataError(RefimplError):
+    """A data file is missing, damaged or of the wrong shape; the message names the file."""
+
+
+class DataMissingError(DataError):
+    """The real data set is not where it was looked for; nothing is wrong with what is there."""
+
+
+class MissingExtraError(RefimplError):
+    """An optional dependency is not installed, or does not load beside this torch."""
+
+
+class UnknownNameError(RefimplError):
+    """No example, variant, execution or data set has that name."""
+
+
+class ContractError(RefimplError):
+    """A plugin or variant does not keep the contract."""
+
+
+class CheckpointError(RefimplError):
+    """A checkpoint is damaged or belongs to something else."""

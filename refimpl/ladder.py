@@ -1,0 +1,76 @@
+"""One name and one shape for each parameter of a ladder, whatever its variants call it.
+
+A variant's ``names`` map its own parameter names to those of the ladder's first variant;
+``"weights.T"`` says that the variant stores the transpose. Shapes that differ only in unit axes,
+such as (1, 4) and (4,), are reshaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+from torch import Tensor
+
+from refimpl.contract import Example, Variant
+from refimpl.errors import ContractError
+from refimpl.problem import start_values
+
+TRANSPOSED = ".T"
+
+
+def shared_name(variant: Variant, own: str) -> tuple[str, bool]:
+    """The ladder's name of a parameter, and whether the variant stores it transposed."""
+    name = variant.names.get(own, own)
+    if name.endswith(TRANSPOSED):
+        return name.removesuffix(TRANSPOSED), True
+    return name, False
+
+
+def to_ladder(variant: Variant, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The variant's tensors under the ladder's names, in the ladder's orientation."""
+    shared = {}
+    for own, tensor in tensors.items():
+        name, transposed = shared_name(variant, own)
+        shared[name] = tensor.T if transposed else tensor
+    return shared
+
+
+def from_ladder(variant: Variant, values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Start values by the variant's own names and shapes, from those of the ladder.
+
+    Raises :class:`ContractError` where a value is missing or has another number of elements.
+    """
+    own_values = {}
+    for own, example in start_values(variant, 0).items():
+        name, transposed = shared_name(variant, own)
+        if name not in values:
+            raise ContractError(
+                f"variant {variant.name!r}: parameter {own!r} stands for {name!r}, which its "
+                f"ladder does not have (it has {', '.join(sorted(values))})"
+            )
+        value = values[name].T if transposed else values[name]
+        if value.size != example.size:
+            raise ContractError(
+                f"variant {variant.name!r}: parameter {own!r} has shape {example.shape} but "
+                f"{name!r} has {values[name].shape}"
+            )
+        own_values[own] = value.reshape(example.shape)
+    return own_values
+
+
+def to_ladder_values(
+    variant: Variant, values: Mapping[str, NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    """Start values under the ladder's names, from the variant's own."""
+    shared = {}
+    for own, value in values.items():
+        name, transposed = shared_name(variant, own)
+        shared[name] = value.T if transposed else value
+    return shared
+
+
+def first_of_ladder(example: Example, variant: Variant) -> Variant:
+    """The variant that the others of its ladder are held against."""
+    return next(v for v in example.variants if v.ladder == variant.ladder)

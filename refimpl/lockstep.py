@@ -1,0 +1,227 @@
+"""Two runs side by side, step by step, up to the first tensor in which they part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import zip_longest
+
+import torch
+from torch import Tensor
+
+from refimpl.comparison import Closeness, Kind, closeness, distance
+from refimpl.contract import Step, Variant
+from refimpl.errors import ContractError
+from refimpl.ladder import from_ladder, to_ladder, to_ladder_values
+from refimpl.problem import CPU, Problem, pose
+from refimpl.training import steps_of
+
+ORDER: tuple[Kind, ...] = ("output", "loss", "gradient", "parameter")
+_WRAPPERS = ("module.", "_orig_mod.")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One tensor of one step, in float64 on the CPU, under its ladder's name."""
+
+    kind: Kind
+    name: str
+    value: Tensor
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first tensor of the first step in which a candidate leaves its budget.
+
+    ``growth`` has the worst error ratio of every step up to and including this one.
+    """
+
+    step: int
+    kind: Kind
+    name: str
+    closeness: Closeness
+    growth: tuple[float, ...]
+
+    def __str__(self) -> str:
+        c = self.closeness
+        where = f"{self.kind} {self.name}" if self.name else self.kind
+        at = f"[{', '.join(map(str, c.index))}]" if c.index else ""
+        before = ", ".join(f"{ratio:.2g}" for ratio in self.growth[-6:])
+        return (
+            f"step {self.step}, {where}{at}: found {c.found:.9g}, expected {c.expected:.9g}; "
+            f"error {c.error:.3g} is {c.error_ratio:.3g} times the budget {c.budget:.3g} "
+            f"(worst ratio of the last steps: {before})"
+        )
+
+
+@dataclass
+class Comparison:
+    """What came of a comparison: the steps held against each other and the worst error ratio."""
+
+    candidate: str
+    oracle: str
+    precision: str
+    steps: int = 0
+    ratios: list[float] = field(default_factory=list)
+    divergence: Divergence | None = None
+
+    @property
+    def worst_ratio(self) -> float:
+        """The largest error ratio seen; agreement is at most 1."""
+        return max(self.ratios, default=0.0)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every tensor of every step kept within its budget, and there was a step."""
+        return self.divergence is None and self.steps > 0
+
+    def __str__(self) -> str:
+        head = f"{self.candidate} against {self.oracle} in {self.precision}"
+        if self.divergence:
+            return f"{head} diverges at {self.divergence}"
+        return (
+            f"{head} agrees over {self.steps} steps (worst error {self.worst_ratio:.3g} of budget)"
+        )
+
+
+def look(variant: Variant, step: Step) -> list[Seen]:
+    """Everything of a step that can be compared, in the order in which it is computed."""
+    seen = [Seen("output", "", _plain(step.output))] if step.output is not None else []
+    seen.append(Seen("loss", "", _plain(step.loss)))
+    parameters = {_bare(name): value for name, value in step.parameters.items()}
+    gradients = (
+        {_bare(name): value for name, value in step.gradients.items()}
+        if step.gradients is not None
+        else {name: value.grad for name, value in parameters.items() if value.grad is not None}
+    )
+    tensors: tuple[tuple[Kind, dict[str, Tensor]], ...] = (
+        ("gradient", to_ladder(variant, _all_plain(gradients))),
+        ("parameter", to_ladder(variant, _all_plain(parameters))),
+    )
+    for kind, named in tensors:
+        seen.extend(Seen(kind, name, value) for name, value in sorted(named.items()))
+    return seen
+
+
+def compare_steps(
+    comparison: Comparison,
+    candidate: Iterator[list[Seen]],
+    oracle: Iterator[list[Seen]],
+    reference: Iterator[list[Seen]],
+    dtype: torch.dtype,
+    kinds: tuple[Kind, ...] = ORDER,
+) -> Comparison:
+    """Hold a candidate's steps against the oracle's until they end or part.
+
+    The budget of a tensor at a step is reckoned from how far the float32 reference has been from
+    the oracle in that tensor at any step so far, so that a lucky cancellation gives no alarm.
+    """
+    rounding: dict[tuple[Kind, str], float] = {}
+    for number, (found, expected, rounded) in enumerate(
+        zip_longest(candidate, oracle, reference), start=1
+    ):
+        if found is None or expected is None or rounded is None:
+            raise ContractError(
+                f"{comparison.candidate} and {comparison.oracle} do not make the same number of "
+                f"steps: one of them ends before step {number}"
+            )
+        found_by_key = {(s.kind, s.name): s.value for s in found}
+        rounded_by_key = {(s.kind, s.name): s.value for s in rounded}
+        expected = [s for s in expected if s.kind in kinds]
+        _require_same_tensors(comparison, number, found_by_key, expected)
+        judged = []
+        for tensor in expected:
+            key = (tensor.kind, tensor.name)
+            value = found_by_key[key]
+            if value.numel() != tensor.value.numel():
+                raise ContractError(
+                    f"{comparison.candidate} has {tensor.kind} {tensor.name} of shape "
+                    f"{tuple(value.shape)} where {comparison.oracle} has {tuple(tensor.value.shape)}"
+                )
+            error = distance(rounded_by_key[key], tensor.value)
+            rounding[key] = max(error, rounding.get(key, 0.0))
+            judged.append(
+                (
+                    tensor,
+                    closeness(
+                        value.reshape(tensor.value.shape), tensor.value, rounding[key], dtype
+                    ),
+                )
+            )
+        comparison.steps = number
+        comparison.ratios.append(max((c.error_ratio for _, c in judged), default=0.0))
+        for tensor, close in judged:
+            if not close.error_ratio <= 1:
+                growth = tuple(comparison.ratios)
+                comparison.divergence = Divergence(
+                    number, tensor.kind, tensor.name, close, growth
+                )
+                return comparison
+    return comparison
+
+
+def compare_variants(
+    reference: Variant,
+    candidate: Variant,
+    problem: Problem,
+    steps: int,
+    precision: str = "float32",
+    kinds: tuple[Kind, ...] = ORDER,
+) -> Comparison:
+    """Run two variants of a ladder from one start over the same batches and compare each step.
+
+    ``problem`` is posed to ``reference``; its float64 run is the oracle. ``precision`` is what
+    the candidate computes in.
+    """
+    problem = problem.but(dropout=False)
+    shared = to_ladder_values(reference, problem.values)
+    own = problem.but(values=from_ladder(candidate, shared), precision=precision)
+    return compare_steps(
+        Comparison(candidate.name, reference.name, precision),
+        _looks(candidate, own, steps),
+        _looks(reference, problem.but(precision="float64", execution=CPU), steps),
+        _looks(reference, problem.but(precision="float32", execution=CPU), steps),
+        getattr(torch, precision),
+        kinds,
+    )
+
+
+def pose_for(reference: Variant, **fields: object) -> Problem:
+    """The problem on which a ladder is compared: the reference's own."""
+    return pose(reference, **fields)  # type: ignore[arg-type]
+
+
+def _looks(variant: Variant, problem: Problem, steps: int) -> Iterator[list[Seen]]:
+    return (look(variant, step) for step in steps_of(variant, problem, steps))
+
+
+def _require_same_tensors(
+    comparison: Comparison,
+    number: int,
+    found: dict[tuple[Kind, str], Tensor],
+    expected: list[Seen],
+) -> None:
+    for tensor in expected:
+        if (tensor.kind, tensor.name) not in found:
+            there = ", ".join(name for kind, name in found if kind == tensor.kind) or "none"
+            raise ContractError(
+                f"step {number}: {comparison.candidate} shows no {tensor.kind} {tensor.name} "
+                f"to hold against {comparison.oracle} (it shows {there}); "
+                "yield it, or map its name with names="
+            )
+
+
+def _bare(name: str) -> str:
+    """A parameter's name without what wrappers such as DataParallel put before it."""
+    while name.startswith(_WRAPPERS):
+        name = name.split(".", 1)[1]
+    return name
+
+
+def _plain(value: Tensor | float) -> Tensor:
+    """A float64 copy on the CPU that later steps do not change."""
+    return torch.as_tensor(value).detach().to("cpu", torch.float64, copy=True)
+
+
+def _all_plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: _plain(value) for name, value in tensors.items()}

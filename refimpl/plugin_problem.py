@@ -1,0 +1,51 @@
+"""What is wrong with a plugin, said to its author in one line."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class PluginProblem:
+    """A plugin, or one of its examples, that was refused.
+
+    ``origin`` says where the plugin came from, ``plugin`` its short name, ``code`` the kind of
+    problem in a stable word, ``reason`` what is wrong and ``hint`` what to do about it. ``file`` and
+    ``line`` (from 1) point at the cause where it is known. ``examples`` are the names that are
+    missing because of it, as far as they are known.
+    """
+
+    origin: str
+    plugin: str
+    code: str
+    reason: str
+    hint: str = ""
+    file: Path | None = None
+    line: int | None = None
+    examples: tuple[str, ...] = ()
+
+    @property
+    def message(self) -> str:
+        """What is wrong and what to do, without the place."""
+        return f"{self.reason}; {self.hint}" if self.hint else self.reason
+
+    def __str__(self) -> str:
+        place = ""
+        if self.file is not None and self.line is not None:
+            place = f" at {_from_here(self.file)}:{self.line}"
+        return f"plugin {self.plugin} ({self.origin}){place}: {self.message}"
+
+
+def one_line(text: object) -> str:
+    """``text`` with every run of white space made one blank."""
+    return " ".join(str(text).split())
+
+
+def _from_here(file: Path) -> str:
+    """``file`` as it is called from the working folder, where it lies below it."""
+    try:
+        return str(file.relative_to(Path(os.getcwd())))
+    except (ValueError, OSError):
+        return str(file)

@@ -1,0 +1,252 @@
+"""Everything of a training run that is not the computation: start, batches, device, figures."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from refimpl.contract import Execution, Protocol, Variant
+from refimpl.data import DataSet, Rows, Tier, philox
+from refimpl.errors import ContractError
+
+if TYPE_CHECKING:
+    from refimpl.checkpoint import Checkpoint
+
+Module = TypeVar("Module", bound=nn.Module)
+Optim = TypeVar("Optim", bound=torch.optim.Optimizer)
+
+CPU = Execution("cpu", "the CPU, in the document's own precision")
+
+
+@dataclass(frozen=True)
+class TensorRows:
+    """Rows of one split as tensors on the problem's device, in its dtype where they are floats."""
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a variant is given to solve. It holds no state: the same problem, the same run.
+
+    ``values`` are the start values by parameter name; ``seed`` decides the batch order and the
+    draws of dropout. ``dropout=False`` turns dropout off where trajectories are compared.
+    ``checkpoint`` makes the run continue where another one stopped.
+    """
+
+    data: DataSet
+    tier: Tier
+    protocol: Protocol
+    values: Mapping[str, NDArray[Any]]
+    seed: int = 0
+    execution: Execution = CPU
+    precision: str | None = None
+    dropout: bool = True
+    checkpoint: Checkpoint | None = field(default=None, repr=False)
+
+    # --- where and in what -----------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """The device that every tensor of the run is on."""
+        return torch.device(self.execution.device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of every floating point tensor of the run."""
+        name = self.precision or self.execution.dtype or self.protocol.dtype
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+
+    @property
+    def lr(self) -> float:
+        """The document's learning rate."""
+        return self.protocol.learning_rate
+
+    # --- data ------------------------------------------------------------------------------------
+
+    @property
+    def train(self) -> TensorRows:
+        """The training rows."""
+        return _tensors(self.data, self.tier, "train", self.device, self.dtype)
+
+    @property
+    def valid(self) -> TensorRows | None:
+        """The validation rows, or ``None`` where the document has none."""
+        if self.data.load(self.tier).valid is None:
+            return None
+        return _tensors(self.data, self.tier, "valid", self.device, self.dtype)
+
+    @property
+    def batch_size(self) -> int:
+        """Rows in a batch."""
+        return self.protocol.batch_size or len(self.train)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates in one epoch; the last batch may be short."""
+        return -(-len(self.train) // self.batch_size)
+
+    @property
+    def first_step(self) -> int:
+        """How many updates are done already: 0, or where the checkpoint was taken."""
+        return self.checkpoint.step if self.checkpoint else 0
+
+    def epochs(self) -> Iterator[int]:
+        """The epochs still to run, from 0; the first may be half done."""
+        yield from range(
+            self.first_step // self.steps_per_epoch, self.protocol.epochs_on(self.tier)
+        )
+
+    def order(self, epoch: int) -> list[int]:
+        """The rows of this epoch in the order in which they are still to be read."""
+        return self._order(epoch).tolist()
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every batch still to come, epoch after epoch: inputs and targets."""
+        for epoch in self.epochs():
+            yield from self.epoch_batches(epoch)
+
+    def epoch_batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of one epoch still to come."""
+        x, y = self.train.x, self.train.y
+        if self.batch_size == len(x):
+            yield x, y
+        elif self.protocol.shuffle:
+            for rows in self._order(epoch).to(self.device).split(self.batch_size):
+                yield x[rows], y[rows]
+        else:
+            done = self._rows_done(epoch)
+            yield from zip(
+                x[done:].split(self.batch_size), y[done:].split(self.batch_size), strict=True
+            )
+
+    def _order(self, epoch: int) -> Tensor:
+        count = len(self.train)
+        if self.protocol.shuffle and self.batch_size < count:
+            order = philox("order", self.seed, epoch).permutation(count)
+        else:
+            order = np.arange(count)
+        return torch.from_numpy(order)[self._rows_done(epoch) :]
+
+    def _rows_done(self, epoch: int) -> int:
+        steps_done = self.first_step - epoch * self.steps_per_epoch
+        return max(steps_done, 0) * self.batch_size
+
+    # --- start -----------------------------------------------------------------------------------
+
+    @property
+    def start(self) -> dict[str, Tensor]:
+        """Fresh leaves that require grad, one for each start value, on the device."""
+        return {
+            name: torch.tensor(
+                np.asarray(value), dtype=self.dtype, device=self.device
+            ).requires_grad_()
+            for name, value in self._present_values().items()
+        }
+
+    def load(self, module: Module) -> Module:
+        """``module`` with the start values, on the device, carried out as the execution says.
+
+        Raises :class:`ContractError` where names or shapes do not fit.
+        """
+        module = module.to(self.device, self.dtype)
+        own, values = dict(module.named_parameters()), self._present_values()
+        if own.keys() != values.keys():
+            raise ContractError(
+                f"the start has values for {sorted(values)} but {type(module).__name__} has "
+                f"parameters {sorted(own)}; map them with names= or give the variant its own start="
+            )
+        with torch.no_grad():
+            for name, parameter in own.items():
+                if parameter.shape != values[name].shape:
+                    raise ContractError(
+                        f"the start of {name} has shape {values[name].shape} but the parameter of "
+                        f"{type(module).__name__} has {tuple(parameter.shape)}"
+                    )
+                parameter.copy_(torch.tensor(np.asarray(values[name])))
+            if self.checkpoint:
+                for name, buffer in module.named_buffers():
+                    buffer.copy_(self.checkpoint.buffers[name])
+        if not self.dropout:
+            for layer in module.modules():
+                if isinstance(layer, nn.modules.dropout._DropoutNd):
+                    layer.p = 0.0
+        if self.execution.wrap is None:
+            return module
+        return self.execution.wrap(module)  # type: ignore[return-value]
+
+    def resume(self, optimizer: Optim) -> Optim:
+        """``optimizer`` with the state of the checkpoint, where the run continues one."""
+        if self.checkpoint and self.checkpoint.optimizer is not None:
+            optimizer.load_state_dict(self.checkpoint.optimizer)
+        return optimizer
+
+    def _present_values(self) -> Mapping[str, NDArray[Any]]:
+        return self.checkpoint.parameters if self.checkpoint else self.values
+
+    # --- the same problem, but -------------------------------------------------------------------
+
+    def but(self, **changes: Any) -> Problem:
+        """The same problem with some fields changed."""
+        return replace(self, **changes)
+
+
+def pose(
+    variant: Variant, tier: Tier = "stand-in", *, seed: int | None = None, **changes: Any
+) -> Problem:
+    """The problem that the document sets this variant.
+
+    ``seed`` ``None`` takes the start that the document prints, where it prints one, and seed 0
+    for everything else. ``changes`` are further fields of :class:`Problem`.
+    """
+    if variant.data is None or variant.protocol is None:
+        raise ContractError(f"variant {variant.name!r} has no data or no protocol to train by")
+    if seed is None and variant.documented_start is not None:
+        values = variant.documented_start
+    else:
+        values = start_values(variant, seed or 0)
+    return Problem(
+        variant.data, tier, variant.protocol, values, **{"seed": seed or 0, **changes}
+    )
+
+
+def start_values(variant: Variant, seed: int) -> Mapping[str, NDArray[Any]]:
+    """The variant's start for this seed, by its own parameter names."""
+    from refimpl.contract import ModuleVariant
+    from refimpl.starts import torch_default
+
+    draw = variant.start
+    if draw is None and isinstance(variant, ModuleVariant) and variant.build is not None:
+        draw = torch_default(variant.build)
+    if draw is None:
+        raise ContractError(f"variant {variant.name!r} has no start= to begin from")
+    return draw(philox("start", seed))
+
+
+@lru_cache(maxsize=32)
+def _tensors(
+    data: DataSet, tier: Tier, split: str, device: torch.device, dtype: torch.dtype
+) -> TensorRows:
+    rows: Rows = getattr(data.load(tier), split)
+
+    def tensor(array: NDArray[Any]) -> Tensor:
+        with warnings.catch_warnings():
+            # The arrays are read-only so that no run changes them; no variant writes to its batches.
+            warnings.filterwarnings("ignore", message=".*not writable.*")
+            made = torch.from_numpy(array)
+        return made.to(device, dtype if made.is_floating_point() else None)
+
+    return TensorRows(tensor(rows.x), tensor(rows.y))

@@ -1,0 +1,69 @@
+"""Layer tables and size rows, measured from a live module by torchinfo.
+
+Sizes are reckoned as the documents' summaries do: float32 of 4 bytes, one sample, 2²⁰ bytes to
+the MB, and every layer's output counted twice (forward and backward).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from refimpl.contract import Layer, Sizes
+
+BYTES = 4
+MEGABYTE = 2**20
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a live module is made of."""
+
+    parameters: int
+    trainable: int
+    layers: tuple[Layer, ...]
+    sizes: Sizes
+    state_dict: tuple[str, ...]
+
+
+def summarise(module: nn.Module, sample: Tensor) -> Summary:
+    """Run ``sample`` (its first axis is the batch) through ``module`` and tabulate its leaves."""
+    import torchinfo
+
+    was_training = module.training
+    found = torchinfo.summary(module, input_data=sample, verbose=0, col_names=("output_size",))
+    module.train(was_training)
+    leaves = [info for info in found.summary_list if info.is_leaf_layer and info.executed]
+    layers = tuple(
+        Layer(_path(info), info.class_name, (-1, *info.output_size[1:]), info.num_params)
+        for info in leaves
+    )
+    parameters = sum(p.numel() for p in module.parameters())
+    per_sample = sum(_numel(layer.output[1:]) for layer in layers)
+    return Summary(
+        parameters=parameters,
+        trainable=sum(p.numel() for p in module.parameters() if p.requires_grad),
+        layers=layers,
+        sizes=_sizes(sample[0].numel(), per_sample, parameters),
+        state_dict=tuple(module.state_dict()),
+    )
+
+
+def _sizes(inputs: int, outputs: int, parameters: int) -> Sizes:
+    rows = [inputs * BYTES, 2 * outputs * BYTES, parameters * BYTES]
+    return Sizes(*(b / MEGABYTE for b in rows), total=sum(rows) / MEGABYTE)
+
+
+def _path(info: object) -> str:
+    """The dotted name of a layer inside its module."""
+    names: list[str] = []
+    while info is not None and getattr(info, "parent_info", None) is not None:
+        names.append(str(getattr(info, "var_name", "")))
+        info = getattr(info, "parent_info", None)
+    return ".".join(reversed(names))
+
+
+def _numel(shape: tuple[int, ...]) -> int:
+    return int(torch.Size(shape).numel())

@@ -1,0 +1,279 @@
+"""Whoever drives a variant decides the rest: the loop, the history, where to stop and go on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+
+from refimpl.contract import Epoch, ModuleVariant, Step, Variant
+from refimpl.data import philox
+from refimpl.errors import ContractError
+from refimpl.ladder import to_ladder
+from refimpl.problem import Problem, TensorRows
+
+if TYPE_CHECKING:
+    from refimpl.contract import Loss, Metric, Steps
+
+FEW_PARAMETERS = 4
+"""Models with at most this many numbers report them among their metrics."""
+
+
+# --- steps ---------------------------------------------------------------------------------------
+
+
+def module_steps(variant: ModuleVariant, problem: Problem) -> Steps:
+    """The loop of a variant that is a module, a loss and an optimizer."""
+    if variant.build is None or variant.optimizer is None or variant.loss is None:
+        raise ContractError(f"variant {variant.name!r} needs build=, optimizer= and loss=")
+    model = problem.load(variant.build())
+    optimizer = problem.resume(variant.optimizer(model.parameters(), lr=problem.lr))
+    parameters = dict(model.named_parameters())
+    loss_of = variant.loss
+    for xb, yb in problem.batches():
+        output = model(xb)
+        loss = loss_of(output, yb)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        yield Step(loss, parameters, output, yb, model, optimizer)
+
+
+def drive(variant: Variant, problem: Problem) -> Iterator[Step | Epoch]:
+    """Every step of one run, carried out as the problem's execution says.
+
+    Torch's global generator, from which dropout draws, is seeded for each step and is put back
+    as it was when the run ends or is abandoned.
+    """
+    execution = problem.execution
+    seeds = philox("dropout", problem.seed).integers(2**62, size=2)
+    stepped = problem.first_step
+    cuda = [problem.device] if problem.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        steps = execution.steps(variant, problem) if execution.steps else variant.run(problem)
+        steps = iter(steps)
+        while True:
+            torch.manual_seed(int(seeds[0]) + stepped)
+            with execution.around():
+                step = next(steps, None)
+            if step is None:
+                return
+            if isinstance(step, Step):
+                stepped += 1
+            yield step
+
+
+def steps_of(variant: Variant, problem: Problem, count: int | None = None) -> Iterator[Step]:
+    """The first ``count`` updates of a run, without what the variant measures in between."""
+    only_steps = (step for step in drive(variant, problem) if isinstance(step, Step))
+    return islice(only_steps, count)
+
+
+# --- a whole run ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """The figures of one epoch, counted from 1, and the seconds it took."""
+
+    epoch: int
+    metrics: Mapping[str, float]
+    seconds: float
+
+
+@dataclass
+class History:
+    """A finished run: its figures epoch by epoch, and the last step.
+
+    ``parameters`` are those of the last step where they are few, under their ladder's names.
+    """
+
+    epochs: list[EpochRecord] = field(default_factory=list)
+    last: Step | None = None
+    steps: int = 0
+    parameters: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def final(self) -> dict[str, float]:
+        """The last epoch's figures, and the parameters where they are few."""
+        if not self.epochs or self.last is None:
+            raise ContractError("the run made no step, so it has no figures")
+        return {**self.epochs[-1].metrics, **self.parameters}
+
+    def curve(self, metric: str) -> list[float]:
+        """One figure, epoch by epoch."""
+        return [record.metrics[metric] for record in self.epochs if metric in record.metrics]
+
+
+def train(
+    variant: Variant, problem: Problem, on_epoch: Callable[[EpochRecord], None] | None = None
+) -> History:
+    """Run a variant to the end of its protocol and keep the history.
+
+    ``on_epoch`` is called after each epoch. Raises :class:`ContractError` where the variant stops
+    early, goes on too long or never yields.
+    """
+    history = History()
+    protocol, per_epoch = problem.protocol, problem.steps_per_epoch
+    epochs = protocol.epochs_on(problem.tier)
+    expected = epochs * per_epoch - problem.first_step
+    seen: list[Step] = []
+    began = time.perf_counter()
+    in_epoch = problem.first_step % per_epoch
+    for step in drive(variant, problem):
+        if isinstance(step, Epoch):
+            measured = history.epochs[-1]
+            history.epochs[-1] = EpochRecord(
+                measured.epoch, {**measured.metrics, **step.metrics}, measured.seconds
+            )
+            continue
+        history.last, history.steps = step, history.steps + 1
+        seen.append(_detached(step, keep_rows=protocol.report == "epoch"))
+        in_epoch += 1
+        if in_epoch == per_epoch:
+            number = (problem.first_step + history.steps) // per_epoch
+            figures = {
+                **training_figures(variant, problem, step, seen),
+                **validation_figures(variant, problem, step),
+            }
+            record = EpochRecord(number, figures, time.perf_counter() - began)
+            history.epochs.append(record)
+            if on_epoch:
+                on_epoch(record)
+            seen, in_epoch, began = [], 0, time.perf_counter()
+    if history.steps != expected:
+        raise ContractError(
+            f"variant {variant.name!r} made {history.steps} steps where its protocol has "
+            f"{epochs} epochs of {per_epoch} ({expected} to run); yield one Step after each update"
+        )
+    if history.last is not None:
+        history.parameters = few_parameters(to_ladder(variant, history.last.parameters))
+    return history
+
+
+def _detached(step: Step, keep_rows: bool) -> Step:
+    loss = step.loss.detach() if isinstance(step.loss, Tensor) else step.loss
+    output = step.output.detach() if keep_rows and step.output is not None else None
+    return Step(loss, step.parameters, output, step.target)
+
+
+# --- figures -------------------------------------------------------------------------------------
+
+
+def training_figures(
+    variant: Variant, problem: Problem, last: Step, seen: Sequence[Step]
+) -> dict[str, float]:
+    """The training figures of an epoch, as the protocol's ``report`` defines them."""
+    if problem.protocol.report == "last-batch":
+        return _last_batch_figures(variant, problem, last)
+    figures = {"loss": mean_of([torch.as_tensor(step.loss) for step in seen])}
+    if seen[0].output is not None and seen[0].target is not None:
+        pairs = [(s.output, s.target) for s in seen if s.output is not None and s.target is not None]
+        for name, metric in (variant.metrics or {}).items():
+            figures[name] = mean_of([metric(out, target).mean() for out, target in pairs])
+    return figures
+
+
+def _last_batch_figures(variant: Variant, problem: Problem, last: Step) -> dict[str, float]:
+    *_, (xb, yb) = _last_epoch(problem)
+    model = predictor(variant, last)
+    return evaluate(model, TensorRows(xb, yb), variant.loss, variant.metrics or {}, len(xb))
+
+
+def _last_epoch(problem: Problem) -> Iterator[tuple[Tensor, Tensor]]:
+    last_epoch = problem.protocol.epochs_on(problem.tier) - 1
+    return problem.but(checkpoint=None).epoch_batches(last_epoch)
+
+
+def validation_figures(variant: Variant, problem: Problem, step: Step) -> dict[str, float]:
+    """The figures on the validation rows, each with ``val_`` before its name."""
+    protocol, rows = problem.protocol, problem.valid
+    if rows is None or step.model is None:
+        return {}
+    figures = evaluate(
+        predictor(variant, step),
+        rows,
+        variant.loss,
+        variant.metrics or {},
+        protocol.valid_batch_size or problem.batch_size,
+        weighted=protocol.average == "samples",
+    )
+    return {f"val_{name}": value for name, value in figures.items()}
+
+
+def evaluate(
+    model: Callable[[Tensor], Tensor],
+    rows: TensorRows,
+    loss: Loss | None,
+    metrics: Mapping[str, Metric],
+    batch_size: int,
+    weighted: bool = False,
+) -> dict[str, float]:
+    """Loss and metrics of ``model``'s outputs over batches of ``rows``.
+
+    Means over the batches, weighted by their sizes if ``weighted``; a batch on which a metric is
+    undefined (NaN) does not count for it.
+    """
+    scores: dict[str, list[Tensor]] = {name: [] for name in (("loss",) if loss else ())}
+    scores.update({name: [] for name in metrics})
+    sizes = []
+    with torch.no_grad():
+        for xb, yb in zip(rows.x.split(batch_size), rows.y.split(batch_size), strict=True):
+            output = model(xb)
+            sizes.append(len(xb))
+            if loss:
+                scores["loss"].append(loss(output, yb))
+            for name, metric in metrics.items():
+                scores[name].append(metric(output, yb).mean())
+    return {name: mean_of(values, sizes if weighted else None) for name, values in scores.items()}
+
+
+def predictor(variant: Variant, step: Step) -> Callable[[Tensor], Tensor]:
+    """A function from rows of the data set to outputs, in evaluation mode.
+
+    Raises :class:`ContractError` where the step does not show its model.
+    """
+    model = step.model
+    if model is None:
+        raise ContractError(f"variant {variant.name!r} yields no model= to predict with")
+
+    def predict(x: Tensor) -> Tensor:
+        if variant.prepare is not None:
+            x = variant.prepare(x)
+        if not isinstance(model, nn.Module):
+            return model(x)
+        was_training = model.training
+        model.eval()
+        try:
+            return cast(Tensor, model(x))
+        finally:
+            model.train(was_training)
+
+    return predict
+
+
+def mean_of(values: Sequence[Tensor], weights: Sequence[int] | None = None) -> float:
+    """The mean of scalars, in float64, leaving out NaN; weighted where weights are given."""
+    stacked = torch.stack([value.detach() for value in values]).double().cpu()
+    counted = ~stacked.isnan()
+    if weights is None:
+        return float(stacked[counted].mean())
+    weight = torch.tensor(weights, dtype=torch.float64)[counted]
+    return float((stacked[counted] * weight).sum() / weight.sum())
+
+
+def few_parameters(parameters: Mapping[str, Tensor]) -> dict[str, float]:
+    """Each number of a model that has only a few, by the parameter's name."""
+    tensors = {name: torch.as_tensor(value).detach() for name, value in parameters.items()}
+    if sum(t.numel() for t in tensors.values()) > FEW_PARAMETERS:
+        return {}
+    return {
+        name if tensor.numel() == 1 else f"{name}[{i}]": value
+        for name, tensor in tensors.items()
+        for i, value in enumerate(tensor.flatten().tolist())
+    }
