@@ -159,7 +159,7 @@ def _zip_members(archive: Path) -> Iterator[_Member]:
                 # zipfile cuts the name at a NUL and puts "/" for the separator of this system
                 info.orig_filename,
                 info.file_size,
-                info.is_dir(),
+                info.orig_filename.endswith("/"),  # is_dir() fails on an empty name
                 _zip_refusal(info),
                 partial(packed.open, info),
             )

@@ -121,13 +121,15 @@ def read(source: Source) -> Page:
     return Page(source, found, gives_executions)
 
 
-def duplicate(source: Source, name: str, owner: Source, line: int | None) -> PluginProblem:
+def duplicate(
+    source: Source, name: str, owner: Source, line: int | None = None, kind: str = "example"
+) -> PluginProblem:
     """The problem of an example of ``source`` whose name one of ``owner`` has already."""
     return PluginProblem(
         origin=source.origin,
         plugin=source.plugin,
-        code="duplicate-example",
-        reason=f"there is an example {name!r} already, from {owner.origin}",
+        code=f"duplicate-{kind}",
+        reason=f"there is an {kind} {name!r} already, from {owner.origin}",
         hint="give this one a name of its own",
         file=source.path,
         line=line,

@@ -185,10 +185,11 @@ class Erratum:
 class Protocol:
     """How the document trains: everything of a run that is neither model nor data.
 
-    ``batch_size`` ``None`` is the whole training set at once. ``stand_in_epochs`` is used on the
-    stand-in tier. ``report`` tells what the document prints as the training figures: means over
-    the batches of the epoch, or the last batch after its update. ``average`` tells how validation
-    figures of batches are put together.
+    ``batch_size`` ``None`` is the whole training set at once. ``shuffle_valid`` shuffles the
+    validation rows too, once, for a figure of a batch that needs more than one class in it.
+    ``stand_in_epochs`` is used on the stand-in tier. ``report`` tells what the document prints as
+    the training figures: means over the batches of the epoch, or the last batch after its update.
+    ``average`` tells how validation figures of batches are put together.
     """
 
     epochs: int
@@ -196,6 +197,7 @@ class Protocol:
     batch_size: int | None = None
     valid_batch_size: int | None = None
     shuffle: bool = True
+    shuffle_valid: bool = False
     stand_in_epochs: int | None = None
     report: Literal["epoch", "last-batch"] = "epoch"
     average: Literal["batches", "samples"] = "batches"

@@ -114,7 +114,7 @@ def _named(plugin: str) -> Source:
     path = Path(plugin).expanduser()
     if path.suffix == ".py":
         return _standalone(f"file {plugin}", path.stem, path)
-    if os.sep in plugin or (path / "__init__.py").is_file():
+    if path.name != plugin or (path / "__init__.py").is_file():
         return _standalone(f"folder {plugin}", path.resolve().name, path / "__init__.py")
     module, _, attribute = plugin.partition(":")
     return Source(plugin, f"module {plugin}", module, _source_file(module), attribute)

@@ -131,6 +131,7 @@ class ResumingDownloader:
             for block in response.raw.stream(_BLOCK, decode_content=False):
                 out.write(block)
                 self._show(out.tell(), total)
+        # Before its version 2, urllib3 takes a connection that breaks off for the end of the body.
         size = self.part.stat().st_size
         if total is not None and size != total:
             raise _Interrupted(f"cut short after {size:,} of {total:,} bytes")

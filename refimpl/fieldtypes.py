@@ -37,17 +37,19 @@ class WrongField(NamedTuple):
         return f"{self.path} must be {self.expected}, found {self.found}"
 
 
-def wrong_fields(contracted: object, path: str = "") -> Iterator[WrongField]:
+def wrong_fields(contracted: Any, path: str = "") -> Iterator[WrongField]:
     """Each field, at any depth, whose value is not of the type that the contract gives it."""
-    for name, hint in _hints(type(contracted)).items():
+    kind: Any = type(contracted)  # Any: mypy takes no class for hashable, which the cache asks for
+    for name, hint in _hints(kind).items():
         dotted = f"{path}.{name}" if path else name
         yield from _wrong(getattr(contracted, name), hint, dotted)
 
 
-def _wrong(value: object, hint: Any, path: str) -> Iterator[WrongField]:
+def _wrong(value: Any, hint: Any, path: str) -> Iterator[WrongField]:
+    kind: Any = type(value)
     if not _fits(value, hint):
         yield WrongField(path, _said(hint), _found(value))
-    elif _hints(type(value)) and hint is not Any:
+    elif hint is not Any and _hints(kind):
         yield from wrong_fields(value, path)
     else:
         for element, part, key in _parts(value, hint):
@@ -135,7 +137,7 @@ def _is_union(hint: Any) -> bool:
 
 
 @cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     """The contract's types for the fields of ``cls``; none where it is no class of the contract."""
     ours = next((c for c in cls.__mro__ if c.__module__ in _CONTRACT and is_dataclass(c)), None)
     if ours is None:

@@ -141,9 +141,7 @@ def _bindings(tree: ast.Module) -> Iterator[tuple[str, ast.expr | None]]:
         if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield statement.name, None
         elif isinstance(statement, ast.Assign | ast.AnnAssign):
-            targets = (
-                statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-            )
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
             for target in targets:
                 if isinstance(target, ast.Name):
                     yield target.id, statement.value
@@ -160,4 +158,3 @@ def _joined(parts: list[list[ast.expr] | None]) -> list[ast.expr] | None:
             return None
         joined += part
     return joined
-

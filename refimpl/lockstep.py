@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from refimpl.comparison import Closeness, Kind, closeness, distance
-from refimpl.contract import Step, Variant
+from refimpl.contract import Execution, Step, Variant
+from refimpl.data import Tier
 from refimpl.errors import ContractError
 from refimpl.ladder import from_ladder, to_ladder, to_ladder_values
 from refimpl.problem import CPU, Problem, pose
@@ -160,35 +161,33 @@ def compare_steps(
     return comparison
 
 
-def compare_variants(
+def compare_in_ladder(
     reference: Variant,
     candidate: Variant,
-    problem: Problem,
+    tier: Tier,
     steps: int,
     precision: str = "float32",
-    kinds: tuple[Kind, ...] = ORDER,
+    execution: Execution = CPU,
 ) -> Comparison:
     """Run two variants of a ladder from one start over the same batches and compare each step.
 
-    ``problem`` is posed to ``reference``; its float64 run is the oracle. ``precision`` is what
-    the candidate computes in.
+    The problem is the reference's own; its float64 run on the CPU is the oracle. ``precision``
+    and ``execution`` are what the candidate computes in and on. Outputs are left out: a ladder
+    may move the last activation into the loss.
     """
-    problem = problem.but(dropout=False)
-    shared = to_ladder_values(reference, problem.values)
-    own = problem.but(values=from_ladder(candidate, shared), precision=precision)
+    problem = pose(reference, tier, dropout=False)
+    own_start = from_ladder(candidate, to_ladder_values(reference, problem.values))
+    own = problem.but(values=own_start, precision=precision, execution=execution)
+    only_gradients = "gradients" in (reference.ladder_depth, candidate.ladder_depth)
+    count = 1 if only_gradients else steps
     return compare_steps(
         Comparison(candidate.name, reference.name, precision),
-        _looks(candidate, own, steps),
-        _looks(reference, problem.but(precision="float64", execution=CPU), steps),
-        _looks(reference, problem.but(precision="float32", execution=CPU), steps),
+        _looks(candidate, own, count),
+        _looks(reference, problem.but(precision="float64"), count),
+        _looks(reference, problem.but(precision="float32"), count),
         getattr(torch, precision),
-        kinds,
+        ("loss", "gradient") if only_gradients else ("loss", "gradient", "parameter"),
     )
-
-
-def pose_for(reference: Variant, **fields: object) -> Problem:
-    """The problem on which a ladder is compared: the reference's own."""
-    return pose(reference, **fields)  # type: ignore[arg-type]
 
 
 def _looks(variant: Variant, problem: Problem, steps: int) -> Iterator[list[Seen]]:

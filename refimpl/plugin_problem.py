@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -12,9 +12,10 @@ class PluginProblem:
     """A plugin, or one of its examples, that was refused.
 
     ``origin`` says where the plugin came from, ``plugin`` its short name, ``code`` the kind of
-    problem in a stable word, ``reason`` what is wrong and ``hint`` what to do about it. ``file`` and
-    ``line`` (from 1) point at the cause where it is known. ``examples`` are the names that are
-    missing because of it, as far as they are known.
+    problem in a stable word, ``reason`` what is wrong and ``hint`` what to do about it. ``file``
+    and ``line`` (from 1) point at the cause where it is known. ``examples`` are the names that
+    are missing because of it, as far as they are known. ``trace`` is the traceback, where the
+    plugin raised something.
     """
 
     origin: str
@@ -25,6 +26,7 @@ class PluginProblem:
     file: Path | None = None
     line: int | None = None
     examples: tuple[str, ...] = ()
+    trace: str = field(default="", repr=False, compare=False)
 
     @property
     def message(self) -> str:

@@ -75,6 +75,24 @@ class Problem:
         """The document's learning rate."""
         return self.protocol.learning_rate
 
+    @property
+    def dropout_seed(self) -> int:
+        """The seed of the first step's dropout; each further step has the next one."""
+        return int(philox("dropout", self.seed).integers(2**62))
+
+    @property
+    def generator(self) -> torch.Generator:
+        """What dropout on the device draws from.
+
+        Seeding it alone costs a microsecond; ``torch.manual_seed`` seeds every back end and may
+        cost more than a whole step of a small net.
+        """
+        if self.device.type == "cuda":
+            torch.cuda.init()
+            index = torch.cuda.current_device() if self.device.index is None else self.device.index
+            return torch.cuda.default_generators[index]
+        return torch.default_generator
+
     # --- data ------------------------------------------------------------------------------------
 
     @property
@@ -84,10 +102,15 @@ class Problem:
 
     @property
     def valid(self) -> TensorRows | None:
-        """The validation rows, or ``None`` where the document has none."""
+        """The validation rows in the order they are read, or ``None`` where there are none."""
         if self.data.load(self.tier).valid is None:
             return None
-        return _tensors(self.data, self.tier, "valid", self.device, self.dtype)
+        rows = _tensors(self.data, self.tier, "valid", self.device, self.dtype)
+        if not self.protocol.shuffle_valid:
+            return rows
+        order = philox("valid-order", self.seed).permutation(len(rows))
+        shuffled = torch.from_numpy(order).to(self.device)
+        return TensorRows(rows.x[shuffled], rows.y[shuffled])
 
     @property
     def batch_size(self) -> int:
@@ -180,10 +203,13 @@ class Problem:
             if self.checkpoint:
                 for name, buffer in module.named_buffers():
                     buffer.copy_(self.checkpoint.buffers[name])
+        dropouts = [m for m in module.modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
         if not self.dropout:
-            for layer in module.modules():
-                if isinstance(layer, nn.modules.dropout._DropoutNd):
-                    layer.p = 0.0
+            for layer in dropouts:
+                layer.p = 0.0
+        elif dropouts:
+            # Constructors draw from the same generator, and a resumed run constructs once more.
+            self.generator.manual_seed(self.dropout_seed + self.first_step)
         if self.execution.wrap is None:
             return module
         return self.execution.wrap(module)  # type: ignore[return-value]

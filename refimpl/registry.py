@@ -6,26 +6,27 @@ the others stand.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import operator
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from operator import attrgetter
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Generic, TypeVar
 
 import pluggy
 
 from refimpl import hookspecs, validation
-from refimpl.catalogue import HOW_TO_NAME, Page, duplicate, pages
+from refimpl.catalogue import Page, duplicate, pages
 from refimpl.contract import Example, Execution
 from refimpl.discovery import Source
 from refimpl.errors import UnknownNameError
 from refimpl.names import unknown
-from refimpl.plugin_problem import PluginProblem, one_line
+from refimpl.plugin_error import explain
+from refimpl.plugin_problem import PluginProblem
 from refimpl.validation import Finding
 
 Kind = TypeVar("Kind", Example, Execution)
@@ -93,3 +94,148 @@ def _wanted(found: Sequence[Page], only: Collection[str] | None) -> list[Page]:
     if only is None or not known.issuperset(only):
         return list(found)
     return [page for page in found if page.may_hold(only)]
+
+
+class _RefusedError(Exception):
+    """A plugin that was not even asked to the end for what it gives."""
+
+    def __init__(self, findings: list[Finding]) -> None:
+        self.findings = findings
+
+
+class _Loader:
+    """What the plugins gave so far; pluggy's manager holds those that could be asked."""
+
+    def __init__(self) -> None:
+        self.manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self.manager.add_hookspecs(hookspecs)
+        self.examples: dict[str, Registered[Example]] = {}
+        self.executions: dict[str, Registered[Execution]] = {}
+        self.problems: list[PluginProblem] = []
+
+    def add(self, page: Page) -> None:
+        """Load one plugin; whatever it raises is a problem of its own."""
+        if page.refusals:
+            self.problems += (replace(p, examples=page.names) for p in page.refusals)
+            return
+        plugin: object = None
+        try:
+            plugin = _import(page.source)
+            _demand(validation.check_hooks(plugin))
+            self.manager.register(plugin, f"{page.source.module}:{page.source.attribute}")
+            examples = self._ask(plugin, "refimpl_examples", Example)
+            executions = self._ask(plugin, "refimpl_executions", Execution)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            # SystemExit too, and pytest's own outcomes: none of them may end everybody's run.
+            self._blame(page, error, "import-error" if plugin is None else "hook-error")
+            self._forget(plugin)
+            return
+        for example in examples:
+            self._keep(page, example, self.examples, validation.check_example)
+        for execution in executions:
+            self._keep(page, execution, self.executions, validation.check_execution)
+
+    def _ask(self, plugin: object, hook: str, kind: type[Kind]) -> list[Kind]:
+        """Everything that this plugin, and no other, gives through this hook."""
+        others = [other for other in self.manager.get_plugins() if other is not plugin]
+        caller = self.manager.subset_hook_caller(hook, others)
+        if all(implementation.plugin is not plugin for implementation in caller.get_hookimpls()):
+            return []
+        given: list[Kind] = []
+        for returned in caller() or [None]:  # pluggy leaves out what is None
+            _demand(validation.check_returned(hook, returned, kind))
+            given += returned
+        _demand(f for item in given for f in validation.check_item(hook, item, kind))
+        return given
+
+    def _keep(
+        self,
+        page: Page,
+        given: Kind,
+        kept: dict[str, Registered[Kind]],
+        check: Callable[[Kind], Iterator[Finding]],
+    ) -> None:
+        """Register one example or execution if it is in order and its name is free."""
+        try:
+            findings = list(check(given))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # an object that breaks when it is looked at
+            self._blame(page, error, "unreadable")
+            return
+        name, line = given.name, page.line(given.name)
+        if findings:
+            missing = (name,) if isinstance(given, Example) else ()
+            self._refuse(page, findings, page.source.path, line, missing)
+        elif name in kept:
+            kind = "example" if isinstance(given, Example) else "execution"
+            self.problems.append(duplicate(page.source, name, kept[name].source, line, kind))
+        else:
+            kept[name] = Registered(given, page.source)
+
+    def _blame(self, page: Page, error: BaseException, code: str) -> None:
+        if isinstance(error, _RefusedError):
+            self._refuse(page, error.findings)
+            return
+        findings, file, line = explain(error, page.source, code)
+        trace = "".join(traceback.format_exception(error))
+        self._refuse(page, findings, file, line, trace=trace)
+
+    def _refuse(
+        self,
+        page: Page,
+        findings: list[Finding],
+        file: Path | None = None,
+        line: int | None = None,
+        examples: tuple[str, ...] | None = None,
+        trace: str = "",
+    ) -> None:
+        source = page.source
+        missing = page.names if examples is None else examples
+        for code, reason, hint in findings:
+            problem = PluginProblem(
+                source.origin, source.plugin, code, reason, hint, file, line, missing, trace
+            )
+            self.problems.append(problem)
+
+    def _forget(self, plugin: object) -> None:
+        """Take a plugin out of pluggy's manager; pluggy up to 1.6 keeps one that failed."""
+        if plugin is not None and self.manager.is_registered(plugin):
+            self.manager.unregister(plugin)
+
+
+def _demand(findings: Iterable[Finding]) -> None:
+    wrong = list(findings)
+    if wrong:
+        raise _RefusedError(wrong)
+
+
+# --- import --------------------------------------------------------------------------------------
+
+
+def _import(source: Source) -> object:
+    if source.standalone and source.path is not None:
+        module = _import_file(source.module, source.path)
+    else:
+        module = import_module(source.module)
+    return attrgetter(source.attribute)(module) if source.attribute else module
+
+
+def _import_file(name: str, path: Path) -> ModuleType:
+    """The module of a file outside of any package, imported once a process as others are."""
+    if name in sys.modules:
+        return sys.modules[name]
+    folders = [str(path.parent)] if path.name == "__init__.py" else None
+    spec = spec_from_file_location(name, path, submodule_search_locations=folders)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} cannot be imported")
+    module = module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

@@ -168,7 +168,7 @@ def _entry(name: str, item: dict[str, Any]) -> Entry:
         for file, source in item.pop("downloads").items()
     )
     item.setdefault("files", [download.file for download in downloads])
-    fields = {key: tuple(v) if isinstance(v, list) else v for key, v in item.items()}
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in item.items()}
     entry = Entry(name=name, downloads=downloads, **fields)
     if entry.made and len(downloads) != 1:
         raise ValueError(f"{name}: files are made from one download, not from {len(downloads)}")

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from refimpl.contract import Epoch, ModuleVariant, Step, Variant
-from refimpl.data import philox
 from refimpl.errors import ContractError
 from refimpl.ladder import to_ladder
 from refimpl.problem import Problem, TensorRows
@@ -51,14 +50,16 @@ def drive(variant: Variant, problem: Problem) -> Iterator[Step | Epoch]:
     as it was when the run ends or is abandoned.
     """
     execution = problem.execution
-    seeds = philox("dropout", problem.seed).integers(2**62, size=2)
+    tf32_off()
+    first_seed = problem.dropout_seed
     stepped = problem.first_step
     cuda = [problem.device] if problem.device.type == "cuda" else []
+    generator = problem.generator
     with torch.random.fork_rng(devices=cuda):
         steps = execution.steps(variant, problem) if execution.steps else variant.run(problem)
         steps = iter(steps)
         while True:
-            torch.manual_seed(int(seeds[0]) + stepped)
+            generator.manual_seed(first_seed + stepped)
             with execution.around():
                 step = next(steps, None)
             if step is None:
@@ -66,6 +67,12 @@ def drive(variant: Variant, problem: Problem) -> Iterator[Step | Epoch]:
             if isinstance(step, Step):
                 stepped += 1
             yield step
+
+
+def tf32_off() -> None:
+    """Products in float32 are float32: TF32 keeps ten bits of the mantissa, which parity would see."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def steps_of(variant: Variant, problem: Problem, count: int | None = None) -> Iterator[Step]:
@@ -234,7 +241,7 @@ def evaluate(
 
 
 def predictor(variant: Variant, step: Step) -> Callable[[Tensor], Tensor]:
-    """A function from rows of the data set to outputs, in evaluation mode.
+    """A function from rows of the data set to outputs, in evaluation mode and without gradients.
 
     Raises :class:`ContractError` where the step does not show its model.
     """
@@ -242,11 +249,12 @@ def predictor(variant: Variant, step: Step) -> Callable[[Tensor], Tensor]:
     if model is None:
         raise ContractError(f"variant {variant.name!r} yields no model= to predict with")
 
+    @torch.no_grad()
     def predict(x: Tensor) -> Tensor:
         if variant.prepare is not None:
             x = variant.prepare(x)
         if not isinstance(model, nn.Module):
-            return model(x)
+            return model(x).detach()
         was_training = model.training
         model.eval()
         try:

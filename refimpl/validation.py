@@ -32,7 +32,7 @@ from refimpl.contract import (
     Protocol,
     Variant,
 )
-from refimpl.fieldtypes import WrongField, wrong_fields
+from refimpl.fieldtypes import wrong_fields
 
 HOOKS = ("refimpl_examples", "refimpl_executions")
 MARK = f"{hookspecs.PROJECT}_impl"
@@ -93,7 +93,7 @@ def _check_hook(name: str, hook: str, value: object) -> Iterator[Finding]:
     elif not callable(value):
         yield Finding(
             "not-a-function",
-            f"{name} is a {type(value).__name__}, not a function",
+            f"{name} is {_a(type(value))}, not a function",
             f"write def {name}(): return ..., and mark it with @hookimpl",
         )
     elif not isinstance(getattr(value, MARK, None), dict):
@@ -111,7 +111,9 @@ def _check_signature(name: str, function: Callable[..., object]) -> Iterator[Fin
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         yield Finding("hook-signature", f"{name} is async", "make it a plain def")
     elif marks.get("wrapper") or marks.get("hookwrapper"):
-        yield Finding("hook-signature", f"{name} is a wrapper of hooks", "mark it with @hookimpl")
+        yield Finding(
+            "hook-signature", f"{name} wraps other hooks", "mark it with a plain @hookimpl"
+        )
     else:
         required = ", ".join(_required(function))
         if required:
@@ -140,7 +142,7 @@ def check_returned(hook: str, returned: object, kind: type) -> Iterator[Finding]
         hint = f"put brackets around it: return [{kind.__name__.lower()}]"
         yield Finding("not-iterable", f"{hook} returned one {kind.__name__}, not a list", hint)
     elif isinstance(returned, str | bytes) or not isinstance(returned, Iterable):
-        yield Finding("not-iterable", f"{hook} returned a {type(returned).__name__}", hint)
+        yield Finding("not-iterable", f"{hook} returned {_a(type(returned))}", hint)
 
 
 def check_item(hook: str, item: object, kind: type) -> Iterator[Finding]:
@@ -149,7 +151,7 @@ def check_item(hook: str, item: object, kind: type) -> Iterator[Finding]:
         reason = f"{hook} gave the class {item.__name__} instead of an object of it"
         yield Finding("wrong-type", reason, f"call it: {item.__name__}(...)")
     elif not isinstance(item, kind):
-        reason = f"{hook} gave a {type(item).__name__} where {_a(kind)} is expected"
+        reason = f"{hook} gave {_a(type(item))} where {_a(kind)} is expected"
         yield Finding("wrong-type", reason, f"make it with {kind.__name__}(...)")
 
 
@@ -166,8 +168,9 @@ def check_example(example: Example) -> Iterator[Finding]:
     if wrong:
         yield from wrong
         return
-    for finding in (*_check_names(example), *_check_claims(example), *_check_training(example)):
-        yield finding._replace(reason=f"{example.name or 'an example'}: {finding.reason}")
+    yield from _check_name("the example's name", example.name, _KEBAB)
+    for finding in (*_check_parts(example), *_check_claims(example), *_check_training(example)):
+        yield finding._replace(reason=f"{example.name or 'the example'}: {finding.reason}")
 
 
 def check_fields(contracted: Example | Execution) -> Iterator[Finding]:
@@ -175,19 +178,14 @@ def check_fields(contracted: Example | Execution) -> Iterator[Finding]:
     wrong = [*wrong_fields(contracted)]
     own = [field for field in wrong if not field.path.startswith("variants[")]
     # The variants have what their example hands down to them, so that it would be said twice.
-    for field in own or wrong:
-        yield _wrong_field(contracted, field)
-
-
-def _wrong_field(contracted: Example | Execution, field: WrongField) -> Finding:
     name: object = contracted.name
-    who = name if isinstance(name, str) and name else _a(type(contracted))
-    field_name = field.path.partition("[")[0]
-    return Finding("wrong-type", f"{who}: {field}", f"see {type(contracted).__name__}.{field_name}")
+    who = name if isinstance(name, str) and name else f"the {type(contracted).__name__.lower()}"
+    for field in own or wrong:
+        yield Finding("wrong-type", f"{who}: {field}")
 
 
-def _check_names(example: Example) -> Iterator[Finding]:
-    yield from _check_name("the example's name", example.name, _KEBAB)
+def _check_parts(example: Example) -> Iterator[Finding]:
+    """What the document and the example's parts are called."""
     for field in ("title", "document"):
         if not getattr(example, field).strip():
             yield Finding("no-name", f"{field} is empty", "say what the document calls it")
@@ -319,7 +317,7 @@ def _check_steps(variant: Variant) -> Iterator[Finding]:
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         yield Finding("not-a-generator", "has async steps", "make it a plain generator")
     elif inspect.isfunction(function) and _returns_nothing(function):
-        reason = f"has steps {function.__name__}() without a yield"
+        reason = f"is trained by {function.__name__}(), which never yields"
         yield Finding("not-a-generator", reason, "yield Step(loss, ...) after each update")
     elif not _takes_one(variant.steps):
         hint = "its signature is steps(problem)"
@@ -416,4 +414,4 @@ def _each_once(things: Iterable[Thing]) -> list[Thing]:
 
 
 def _a(kind: type) -> str:
-    return f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"
+    return f"{'an' if kind.__name__[0] in 'AEIOUaeiou' else 'a'} {kind.__name__}"

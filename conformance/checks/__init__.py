@@ -1,0 +1,26 @@
+"""The questions, by subject: facts, gradients, repetition, agreement, convergence."""
+
+from __future__ import annotations
+
+from refimpl.checking import Check
+from refimpl.conformance.checks import agreement, convergence, facts, gradients, repetition
+
+ALL: list[Check] = [
+    facts.parameter_count,
+    facts.layer_table,
+    facts.state_dict_keys,
+    facts.summary_sizes,
+    facts.output_shape,
+    facts.exact_values,
+    facts.documented_failures,
+    facts.errata,
+    gradients.gradient_is_the_slope,
+    gradients.every_parameter_learns,
+    repetition.same_seed_same_bits,
+    repetition.checkpoint_predicts_the_same,
+    repetition.resumed_run_is_the_same,
+    agreement.ladder_in_float64,
+    agreement.ladder_in_float32,
+    convergence.reaches_documented_figures,
+]
+"""Every check of the suite, cheapest first."""

@@ -1,0 +1,38 @@
+"""Variants of a ladder are the same computation, from one start over the same batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from refimpl.checking import Measurement, Subject, at_most, check, true
+from refimpl.ladder import first_of_ladder
+from refimpl.lockstep import compare_in_ladder
+
+STEPS = 20
+
+
+def _has_a_rung_below(subject: Subject) -> bool:
+    variant = subject.trained
+    return variant.ladder is not None and first_of_ladder(subject.example, variant) != variant
+
+
+@check("ladder-agrees-in-float64", applies=_has_a_rung_below)
+def ladder_in_float64(subject: Subject) -> Iterator[Measurement]:
+    """In float64, does the variant agree with the ladder's first to rounding, step by step?"""
+    yield from _agreement(subject, "float64")
+
+
+@check("ladder-agrees-in-float32", applies=_has_a_rung_below)
+def ladder_in_float32(subject: Subject) -> Iterator[Measurement]:
+    """In float32, does it stay within the error that float32 itself makes?"""
+    yield from _agreement(subject, "float32")
+
+
+def _agreement(subject: Subject, precision: str) -> Iterator[Measurement]:
+    variant = subject.trained
+    reference = first_of_ladder(subject.example, variant)
+    comparison = compare_in_ladder(
+        reference, variant, subject.tier, STEPS, precision, subject.execution
+    )
+    yield true("agreement", comparison.agrees, str(comparison))
+    yield at_most("worst error ratio", comparison.worst_ratio, 1.0)

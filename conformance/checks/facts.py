@@ -1,0 +1,154 @@
+"""Facts are proven against the live model, never only stored."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from refimpl.checking import Measurement, Subject, check, equal, true
+from refimpl.contract import Exact, Facts, Failure
+from refimpl.errata import tried
+from refimpl.live import first_step, live_summary
+from refimpl.requirements import missing
+
+PRINTED_DIGITS = 6
+"""To how many decimals the documents print the size rows."""
+
+
+def _states(fact: Callable[[Facts], object]) -> Callable[[Subject], bool]:
+    """A check that applies where the variant's facts state this one."""
+
+    def applies(subject: Subject) -> bool:
+        facts = subject.trained.facts
+        return facts is not None and bool(fact(facts))
+
+    return applies
+
+
+def _facts(subject: Subject) -> Facts:
+    facts = subject.trained.facts
+    assert facts is not None, "the check applies only where there are facts"
+    return facts
+
+
+@check("parameter-count", applies=_states(lambda f: f.parameters is not None))
+def parameter_count(subject: Subject) -> Iterator[Measurement]:
+    """Has the live model as many parameters, in all and trainable, as the document says?"""
+    facts = _facts(subject)
+    step = first_step(subject.trained, subject.tier, subject.execution)
+    yield equal("parameters", step.parameter_count, facts.parameters)
+    if facts.trainable is not None:
+        yield equal("trainable parameters", step.trainable_count, facts.trainable)
+
+
+@check("layer-table", applies=_states(lambda f: f.layers))
+def layer_table(subject: Subject) -> Iterator[Measurement]:
+    """Does every row of the documented layer table come out of the live model, in order?"""
+    documented = _facts(subject).layers
+    live = live_summary(subject.trained, subject.tier, subject.execution).layers
+    yield equal("layers", [row.name for row in live], [row.name for row in documented])
+    for found, row in zip(live, documented, strict=False):
+        yield equal(f"kind of {row.name}", found.kind, row.kind)
+        yield equal(f"output of {row.name}", found.output, row.output)
+        yield equal(f"parameters of {row.name}", found.parameters, row.parameters)
+
+
+@check("state-dict-keys", applies=_states(lambda f: f.state_dict))
+def state_dict_keys(subject: Subject) -> Iterator[Measurement]:
+    """Are the keys of the state dict those that the document prints?"""
+    step = first_step(subject.trained, subject.tier, subject.execution)
+    yield equal("state_dict keys", step.state_dict_keys, _facts(subject).state_dict)
+
+
+@check("summary-sizes", applies=_states(lambda f: f.sizes))
+def summary_sizes(subject: Subject) -> Iterator[Measurement]:
+    """Do the size rows under the layer table match to the printed digits?"""
+    documented = _facts(subject).sizes
+    live = live_summary(subject.trained, subject.tier, subject.execution).sizes
+    for row in ("input", "forward_backward", "parameters", "total"):
+        found, expected = getattr(live, row), getattr(documented, row)
+        yield equal(f"{row} (MB)", f"{found:.{PRINTED_DIGITS}f}", f"{expected:.{PRINTED_DIGITS}f}")
+
+
+@check("output-shape", applies=_states(lambda f: f.output))
+def output_shape(subject: Subject) -> Iterator[Measurement]:
+    """Has the output of a documented batch the documented shape?"""
+    step = first_step(subject.trained, subject.tier, subject.execution)
+    yield equal("output shape", step.output_shape, _facts(subject).output)
+
+
+@check("exact-values", about="example", applies=lambda s: bool(s.example.values))
+def exact_values(subject: Subject) -> Iterator[Measurement]:
+    """Does every exact value of the document come out, to the digits printed?"""
+    for value in subject.example.values:
+        if missing(value.needs) is None:
+            yield _exact(value)
+
+
+def _exact(value: Exact) -> Measurement:
+    measured = value.compute()
+    if isinstance(measured, torch.Tensor):
+        measured = measured.detach().cpu().numpy()
+    expected = value.expected
+    if isinstance(expected, torch.Tensor):
+        expected = expected.numpy()
+    holds = _same(measured, expected, value.digits)
+    shown = measured.tolist() if isinstance(measured, np.ndarray) else measured
+    limit = f"= {expected}" + (f" to {value.digits} digits" if value.digits is not None else "")
+    return Measurement(
+        value.name, shown, limit, holds, f"{value.name} is {shown}, expected {limit[2:]}"
+    )
+
+
+def _same(measured: Any, expected: Any, digits: int | None) -> bool:
+    """Equal as they stand; numbers to half a unit of the last printed digit, or to rounding."""
+    if isinstance(expected, (str, bool, type(None))):
+        return type(measured) is type(expected) and bool(measured == expected)
+    try:
+        found, wanted = np.asarray(measured), np.asarray(expected)
+    except ValueError:  # ragged: lists of lists of other lengths
+        return bool(measured == expected)
+    if found.shape != wanted.shape:
+        return False
+    if wanted.dtype.kind not in "fc":
+        return bool((found == wanted).all())
+    if digits is not None:
+        half_a_digit = 0.5 * 10.0**-digits
+        return bool(np.allclose(found, wanted, rtol=0, atol=half_a_digit * 1.0001, equal_nan=True))
+    eps = 1e-6 if found.dtype in (np.float32, np.complex64) else 1e-12
+    return bool(np.allclose(found, wanted, rtol=eps, atol=eps, equal_nan=True))
+
+
+@check("documented-failures", about="example", applies=lambda s: bool(s.example.failures))
+def documented_failures(subject: Subject) -> Iterator[Measurement]:
+    """Do the mistakes that the document warns of still fail, in the way that it says?"""
+    for failure in subject.example.failures:
+        if missing(failure.needs) is None:
+            yield _fails(failure)
+
+
+def _fails(failure: Failure) -> Measurement:
+    what = f"{failure.name} raises {failure.raises.__name__}"
+    try:
+        failure.attempt()
+    except failure.raises as error:
+        found = bool(re.search(failure.match, str(error)))
+        return true(what, found, f"{what}, but its message lacks {failure.match!r}: {error}")
+    except Exception as error:
+        return true(what, False, f"{failure.name} raises {type(error).__name__} instead: {error}")
+    return true(what, False, f"{failure.name} no longer fails; expected {failure.raises.__name__}")
+
+
+@check("errata", about="example", applies=lambda s: bool(s.example.errata))
+def errata(subject: Subject) -> Iterator[Measurement]:
+    """Is each erratum one exactly on the versions that it names?"""
+    for line in tried(subject.example):
+        if line.holds is None:
+            continue
+        is_, should = ("right" if right else "wrong" for right in (line.holds, line.expected))
+        message = f"{line.name}: the document is {is_} here, expected {should}"
+        yield true(line.name, line.as_expected, f"{message} ({line.since}; found {line.found})")

@@ -1,0 +1,105 @@
+"""Gradients: the slope of the loss, for every parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from refimpl.checking import Measurement, Subject, at_most, check, true
+from refimpl.contract import Step, Variant
+from refimpl.data import philox
+from refimpl.errors import ContractError
+from refimpl.problem import Problem, pose
+from refimpl.training import steps_of
+
+STEP = 1e-6
+DIRECTIONS = 3
+SLOPE_TOLERANCE = 1e-6
+"""Relative error that a central difference of this step leaves in float64 (about 1e-9 is seen)."""
+
+
+@check("gradient-is-the-slope")
+def gradient_is_the_slope(subject: Subject) -> Iterator[Measurement]:
+    """In float64, is each tensor's gradient the slope of the loss along random directions?"""
+    variant = subject.trained
+    problem = pose(
+        variant, subject.tier, seed=0, execution=subject.execution, precision="float64",
+        dropout=False,
+    )  # fmt: skip
+    for name, gradient in _gradients(_first(variant, problem)).items():
+        rng = philox("directions", name)
+        for number in range(DIRECTIONS):
+            direction = rng.standard_normal(gradient.shape)
+            slope = _slope(variant, problem, name, direction)
+            claimed = float((gradient * direction).sum())
+            scale = float(np.linalg.norm(gradient) * np.linalg.norm(direction)) / np.sqrt(
+                max(gradient.size, 1)
+            )
+            error = abs(slope - claimed) / max(scale, abs(slope), 1e-6)
+            yield at_most(f"slope error of {name}, direction {number + 1}", error, SLOPE_TOLERANCE)
+
+
+def _slope(variant: Variant, problem: Problem, name: str, direction: NDArray[Any]) -> float:
+    """The central difference of the first loss along ``direction`` in one parameter."""
+    ahead = _first_loss(variant, problem, name, STEP * direction)
+    behind = _first_loss(variant, problem, name, -STEP * direction)
+    return (ahead - behind) / (2 * STEP)
+
+
+def _first_loss(
+    variant: Variant, problem: Problem, name: str, shift: NDArray[Any]
+) -> float:
+    moved = dict(problem.values)
+    moved[name] = moved[name] + shift
+    return float(torch.as_tensor(_first(variant, problem.but(values=moved)).loss).detach())
+
+
+def _first(variant: Variant, problem: Problem) -> Step:
+    step = next(steps_of(variant, problem, 1), None)
+    if step is None:
+        raise ContractError(f"variant {variant.name!r} never yields a Step")
+    return step
+
+
+def _gradients(step: Step) -> Mapping[str, NDArray[Any]]:
+    """The gradients of a step by parameter, for those that have one."""
+    if step.gradients is not None:
+        return {name: torch.as_tensor(g).cpu().numpy() for name, g in step.gradients.items()}
+    return {
+        name: p.grad.detach().cpu().numpy()
+        for name, p in step.parameters.items()
+        if p.grad is not None
+    }
+
+
+@check("every-parameter-learns")
+def every_parameter_learns(subject: Subject) -> Iterator[Measurement]:
+    """Within an epoch, does every trainable tensor get a finite gradient and move?"""
+    variant = subject.trained
+    problem = pose(variant, subject.tier, seed=0, execution=subject.execution)
+    steps = min(problem.steps_per_epoch, 20)
+    reached: dict[str, float] = {}
+    finite: dict[str, bool] = {}
+    last: Step | None = None
+    for last in steps_of(variant, problem, steps):
+        for name, gradient in _gradients(last).items():
+            reached[name] = max(reached.get(name, 0.0), float(np.abs(gradient).max()))
+            finite[name] = finite.get(name, True) and bool(np.isfinite(gradient).all())
+    if last is None:
+        raise ContractError(f"variant {variant.name!r} never yields a Step")
+    for name, parameter in last.parameters.items():
+        tensor = torch.as_tensor(parameter)
+        if last.gradients is None and not tensor.requires_grad:
+            continue
+        yield true(
+            f"gradient of {name}",
+            finite.get(name, False) and reached.get(name, 0.0) > 0,
+            f"{name} gets no finite, non-zero gradient in {steps} steps",
+        )
+        start = torch.tensor(np.asarray(problem.values[name])).to(tensor.dtype)
+        moved = bool((tensor.detach().cpu() != start).any())
+        yield true(f"{name} moves", moved, f"{name} stands where it started after {steps} steps")

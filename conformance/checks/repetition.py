@@ -1,0 +1,127 @@
+"""The same run again: from its seed, from its checkpoint, from the middle."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from refimpl.checking import Measurement, Subject, check, equal, true
+from refimpl.checkpoint import Checkpoint, load, save, take
+from refimpl.contract import Step
+from refimpl.errors import ContractError
+from refimpl.lockstep import look
+from refimpl.problem import Problem, pose
+from refimpl.training import predictor, steps_of
+
+STEPS = 12
+"""Enough to see a difference, and to stop in the middle of it."""
+
+ROWS = 64
+
+
+@check("same-seed-same-bits")
+def same_seed_same_bits(subject: Subject) -> Iterator[Measurement]:
+    """Is a rerun from one seed equal to the last bit, and a run from another seed not?"""
+    variant = subject.trained
+    problem = pose(variant, subject.tier, seed=0, execution=subject.execution)
+    first, again = (_everything(subject, problem) for _ in range(2))
+    different = [name for name in first if not torch.equal(first[name], again[name])]
+    yield equal("tensors that differ in a rerun", different, [])
+    other = _everything(subject, pose(variant, subject.tier, seed=1, execution=subject.execution))
+    same = [n for n in first if n.startswith("loss") and torch.equal(first[n], other[n])]
+    yield true(
+        "another seed is another run",
+        len(same) < sum(n.startswith("loss") for n in first),
+        "seed 1 gives the losses of seed 0: the seed decides nothing",
+    )
+
+
+def _everything(subject: Subject, problem: Problem) -> dict[str, Tensor]:
+    """Every tensor of the first steps, by kind, name and step."""
+    return {
+        f"{seen.kind} {seen.name} of step {number}": seen.value
+        for number, step in enumerate(steps_of(subject.trained, problem, STEPS), start=1)
+        for seen in look(subject.trained, step)
+    }
+
+
+@check("checkpoint-predicts-the-same")
+def checkpoint_predicts_the_same(subject: Subject) -> Iterator[Measurement]:
+    """Does a checkpoint load with ``weights_only`` and predict the same to the last bit?"""
+    variant = subject.trained
+    problem = pose(variant, subject.tier, seed=0, execution=subject.execution)
+    *_, last = steps_of(variant, problem, STEPS)
+    number = min(STEPS, _length(problem))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.pt"
+        save(take(last, number), path)
+        loaded = load(path)
+    yield equal("step", loaded.step, number)
+    for name, value in last.parameters.items():
+        stored = torch.from_numpy(loaded.parameters[name])
+        yield true(
+            f"{name} as saved",
+            torch.equal(stored, torch.as_tensor(value).detach().cpu()),
+            f"{name} is not what was saved",
+        )
+    rows = problem.train.x[:ROWS]
+    before = predictor(variant, last)(rows)
+    after = _predict_from(subject, problem, loaded, rows)
+    yield true(
+        "predictions",
+        torch.equal(before, after),
+        f"predictions differ by up to {float((before - after).abs().max()):.3g} after loading",
+    )
+
+
+def _predict_from(
+    subject: Subject, problem: Problem, checkpoint: Checkpoint, rows: Tensor
+) -> Tensor:
+    """Predictions of the model that the checkpoint's parameters make, not trained any further.
+
+    A learning rate of zero lets the variant itself build its model around them; the generator is
+    left at the first step, so that nothing else has changed.
+    """
+    frozen = replace(problem.protocol, learning_rate=0.0)
+    weights_only = Checkpoint(0, checkpoint.parameters, checkpoint.buffers)
+    still = problem.but(protocol=frozen, checkpoint=weights_only)
+    step = next(steps_of(subject.trained, still, 1), None)
+    if step is None:
+        raise ContractError("the run from a checkpoint yields no step")
+    return predictor(subject.trained, step)(rows)
+
+
+@check("resumed-run-is-the-same")
+def resumed_run_is_the_same(subject: Subject) -> Iterator[Measurement]:
+    """Does a run resumed from a checkpoint go on as the uninterrupted one, to the last bit?"""
+    variant = subject.trained
+    problem = pose(variant, subject.tier, seed=0, execution=subject.execution)
+    steps = min(STEPS, _length(problem))
+    stop = steps // 2
+    whole: list[dict[str, Tensor]] = []
+    checkpoint: Checkpoint | None = None
+    for number, step in enumerate(steps_of(variant, problem, steps), start=1):
+        whole.append(_tensors(subject, step))
+        if number == stop:
+            checkpoint = take(step, number)
+    resumed = problem.but(checkpoint=checkpoint)
+    rest = [_tensors(subject, s) for s in islice(steps_of(variant, resumed), steps - stop)]
+    yield equal("steps after resuming", len(rest), steps - stop)
+    for number, (expected, found) in enumerate(zip(whole[stop:], rest, strict=True), stop + 1):
+        different = [n for n in expected if not torch.equal(expected[n], found[n])]
+        yield equal(f"tensors that differ at step {number}", different, [])
+
+
+def _tensors(subject: Subject, step: Step) -> dict[str, Tensor]:
+    return {f"{s.kind} {s.name}".strip(): s.value for s in look(subject.trained, step)}
+
+
+def _length(problem: Problem) -> int:
+    """How many updates the whole run has."""
+    return problem.steps_per_epoch * problem.protocol.epochs_on(problem.tier)

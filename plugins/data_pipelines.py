@@ -1,0 +1,364 @@
+"""Data pipelines: data sets, loaders, images in folders, and a log that TensorBoard reads.
+
+A data set is anything with a length and an i-th sample; a loader draws indices, groups them into
+batches and stacks the samples. One learns to split and to join data sets, to leave out the last
+short batch, and to read images from a folder for each class through random transforms. What is
+logged (a graph, scalars, histograms, images, figures) is read back here from the event files, so
+that each entry is seen to be there.
+
+Source: 20-days, chapters 5-1 and 5-4.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import (
+    BatchSampler,
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    SequentialSampler,
+    Subset,
+    TensorDataset,
+    default_collate,
+    random_split,
+)
+
+from refimpl import Erratum, Exact, Example, hookimpl
+from refimpl.fixtures import iris
+
+
+def seeded() -> torch.Generator:
+    """A generator of our own, so that nothing else is drawn from."""
+    return torch.Generator().manual_seed(0)
+
+
+# --- data sets and loaders -----------------------------------------------------------------------
+
+
+def flowers() -> TensorDataset:
+    """150 iris flowers: four measures, and which of three kinds it is."""
+    rows = iris.IRIS.load("real").train
+    return TensorDataset(torch.tensor(rows.x), torch.tensor(rows.y))
+
+
+def split_flowers() -> list[Subset]:
+    """Four fifths to train on and the rest to validate, at random."""
+    everything = flowers()
+    training = int(len(everything) * 0.8)
+    return random_split(everything, [training, len(everything) - training], seeded())
+
+
+def split_is_a_partition() -> bool:
+    """Every flower is in one part, and in one only."""
+    training, validation = split_flowers()
+    return sorted([*training.indices, *validation.indices]) == list(range(150))
+
+
+def joined_flowers() -> ConcatDataset:
+    """``+`` puts data sets together."""
+    training, validation = split_flowers()
+    return training + validation
+
+
+def batch_shapes(dataset: Dataset, batch_size: int) -> list[tuple[int, ...]]:
+    """The shapes of the features, batch after batch."""
+    loader = DataLoader(dataset, batch_size=batch_size, generator=seeded())
+    return [tuple(features.shape) for features, _ in loader]
+
+
+def batches_by_hand(dataset: Dataset, batch_size: int) -> Iterable[list[Tensor]]:
+    """What a loader does: draw indices, group them, fetch the samples, stack them."""
+    indices = SequentialSampler(dataset)
+    for group in BatchSampler(indices, batch_size, drop_last=False):
+        yield default_collate([dataset[i] for i in group])
+
+
+def loader_is_that() -> bool:
+    """Batch by batch, the loader gives what the hand-written one does."""
+    loader = DataLoader(flowers(), batch_size=8, generator=seeded())
+    return all(
+        torch.equal(features, features_by_hand) and torch.equal(labels, labels_by_hand)
+        for (features, labels), (features_by_hand, labels_by_hand) in zip(
+            loader, batches_by_hand(flowers(), 8), strict=True
+        )
+    )
+
+
+def one_to_forty_nine() -> DataLoader:
+    """49 numbers, shuffled, in batches of ten; the last, short one is dropped."""
+    numbers = TensorDataset(torch.arange(1, 50))
+    return DataLoader(numbers, batch_size=10, shuffle=True, drop_last=True, generator=seeded())
+
+
+def numbers_drawn() -> list[int]:
+    """The numbers of all batches in one list."""
+    return torch.cat([batch for (batch,) in one_to_forty_nine()]).tolist()
+
+
+# --- images in folders ---------------------------------------------------------------------------
+
+CLASSES = ("0_airplane", "1_automobile")
+
+
+def write_images(folder: Path, per_class: int) -> None:
+    """Images of 32 × 32 coloured noise, in a folder for each class."""
+    from PIL import Image
+
+    noise = np.random.default_rng(0)
+    for name in CLASSES:
+        (folder / name).mkdir()
+        for number in range(per_class):
+            pixels = noise.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+
+
+def label(index: int) -> Tensor:
+    """A class index as the column that a binary loss wants."""
+    return torch.tensor([index]).float()
+
+
+def with_image_folder(look: Callable):
+    """What ``look`` sees of a data set of 60 images, flipped and turned at random."""
+    from torchvision import datasets, transforms
+
+    augment = transforms.Compose(
+        [
+            transforms.RandomHorizontalFlip(),
+            transforms.RandomVerticalFlip(),
+            transforms.RandomRotation(45),
+            transforms.ToTensor(),
+        ]
+    )
+    # The transforms draw from torch's own generator, which is put back after.
+    with TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        write_images(Path(folder), per_class=30)
+        return look(datasets.ImageFolder(folder, augment, target_transform=label))
+
+
+def fifty_images(dataset: Dataset) -> tuple[Tensor, Tensor]:
+    """The first batch: images and labels."""
+    return next(iter(DataLoader(dataset, batch_size=50, shuffle=True, generator=seeded())))
+
+
+def image_batch_shapes(dataset: Dataset) -> list[tuple[int, ...]]:
+    """The shapes of a batch of images and of its labels."""
+    return [tuple(part.shape) for part in fifty_images(dataset)]
+
+
+def pixel_range(dataset: Dataset) -> list[float]:
+    """The darkest and the brightest value of a batch of images."""
+    images, _ = fifty_images(dataset)
+    return [images.min().item(), images.max().item()]
+
+
+def grid_shape(dataset: Dataset) -> tuple[int, ...]:
+    """The shape of fifty images in one, eight to a row, with a margin of two pixels."""
+    from torchvision.utils import make_grid
+
+    images, _ = fifty_images(dataset)
+    return tuple(make_grid(images).shape)
+
+
+# --- a log for TensorBoard -----------------------------------------------------------------------
+
+
+def logged(write: Callable):
+    """Let ``write`` log something, close the log, and read it back from its event files."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from torch.utils.tensorboard import SummaryWriter
+
+    with TemporaryDirectory() as folder:
+        with SummaryWriter(folder) as writer:
+            write(writer)
+        everything = dict.fromkeys(("scalars", "histograms", "images", "tensors"), 0)
+        return EventAccumulator(folder, size_guidance=everything).Reload()
+
+
+def log_graph(writer) -> None:
+    """The graph of a small network, from a sample input."""
+    net = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 1))
+    writer.add_graph(net, torch.zeros(10, 2))
+
+
+def layers_in_graph() -> list[bool]:
+    """Whether the graph that was logged names the linear layers, and the one between."""
+    names = {node.name.split("/")[1] for node in logged(log_graph).Graph().node if "/" in node.name}
+    return [layer in names for layer in ("Linear[0]", "ReLU[1]", "Linear[2]")]
+
+
+def log_scalars(writer) -> None:
+    """x and y of each of 500 steps down y = x² − 2x + 1."""
+    x = torch.tensor(0.0, requires_grad=True)
+    optimizer = torch.optim.SGD([x], lr=0.01)
+    for step in range(500):
+        optimizer.zero_grad()
+        y = x**2 - 2 * x + 1
+        y.backward()
+        optimizer.step()
+        writer.add_scalar("x", x.item(), step)
+        writer.add_scalar("y", y.item(), step)
+
+
+def scalars_read(tag: str) -> list[float]:
+    """How many values there are of this scalar, its last step and its last value."""
+    events = logged(log_scalars).Scalars(tag)
+    return [len(events), events[-1].step, events[-1].value]
+
+
+def log_histograms(writer) -> None:
+    """2,000 normal numbers around −10, around −9, … around 9."""
+    generator = seeded()
+    for step, mean in enumerate(range(-10, 10)):
+        writer.add_histogram("w", torch.randn(100, 20, generator=generator) + mean, step)
+
+
+def histograms_read() -> list[list[float]]:
+    """How many numbers each histogram counts, and their mean to the nearest whole."""
+    values = [event.histogram_value for event in logged(log_histograms).Histograms("w")]
+    return [[v.num for v in values], [round(v.sum / v.num) for v in values]]
+
+
+def log_images(writer) -> None:
+    """One image, then fifty at once."""
+    images = torch.rand(50, 3, 32, 32, generator=seeded())
+    writer.add_image("one", images[0])
+    writer.add_images("fifty", images, global_step=0)
+
+
+def log_figure(writer) -> None:
+    """A drawing of Matplotlib's: nine images, three by three, each with its label."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 8), dpi=50)
+    for number, axes in enumerate(figure.subplots(3, 3).flat):
+        axes.imshow(torch.rand(32, 32, 3, generator=seeded()))
+        axes.set_title(f"label = {number % 2}")
+    writer.add_figure("figure", figure, global_step=0)
+
+
+def image_size(write: Callable, tag: str) -> list[int]:
+    """Width and height of the one image that was logged under this tag."""
+    (event,) = logged(write).Images(tag)
+    return [event.width, event.height]
+
+
+# --- what does not hold --------------------------------------------------------------------------
+
+
+def iterators_have_next() -> bool:
+    """The spelling of Python 2."""
+    return hasattr(iter(one_to_forty_nine()), "next")
+
+
+# --- what the document states --------------------------------------------------------------------
+
+PIPELINES = (
+    Exact("flowers", lambda: len(flowers()), 150),
+    Exact(
+        "flowers to train on and to validate", lambda: list(map(len, split_flowers())), [120, 30]
+    ),
+    Exact("the split is a partition", split_is_a_partition, True),
+    Exact(
+        "a split gives", lambda: [type(part).__name__ for part in split_flowers()], ["Subset"] * 2
+    ),
+    Exact("flowers joined again", lambda: len(joined_flowers()), 150),
+    Exact("+ gives", lambda: type(joined_flowers()).__name__, "ConcatDataset"),
+    Exact("batches to train on", lambda: batch_shapes(split_flowers()[0], 8), [(8, 4)] * 15),
+    Exact(
+        "batches to validate", lambda: batch_shapes(split_flowers()[1], 8), [(8, 4)] * 3 + [(6, 4)]
+    ),
+    Exact("a loader does what its parts do", loader_is_that, True),
+    Exact(
+        "sizes of batches without the last",
+        lambda: [len(b) for (b,) in one_to_forty_nine()],
+        [10] * 4,
+    ),
+    Exact("distinct numbers drawn", lambda: len(set(numbers_drawn())), 40),
+    Exact("numbers drawn from elsewhere", lambda: len({*numbers_drawn()} - {*range(1, 50)}), 0),
+    Exact("numbers drawn in order", lambda: numbers_drawn() == sorted(numbers_drawn()), False),
+)
+
+IMAGES = (
+    Exact(
+        "classes of a folder of images",
+        lambda: with_image_folder(lambda dataset: [dataset.class_to_idx[name] for name in CLASSES]),
+        [0, 1],
+        needs="torchvision",
+    ),
+    Exact(
+        "a batch of augmented images, and its labels",
+        lambda: with_image_folder(image_batch_shapes),
+        [(50, 3, 32, 32), (50, 1)],
+        needs="torchvision",
+    ),
+    Exact(
+        "darkest and brightest value",
+        lambda: with_image_folder(pixel_range),
+        [0.0, 1.0],
+        needs="torchvision",
+    ),
+    Exact(
+        "fifty images in a grid",
+        lambda: with_image_folder(grid_shape),
+        (3, 240, 274),
+        needs="torchvision",
+    ),
+)
+
+LOG = (
+    Exact("layers in the logged graph", layers_in_graph, [True, True, True], needs="tensorboard"),
+    Exact(
+        "logged x", lambda: scalars_read("x"), [500.0, 499.0, 1.0], digits=4, needs="tensorboard"
+    ),
+    Exact(
+        "logged y", lambda: scalars_read("y"), [500.0, 499.0, 0.0], digits=4, needs="tensorboard"
+    ),
+    Exact(
+        "logged histograms: counts and means",
+        histograms_read,
+        [[2000] * 20, [*range(-10, 10)]],
+        needs="tensorboard",
+    ),
+    Exact("a logged image", lambda: image_size(log_images, "one"), [32, 32], needs="tensorboard"),
+    Exact(
+        "fifty logged images, eight to a row",
+        lambda: image_size(log_images, "fifty"),
+        [256, 224],
+        needs="tensorboard",
+    ),
+    Exact(
+        "a logged figure",
+        lambda: image_size(log_figure, "figure"),
+        [400, 400],
+        needs="tensorboard",
+    ),
+)
+
+EXAMPLE = Example(
+    name="data-pipelines",
+    title="Data pipelines and what TensorBoard reads",
+    document="20-days",
+    section="5-1, 5-4",
+    values=PIPELINES + IMAGES + LOG,
+    errata=(
+        Erratum(
+            "next() of a loader's iterator",
+            says="iter(loader).next() gives the first batch",
+            today="the method is gone; next(iter(loader)) gives it",
+            since="torch>=1.13",
+            holds=iterators_have_next,
+        ),
+    ),
+)
+
+
+@hookimpl
+def refimpl_examples():
+    """This module's example."""
+    return [EXAMPLE]

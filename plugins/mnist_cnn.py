@@ -1,0 +1,376 @@
+"""MNIST by a small convolutional network, trained in three styles, on one device or several.
+
+The same net and the same loss, three ways to organise the work: the *script* style is one plain
+loop; the *function* style gives each batch to ``train_step`` or ``valid_step``; the *class* style
+hides the loop behind ``compile``, ``fit`` and ``evaluate`` of a Keras-like model. The document
+gives each style an optimizer of its own, and with Adam three epochs reach about 0.97, with SGD not
+yet 0.9. That is all that sets them apart: with one optimizer, from one start and over the same
+batches, the three give the same losses to the last bit.
+
+The net is written as a ``Sequential`` and as a ``ModuleList``. The class style then moves to a GPU
+and under ``DataParallel`` without a change to the net: the document's 0.968 and 0.960 there are the
+same computation as 0.975 on the CPU, over other starts and batches. What does change is where the
+weights are: behind the wrapper, in ``.module``.
+
+Source: 20-days, chapters 6-2, 6-3.
+"""
+
+import io
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+
+import numpy as np
+import torch
+from refimpl.fixtures import mnist
+from torch import nn
+
+from refimpl import (
+    Epoch,
+    Exact,
+    Example,
+    Facts,
+    Failure,
+    Figure,
+    Layer,
+    Protocol,
+    Sizes,
+    Step,
+    Variant,
+    hookimpl,
+)
+from refimpl.keras_like import Model
+from refimpl.metrics import accuracy
+from refimpl.problem import pose
+from refimpl.starts import torch_default
+from refimpl.training import steps_of
+
+# --- the net, two ways ---------------------------------------------------------------------------
+
+
+def create_net() -> nn.Sequential:
+    """The layers in a sequence, each added under its name."""
+    net = nn.Sequential()  # (N, 1, 28, 28); shapes for 32×32, as the document has them:
+    net.add_module("conv1", nn.Conv2d(1, 32, kernel_size=3))  # (N, 32, 30, 30)
+    net.add_module("pool1", nn.MaxPool2d(kernel_size=2, stride=2))  # (N, 32, 15, 15)
+    net.add_module("conv2", nn.Conv2d(32, 64, kernel_size=5))  # (N, 64, 11, 11)
+    net.add_module("pool2", nn.MaxPool2d(kernel_size=2, stride=2))  # (N, 64, 5, 5)
+    net.add_module("dropout", nn.Dropout2d(p=0.1))
+    net.add_module("adaptive_pool", nn.AdaptiveMaxPool2d((1, 1)))  # (N, 64, 1, 1)
+    net.add_module("flatten", nn.Flatten())  # (N, 64)
+    net.add_module("linear1", nn.Linear(64, 32))  # (N, 32)
+    net.add_module("relu", nn.ReLU())
+    net.add_module("linear2", nn.Linear(32, 10))  # (N, 10)
+    return net
+
+
+class CnnModel(nn.Module):
+    """The same layers in a list, which ``forward`` walks along."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(
+            [
+                nn.Conv2d(1, 32, kernel_size=3),
+                nn.MaxPool2d(kernel_size=2, stride=2),
+                nn.Conv2d(32, 64, kernel_size=5),
+                nn.MaxPool2d(kernel_size=2, stride=2),
+                nn.Dropout2d(p=0.1),
+                nn.AdaptiveMaxPool2d((1, 1)),
+                nn.Flatten(),
+                nn.Linear(64, 32),
+                nn.ReLU(),
+                nn.Linear(32, 10),
+            ]
+        )
+
+    def forward(self, x):  # (N, 1, 28, 28) -> (N, 10)
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+# --- script style --------------------------------------------------------------------------------
+
+
+def valid_batches(problem):
+    """The validation rows, 128 at a time."""
+    valid, size = problem.valid, problem.protocol.valid_batch_size
+    return list(zip(valid.x.split(size), valid.y.split(size), strict=True))
+
+
+def script(problem, make_optimizer=torch.optim.Adam):
+    """Everything in one loop: train on every batch of an epoch, then validate."""
+    net = problem.load(create_net())
+    loss_func = nn.CrossEntropyLoss()
+    optimizer = problem.resume(make_optimizer(net.parameters(), lr=problem.lr))
+    parameters = dict(net.named_parameters())
+    for epoch in problem.epochs():
+        net.train()
+        for features, labels in problem.epoch_batches(epoch):
+            optimizer.zero_grad()
+            predictions = net(features)
+            loss = loss_func(predictions, labels)
+            loss.backward()
+            optimizer.step()
+            yield Step(loss, parameters, predictions, labels, net, optimizer)
+        net.eval()
+        losses, accuracies = [], []
+        with torch.no_grad():
+            for features, labels in valid_batches(problem):
+                predictions = net(features)
+                losses.append(loss_func(predictions, labels).item())
+                accuracies.append(accuracy(predictions, labels).mean().item())
+        yield Epoch(
+            {"val_loss": float(np.mean(losses)), "val_accuracy": float(np.mean(accuracies))}
+        )
+
+
+# --- function style ------------------------------------------------------------------------------
+
+
+def train_step(model, loss_func, optimizer, features, labels):
+    """Predictions and loss of one batch, and the update that they lead to."""
+    model.train()
+    optimizer.zero_grad()
+    predictions = model(features)
+    loss = loss_func(predictions, labels)
+    loss.backward()
+    optimizer.step()
+    return predictions, loss
+
+
+@torch.no_grad()
+def valid_step(model, loss_func, features, labels):
+    """Loss and accuracy of one batch, without dropout and without gradients."""
+    model.eval()
+    predictions = model(features)
+    return loss_func(predictions, labels).item(), accuracy(predictions, labels).mean().item()
+
+
+def train_model(problem, model, loss_func, optimizer):
+    """Epochs of training steps, each followed by the mean figures of the validation batches."""
+    parameters = dict(model.named_parameters())
+    for epoch in problem.epochs():
+        for features, labels in problem.epoch_batches(epoch):
+            predictions, loss = train_step(model, loss_func, optimizer, features, labels)
+            yield Step(loss, parameters, predictions, labels, model, optimizer)
+        figures = [valid_step(model, loss_func, *batch) for batch in valid_batches(problem)]
+        val_loss, val_accuracy = np.mean(figures, axis=0)
+        yield Epoch({"val_loss": float(val_loss), "val_accuracy": float(val_accuracy)})
+
+
+def function(problem, make_optimizer=torch.optim.SGD):
+    """Model, loss and optimizer are what the functions are given."""
+    model = problem.load(CnnModel())
+    optimizer = problem.resume(make_optimizer(model.parameters(), lr=problem.lr))
+    yield from train_model(problem, model, nn.CrossEntropyLoss(), optimizer)
+
+
+# --- class style ---------------------------------------------------------------------------------
+
+
+def class_style(problem, make_optimizer=torch.optim.Adam):
+    """Compile once; then fit and evaluate."""
+    net = problem.load(CnnModel())
+    model = Model(net)
+    optimizer = problem.resume(make_optimizer(net.parameters(), lr=problem.lr))
+    model.compile(nn.CrossEntropyLoss(), optimizer, {"accuracy": accuracy})
+    for epoch in problem.epochs():
+        yield from model.fit(problem.epoch_batches(epoch))
+        yield Epoch(model.evaluate(valid_batches(problem)))
+
+
+def styles_agree() -> bool:
+    """Whether the styles give the same losses, bit for bit, once they share Adam at 0.01."""
+    losses = []
+    for variant in EXAMPLE.variants:
+        with_adam = replace(variant, steps=partial(variant.steps, make_optimizer=torch.optim.Adam))
+        problem = pose(with_adam, seed=0).but(protocol=EXAMPLE.variant("script").protocol)
+        losses.append([step.loss.item() for step in steps_of(with_adam, problem, 5)])
+    return losses[0] == losses[1] == losses[2]
+
+
+# --- devices -------------------------------------------------------------------------------------
+
+
+def moves(device: str) -> tuple[bool, bool, str]:
+    """Moving a tensor makes a new one; moving a module changes the module itself."""
+    tensor, module = torch.ones(2, 2), CnnModel()
+    moved_tensor, moved_module = tensor.to(device), module.to(device)
+    stays = tensor.device.type == "cpu" and moved_tensor is not tensor
+    return stays, moved_module is module, next(module.parameters()).device.type
+
+
+def product_shape(device: str) -> tuple[int, ...]:
+    """The large product whose seconds the document compares between CPU and GPU."""
+    left, right = torch.empty(10000, 200, device=device), torch.empty(200, 10000, device=device)
+    return (left @ right).shape
+
+
+def data_parallel(net: nn.Module) -> nn.DataParallel:
+    """``net`` on the first GPU under ``DataParallel``; without a GPU the wrapper only passes on."""
+    if torch.cuda.is_available():
+        return nn.DataParallel(net.to("cuda:0"), device_ids=[0])
+    return nn.DataParallel(net)
+
+
+def takes_every_device() -> bool:
+    """Whether ``device_ids``, where none are named, are all the GPUs that there are."""
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return nn.DataParallel(CnnModel()).device_ids == list(range(there))
+
+
+def compiled(net: nn.Module) -> Model:
+    """A net as the class style trains it."""
+    model = Model(net)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
+    model.compile(nn.CrossEntropyLoss(), optimizer, {"accuracy": accuracy})
+    return model
+
+
+def bare_net_evaluates_the_same() -> bool:
+    """Train under ``DataParallel``, save ``.module``, load into a bare net, evaluate both."""
+    problem = pose(EXAMPLE.variant("class"), seed=0, dropout=False)
+    model = compiled(data_parallel(problem.load(CnnModel())))
+    device = next(model.net.parameters()).device
+    training = ((x.to(device), y.to(device)) for x, y in islice(problem.batches(), 5))
+    for _ in model.fit(training):
+        pass
+    file = io.BytesIO()
+    torch.save(model.net.module.state_dict(), file)
+    file.seek(0)
+    bare = CnnModel().to(device)
+    bare.load_state_dict(torch.load(file, weights_only=True))
+    validation = [(x.to(device), y.to(device)) for x, y in valid_batches(problem)]
+    return model.evaluate(validation) == compiled(bare).evaluate(validation)
+
+
+def weights_of_the_wrapper():
+    """Saved from the wrapper itself, every name begins with ``module.`` and fits no bare net."""
+    CnnModel().load_state_dict(data_parallel(CnnModel()).state_dict())
+
+
+# --- what the document states --------------------------------------------------------------------
+
+BY_NAME = (
+    "conv1", "pool1", "conv2", "pool2", "dropout", "adaptive_pool", "flatten", "linear1", "relu",
+    "linear2",
+)  # fmt: skip
+BY_INDEX = tuple(f"layers.{index}" for index in range(10))
+TRAINED = (0, 2, 7, 9)
+
+
+def keys(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The keys of the state dict: weight and bias of the layers that have them."""
+    return tuple(f"{names[i]}.{kind}" for i in TRAINED for kind in ("weight", "bias"))
+
+
+def facts(names: tuple[str, ...], *figures: Figure) -> Facts:
+    """53,994 parameters, the layer table taken at 32×32, and where three epochs end."""
+    rows = (
+        ("Conv2d", (-1, 32, 30, 30), 320),
+        ("MaxPool2d", (-1, 32, 15, 15), 0),
+        ("Conv2d", (-1, 64, 11, 11), 51264),
+        ("MaxPool2d", (-1, 64, 5, 5), 0),
+        ("Dropout2d", (-1, 64, 5, 5), 0),
+        ("AdaptiveMaxPool2d", (-1, 64, 1, 1), 0),
+        ("Flatten", (-1, 64), 0),
+        ("Linear", (-1, 32), 2080),
+        ("ReLU", (-1, 32), 0),
+        ("Linear", (-1, 10), 330),
+    )
+    return Facts(
+        parameters=53994,
+        trainable=53994,
+        layers=tuple(Layer(name, *row) for name, row in zip(names, rows, strict=True)),
+        sizes=Sizes(input=0.003906, forward_backward=0.359695, parameters=0.205971, total=0.569572),
+        state_dict=keys(names),
+        output=(128, 10),
+        summary_input=(1, 32, 32),
+        figures=figures,
+    )
+
+
+def protocol(learning_rate: float, stand_in_epochs: int) -> Protocol:
+    """Three epochs of shuffled batches of 128."""
+    return Protocol(
+        epochs=3,
+        learning_rate=learning_rate,
+        batch_size=128,
+        valid_batch_size=128,
+        stand_in_epochs=stand_in_epochs,
+    )
+
+
+NAMES = dict(zip(keys(BY_INDEX), keys(BY_NAME), strict=True))
+
+EXAMPLE = Example(
+    name="mnist-cnn",
+    title="MNIST by a convolutional network, three ways to train",
+    document="20-days",
+    section="6-2, 6-3",
+    data=mnist.DIGIT_IMAGES,
+    loss=nn.CrossEntropyLoss(),
+    metrics={"accuracy": accuracy},
+    variants=(
+        Variant(
+            "script",
+            script,
+            start=torch_default(create_net),
+            ladder="style",
+            protocol=protocol(0.01, stand_in_epochs=6),
+            facts=facts(BY_NAME, Figure("val_accuracy", 0.970, real=(0.96, 0.99))),
+        ),
+        Variant(
+            "function",
+            function,
+            start=torch_default(CnnModel),
+            names=NAMES,
+            ladder="style",
+            ladder_depth="gradients",
+            protocol=protocol(0.01, stand_in_epochs=6),
+            facts=facts(BY_INDEX, Figure("val_accuracy", 0.878, real=(0.80, 0.93))),
+        ),
+        Variant(
+            "class",
+            class_style,
+            start=torch_default(CnnModel),
+            names=NAMES,
+            ladder="style",
+            ladder_depth="gradients",
+            protocol=protocol(0.02, stand_in_epochs=6),
+            facts=facts(BY_INDEX, Figure("val_accuracy", 0.975, real=(0.95, 0.99))),
+        ),
+    ),
+    values=(
+        Exact("same losses in all styles with one optimizer", styles_agree, True),
+        Exact("a tensor moved, a module moved", partial(moves, "meta"), (True, True, "meta")),
+        Exact(
+            "a tensor and a module moved to the GPU",
+            partial(moves, "cuda"),
+            (True, True, "cuda"),
+            needs="cuda",
+        ),
+        Exact("shape of the large product", partial(product_shape, "meta"), (10000, 10000)),
+        Exact(
+            "shape of the large product on the GPU",
+            partial(product_shape, "cuda"),
+            (10000, 10000),
+            needs="cuda",
+        ),
+        Exact("DataParallel takes every GPU", takes_every_device, True),
+        Exact("same evaluation from DataParallel's weights", bare_net_evaluates_the_same, True),
+    ),
+    failures=(
+        Failure(
+            "weights saved from the wrapper", weights_of_the_wrapper, RuntimeError, "Missing key"
+        ),
+    ),
+)
+
+
+@hookimpl
+def refimpl_examples():
+    """This module's example."""
+    return [EXAMPLE]

@@ -1,0 +1,232 @@
+"""Checks: one question asked of an example, with a measured answer.
+
+A check is a generator of :class:`Measurement`; it passes when it made at least one and all hold.
+:func:`ask` runs one and never raises, so that one broken plugin costs only its own answers.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from refimpl.contract import Example, Execution, Variant
+from refimpl.data import Tier
+from refimpl.errors import RefimplError
+from refimpl.requirements import NUMPY_ON_CPU, missing, missing_data
+
+Outcome = Literal["passed", "failed", "skipped"]
+
+
+# --- measurements --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One figure held against its limit. ``message`` says what was expected where it does not hold."""
+
+    what: str
+    measured: Any
+    limit: str
+    holds: bool
+    message: str = ""
+
+
+def equal(what: str, measured: Any, expected: Any) -> Measurement:
+    """``measured`` must be exactly ``expected``."""
+    holds = bool(measured == expected)
+    return Measurement(
+        what, measured, f"= {expected}", holds, f"{what} is {measured}, expected {expected}"
+    )
+
+
+def at_most(what: str, measured: float, limit: float) -> Measurement:
+    """``measured`` must not exceed ``limit``; NaN does."""
+    holds = bool(measured <= limit)
+    return Measurement(
+        what, measured, f"≤ {limit:.6g}", holds, f"{what} is {measured:.6g}, at most {limit:.6g}"
+    )
+
+
+def within(what: str, measured: float, low: float, high: float) -> Measurement:
+    """``measured`` must lie between ``low`` and ``high``; NaN does not."""
+    return Measurement(
+        what,
+        measured,
+        f"{low:.10g} … {high:.10g}",
+        bool(low <= measured <= high),
+        f"{what} is {measured:.10g}, expected between {low:.10g} and {high:.10g}",
+    )
+
+
+def true(what: str, holds: bool, message: str) -> Measurement:
+    """A statement that must hold; ``message`` says what is so where it does not."""
+    return Measurement(what, holds, "= True", bool(holds), message)
+
+
+# --- checks and their subjects -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a check is asked of. ``variant`` is ``None`` for questions about the whole example."""
+
+    example: Example
+    variant: Variant | None
+    execution: Execution
+    tier: Tier
+
+    @property
+    def trained(self) -> Variant:
+        """The variant, where the question is about one."""
+        if self.variant is None:
+            raise TypeError("this question is about an example as a whole, not about a variant")
+        return self.variant
+
+
+Asked = Callable[[Subject], Iterator[Measurement]]
+
+
+@dataclass(frozen=True)
+class Check:
+    """A question. ``applies`` tells which subjects the documents give anything to ask about."""
+
+    name: str
+    question: str
+    about: Literal["example", "variant"]
+    ask: Asked
+    applies: Callable[[Subject], bool]
+
+
+def check(
+    name: str,
+    about: Literal["example", "variant"] = "variant",
+    applies: Callable[[Subject], bool] = lambda subject: True,
+) -> Callable[[Asked], Check]:
+    """Make a generator of measurements a check; its docstring is the question."""
+
+    def made(ask: Asked) -> Check:
+        if not ask.__doc__:
+            raise TypeError(f"check {name!r} needs a docstring: the question that it asks")
+        return Check(name, ask.__doc__.strip().splitlines()[0], about, ask, applies)
+
+    return made
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One check of one subject: what a test is, and what a record of the results is keyed by."""
+
+    check: Check
+    subject: Subject
+
+    @property
+    def id(self) -> str:
+        """Stable and readable: example/variant/check/execution/tier."""
+        variant = self.subject.variant.name if self.subject.variant else "-"
+        parts = (
+            self.subject.example.name,
+            variant,
+            self.check.name,
+            self.subject.execution.name,
+            self.subject.tier,
+        )
+        return "/".join(parts)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The answer to one check, and everything of it that a report shows."""
+
+    example: str
+    variant: str
+    check: str
+    execution: str
+    tier: str
+    outcome: Outcome
+    reason: str = ""
+    seconds: float = 0.0
+    measurements: tuple[Measurement, ...] = ()
+    details: str = field(default="", repr=False)
+
+    @property
+    def id(self) -> str:
+        """As :attr:`Cell.id`."""
+        return "/".join((self.example, self.variant, self.check, self.execution, self.tier))
+
+    def record(self) -> dict[str, Any]:
+        """Plain data for a results file: what is not a JSON value is shown as text."""
+        record: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
+        return record
+
+
+def cells(
+    example: Example, checks: list[Check], execution: Execution, tier: Tier
+) -> Iterator[Cell]:
+    """Every check of an example that applies to it, variant by variant."""
+    subjects = [Subject(example, variant, execution, tier) for variant in example.variants]
+    whole = Subject(example, None, execution, tier)
+    for question in checks:
+        for subject in [whole] if question.about == "example" else subjects:
+            if question.applies(subject):
+                yield Cell(question, subject)
+
+
+# --- asking --------------------------------------------------------------------------------------
+
+
+class CannotRunError(Exception):
+    """Raised by a check that lacks something; its text is one of the fixed reasons."""
+
+
+def obstacle(subject: Subject) -> str | None:
+    """Why this subject cannot be run here at all, or ``None``."""
+    lacking = subject.execution.missing()
+    variant = subject.variant
+    if lacking or variant is None:
+        return lacking
+    if variant.numpy and subject.execution.device != "cpu":
+        return NUMPY_ON_CPU
+    if subject.execution.unsuited and (unsuited := subject.execution.unsuited(variant)):
+        return unsuited
+    if reason := missing(variant.needs):
+        return reason
+    return missing_data(variant.data, subject.tier) if variant.data else None
+
+
+def ask(cell: Cell) -> Result:
+    """The answer to one check: passed, failed with the reason, or skipped with the reason."""
+    began = time.perf_counter()
+    measurements: list[Measurement] = []
+
+    def result(outcome: Outcome, reason: str = "", details: str = "") -> Result:
+        example, variant, name, execution, tier = cell.id.split("/")
+        seconds = time.perf_counter() - began
+        return Result(
+            example, variant, name, execution, tier,
+            outcome, reason, seconds, tuple(measurements), details,
+        )  # fmt: skip
+
+    try:
+        if reason := obstacle(cell.subject):
+            return result("skipped", reason)
+        for measurement in cell.check.ask(cell.subject):
+            measurements.append(measurement)
+    except CannotRunError as lacking:
+        return result("skipped", str(lacking))
+    except RefimplError as error:
+        return result("failed", str(error))
+    except Exception as error:
+        text = re.sub(r"\s+", " ", str(error))
+        return result("failed", f"{type(error).__name__}: {text}", traceback.format_exc())
+    if not measurements:
+        return result("failed", "the check measured nothing, so it proves nothing")
+    wrong = [m.message for m in measurements if not m.holds]
+    if wrong:
+        more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
+        return result("failed", "; ".join(wrong[:3]) + more)
+    return result("passed")

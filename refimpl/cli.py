@@ -1,0 +1,428 @@
+"""The command line. Every command imports what it needs when it runs: help and lists are quick."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from refimpl._version import __version__
+from refimpl.errors import RefimplError
+from refimpl.names import unknown
+
+if TYPE_CHECKING:
+    from refimpl.contract import Example, Variant
+    from refimpl.data import Tier
+    from refimpl.registry import Registry
+    from refimpl.training import EpochRecord
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+LINES_OF_PROGRESS = 20
+"""How many epochs a run shows at the most where it does not write to a terminal."""
+
+
+class Group(click.Group):
+    """A group of commands that answers a mistyped one with the nearest there is."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command of that name; raises :class:`UnknownNameError` for another."""
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            names = self.list_commands(ctx)
+            raise unknown(f"there is no command {args[0]!r}", args[0], names)
+        return super().resolve_command(ctx, args)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line; an error is one line on standard error and a non-zero exit."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = cli.main(given, prog_name="refimpl", standalone_mode=False)
+    except click.ClickException as error:
+        _complain(error.format_message())
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _complain("interrupted")
+        sys.exit(130)
+    except RefimplError as error:
+        if "--debug" in given:
+            raise
+        _complain(str(error))
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except Exception as error:
+        if "--debug" in given:
+            raise
+        _complain(f"{type(error).__name__}: {error} (--debug shows where)")
+        sys.exit(1)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _complain(message: str) -> None:
+    click.echo(f"refimpl: {' '.join(message.split())}", err=True)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="refimpl")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Does PyTorch still do what its documents say?"""
+
+
+# --- options that several commands share ---------------------------------------------------------
+
+
+def plugin_option(command: Command) -> Command:
+    """``--plugin``, as every command that looks at examples takes it."""
+    return click.option(
+        "--plugin", "plugins", multiple=True, metavar="FILE|MODULE",
+        help="Look at the examples of this plugin too.",
+    )(command)  # fmt: skip
+
+
+def data_option(command: Command) -> Command:
+    """``--data``, the tier to train on."""
+    return click.option(
+        "--data", "tier", type=click.Choice(["stand-in", "real"]), default="stand-in",
+        show_default=True, help="Generated stand-ins, or the documents' own data (REFIMPL_DATA).",
+    )(command)  # fmt: skip
+
+
+def device_option(command: Command) -> Command:
+    """``--device``, by torch's name for it."""
+    return click.option(
+        "--device", default="cpu", show_default=True, metavar="DEVICE",
+        help="What to run on, by torch's name for it: cpu, cuda, cuda:1, mps …",
+    )(command)  # fmt: skip
+
+
+def debug_option(command: Command) -> Command:
+    """``--debug`` after the command's name too, where people type it."""
+    return click.option("--debug", is_flag=True, expose_value=False, hidden=True)(command)
+
+
+def _load(name: str, plugins: Sequence[str]) -> Registry:
+    """The registry with the plugin of this example; the others are not imported."""
+    from refimpl import registry
+
+    return registry.load(plugins, only=[name])
+
+
+def _example(name: str, plugins: Sequence[str]) -> tuple[Example, str]:
+    """An example and its origin; an unknown name is answered from the sources alone, at once."""
+    from refimpl.catalogue import entries
+
+    known = {entry.name for entry in entries(plugins) if entry.name}
+    if name not in known and all(entry.complete for entry in entries(plugins)):
+        raise unknown(f"there is no example {name!r}", name, known)
+    loaded = _load(name, plugins)
+    example = loaded.example(name)
+    return example, loaded.examples[name].origin
+
+
+def _require_device(device: str) -> None:
+    from refimpl.executions import on_device
+
+    lacking = on_device(device).missing()
+    if lacking:
+        raise RefimplError(f"device {device!r} cannot be used here: {lacking}")
+
+
+# --- list, info, env, errata ---------------------------------------------------------------------
+
+
+@cli.command("list")
+@plugin_option
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+@debug_option
+def list_command(plugins: tuple[str, ...], as_json: bool) -> int:
+    """Every documented example, its document, its variants and where it comes from."""
+    from refimpl.listing import listed, problems
+
+    examples, wrong = listed(plugins), problems(plugins)
+    if as_json:
+        click.echo(json.dumps([entry.as_dict() for entry in examples], indent=2))
+    else:
+        from refimpl.rendering import print_list
+
+        print_list(examples)
+    for problem in wrong:
+        _complain(str(problem))
+    return 1 if wrong else 0
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--variant", help="Only this variant.")
+@data_option
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+@plugin_option
+@debug_option
+def info(
+    name: str, variant: str | None, tier: Tier, as_json: bool, plugins: tuple[str, ...]
+) -> None:
+    """Facts, variants and layer table of an example, measured from its live models."""
+    from refimpl.inspection import describe
+
+    example, origin = _example(name, plugins)
+    description = describe(example, origin, tier, variant)
+    if as_json:
+        click.echo(json.dumps(description, indent=2, default=str))
+        return
+    from refimpl.rendering import print_info
+
+    print_info(description)
+
+
+@cli.command()
+@debug_option
+def env() -> None:
+    """Python, torch, devices and extras: what is here, and why not what is not."""
+    from refimpl.environment import environment, extras
+    from refimpl.rendering import print_environment
+
+    print_environment(environment(), extras())
+
+
+@cli.command()
+@click.argument("names", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+@plugin_option
+@debug_option
+def errata(names: tuple[str, ...], as_json: bool, plugins: tuple[str, ...]) -> int:
+    """What the documents say that no longer holds, tried here and now."""
+    from refimpl import registry
+    from refimpl.errata import tried
+    from refimpl.rendering import print_errata
+
+    loaded = registry.load(plugins, only=names or None)
+    examples = [loaded.example(n) for n in names or sorted(loaded.examples)]
+    found = [line for example in examples for line in tried(example)]
+    if as_json:
+        click.echo(json.dumps([line.as_dict() for line in found], indent=2))
+    else:
+        print_errata(found)
+    return 0 if all(line.as_expected for line in found) else 1
+
+
+# --- run -----------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--variant", help="Which variant (default: the example's first).")
+@data_option
+@click.option("--epochs", type=click.IntRange(min=1), help="Instead of the documented number.")
+@click.option("--seed", type=click.IntRange(min=0),
+              help="Start and batch order (default: the document's own start, else seed 0).")  # fmt: skip
+@device_option
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Draw the learning curves to this file.")  # fmt: skip
+@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Save parameters and optimizer state to this file.")  # fmt: skip
+@plugin_option
+@debug_option
+def run(
+    name: str,
+    variant: str | None,
+    tier: Tier,
+    epochs: int | None,
+    seed: int | None,
+    device: str,
+    plot: Path | None,
+    save: Path | None,
+    plugins: tuple[str, ...],
+) -> None:
+    """Train an example by its document's protocol and print its final figures."""
+    from dataclasses import replace
+
+    example, _ = _example(name, plugins)
+    chosen = example.variant(variant)
+    _require_writable(plot, save)
+    _require_device(device)
+    if epochs is not None and chosen.protocol is not None:
+        protocol = replace(chosen.protocol, epochs=epochs, stand_in_epochs=None)
+        chosen = replace(chosen, protocol=protocol)
+
+    from refimpl.checking import Subject, obstacle
+    from refimpl.executions import on_device
+    from refimpl.problem import pose
+    from refimpl.progress import RunProgress, final_line
+    from refimpl.training import train
+
+    execution = on_device(device)
+    if chosen.data is not None and tier == "real":
+        chosen.data.load(tier)  # what is wrong with the data is an error here, not a skip
+    lacking = obstacle(Subject(example, chosen, execution, tier))
+    if lacking:
+        raise RefimplError(f"{name} {chosen.name} cannot run here: {lacking}")
+    problem = pose(chosen, tier, seed=seed, execution=execution)
+    with RunProgress(example, chosen, tier, LINES_OF_PROGRESS) as progress:
+        history = train(chosen, problem, on_epoch=progress.epoch)
+    if save:
+        from refimpl.checkpoint import save as save_checkpoint
+        from refimpl.checkpoint import take
+
+        assert history.last is not None
+        save_checkpoint(take(history.last, history.steps), save)
+        click.echo(f"saved {save}")
+    if plot:
+        from refimpl.plotting import plot_history
+
+        plot_history(history, f"{name} · {chosen.name} · {tier} data", plot)
+        click.echo(f"plotted {plot}")
+    click.echo(final_line(history.final))
+
+
+def _require_writable(plot: Path | None, save: Path | None) -> None:
+    """Refuse a file that could not be written before the training, not after it."""
+    for path in (plot, save):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise RefimplError(f"cannot write {path}: its folder does not exist")
+    if plot is not None:
+        from refimpl.plotting import require_format
+
+        require_format(plot)
+
+
+# --- compare and check ---------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("name")
+@click.argument("a")
+@click.argument("b")
+@data_option
+@click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True,
+              help="How many updates to compare.")  # fmt: skip
+@device_option
+@plugin_option
+@debug_option
+def compare(
+    name: str, a: str, b: str, tier: Tier, steps: int, device: str, plugins: tuple[str, ...]
+) -> int:
+    """Run variants A and B in lock-step; print their agreement, or where they first part.
+
+    Both take A's start and A's batches. A in float64 on the CPU is the oracle.
+    """
+    example, _ = _example(name, plugins)
+    _require_device(device)
+    first, second = example.variant(a), example.variant(b)
+    _require_one_ladder(example, first, second)
+
+    from refimpl.executions import on_device
+    from refimpl.lockstep import compare_in_ladder
+
+    execution = on_device(device)
+    agrees = True
+    for precision in ("float64", "float32"):
+        comparison = compare_in_ladder(first, second, tier, steps, precision, execution)
+        agrees = agrees and comparison.agrees
+        click.echo(str(comparison))
+    return 0 if agrees else 1
+
+
+def _require_one_ladder(example: Example, first: Variant, second: Variant) -> None:
+    if first.ladder is None or first.ladder != second.ladder:
+        others = [v.name for v in example.variants if v.ladder and v.ladder == first.ladder]
+        raise RefimplError(
+            f"{first.name} and {second.name} of {example.name} are not the same computation; "
+            f"{first.name} can be compared with: {', '.join(others) or 'nothing'}"
+        )
+
+
+@cli.command()
+@click.argument("names", nargs=-1)
+@click.option("-n", "workers", default="auto", show_default=True, metavar="N",
+              help="How many processes, or auto; 0 for none but this.")  # fmt: skip
+@data_option
+@device_option
+@click.option("--results", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Write the results to this file, as JSON Lines.")  # fmt: skip
+@plugin_option
+@debug_option
+def check(
+    names: tuple[str, ...],
+    workers: str,
+    tier: Tier,
+    device: str,
+    results: Path | None,
+    plugins: tuple[str, ...],
+) -> int:
+    """Ask every check of the examples named, or of all, and print one table."""
+    import pytest
+
+    from refimpl.catalogue import entries
+
+    found = entries(plugins)
+    known = {entry.name for entry in found if entry.name}
+    for name in names:
+        if name not in known and all(entry.complete for entry in found):
+            raise unknown(f"there is no example {name!r}", name, known)
+    if workers != "auto" and not workers.isdigit():
+        raise click.BadParameter(f"{workers!r} is neither a number nor 'auto'", param_hint="-n")
+    arguments = ["--pyargs", "refimpl.conformance", "-q", "--no-header", "-n", workers]
+    arguments += ["-p", "no:cacheprovider", "--data", tier, "--device", device]
+    arguments += [part for name in names for part in ("--example", name)]
+    arguments += [part for plugin in plugins for part in ("--plugin", plugin)]
+    if results:
+        arguments += ["--results", str(results)]
+    return int(pytest.main(arguments))
+
+
+# --- data ----------------------------------------------------------------------------------------
+
+
+@cli.group(cls=Group)
+def data() -> None:
+    """The documents' own data: what there is, where it is, and whether it is sound."""
+
+
+@data.command("list")
+@debug_option
+def data_list() -> None:
+    """Every real data set and whether it is here."""
+    from refimpl import store
+    from refimpl.rendering import print_data
+
+    print_data(store.entries(), store.verify())
+
+
+@data.command()
+@click.argument("names", nargs=-1)
+@debug_option
+def fetch(names: tuple[str, ...]) -> None:
+    """Download data sets, all of them where none is named; resumes what was cut short."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from refimpl import store
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        fetched = store.fetch(names or None, progress=progress)
+    for file in fetched:
+        click.echo(f"{file.action} {file.path}")
+
+
+@data.command()
+@click.argument("names", nargs=-1)
+@debug_option
+def verify(names: tuple[str, ...]) -> int:
+    """Compare every file that is here with its digest; fails where one is damaged."""
+    from refimpl import store
+
+    statuses = store.verify(names or None)
+    for status in statuses:
+        click.echo(str(status))
+    return 1 if any(status.state in ("damaged", "unknown") for status in statuses) else 0
+
+

@@ -1,0 +1,62 @@
+"""Errata: what the documents say that no longer holds, tried on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+from packaging.requirements import Requirement
+
+from refimpl.contract import Erratum, Example
+from refimpl.requirements import missing
+
+
+@dataclass(frozen=True)
+class Tried:
+    """An erratum and what came of trying it. ``holds`` is ``None`` where it could not be tried."""
+
+    example: str
+    name: str
+    says: str
+    today: str
+    since: str
+    found: str
+    holds: bool | None
+    expected: bool
+    skipped: str = ""
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether the document is right or wrong here just as the erratum's version says."""
+        return self.holds is None or self.holds is self.expected
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {**asdict(self), "as_expected": self.as_expected}
+
+
+def tried(example: Example) -> Iterator[Tried]:
+    """Each erratum of an example, tried here."""
+    for erratum in example.errata:
+        yield attempt(example.name, erratum)
+
+
+def attempt(example: str, erratum: Erratum) -> Tried:
+    """Try one erratum: the document must be wrong where ``since`` is met, and right elsewhere."""
+    requirement = Requirement(erratum.since)
+    lacking = missing(erratum.needs)
+    found = "" if lacking else version(requirement.name)
+    broken = not lacking and requirement.specifier.contains(found, prereleases=True)
+    return Tried(
+        example,
+        erratum.name,
+        erratum.says,
+        erratum.today,
+        erratum.since,
+        f"{requirement.name} {found}".strip(),
+        holds=None if lacking else erratum.holds(),
+        expected=not broken,
+        skipped=lacking or "",
+    )

@@ -1,0 +1,71 @@
+"""A run as it goes: its epochs as they end, and its last line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from refimpl.rendering import stdout
+
+if TYPE_CHECKING:
+    from refimpl.contract import Example, Variant
+    from refimpl.data import Tier
+    from refimpl.training import EpochRecord
+
+
+def figures_text(metrics: Mapping[str, float]) -> str:
+    """``name=value`` for each figure."""
+    return " ".join(f"{name}={value:.6g}" for name, value in metrics.items())
+
+
+def final_line(final: Mapping[str, float]) -> str:
+    """The final figures, and parameters where they are few to eight decimals."""
+    measured = ("loss", "val_")
+    return " ".join(
+        f"{name}={value:.6f}"
+        if name.startswith(measured) or name in ("accuracy", "auc", "recall")
+        else f"{name}={value:.8f}"
+        for name, value in final.items()
+    )
+
+
+class RunProgress:
+    """Shows a run's epochs as they end: a live bar on a terminal, else some lines."""
+
+    def __init__(self, example: Example, variant: Variant, tier: Tier, lines: int) -> None:
+        assert variant.protocol is not None
+        self.epochs = variant.protocol.epochs_on(tier)
+        self.title = f"{example.name} · {variant.name} · {tier} data"
+        self.every = max(1, self.epochs // lines)
+        self.console = stdout()
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TimeRemainingColumn(), TextColumn("{task.fields[figures]}"),
+            console=self.console, disable=not self.console.is_terminal,
+        )  # fmt: skip
+        self.task = self.bar.add_task("epoch", total=self.epochs, figures="")
+
+    def __enter__(self) -> RunProgress:
+        self.console.print(Text(self.title, style="bold"))
+        self.bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.stop()
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Show an epoch that has just ended."""
+        figures = figures_text(record.metrics)
+        self.bar.update(self.task, completed=record.epoch, figures=figures)
+        if record.epoch % self.every == 0 or record.epoch in (1, self.epochs):
+            line = f"epoch {record.epoch}/{self.epochs} {figures} ({record.seconds:.2f} s)"
+            self.console.print(Text(line), soft_wrap=True)

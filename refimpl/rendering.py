@@ -1,0 +1,200 @@
+"""What people see on the terminal: tables and failures, by rich."""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from refimpl.checking import Result
+    from refimpl.errata import Tried
+    from refimpl.listing import Listed
+    from refimpl.store import Entry, FileStatus
+
+FAILURES_SHOWN = 40
+
+
+def conformance_table(results: Sequence[Result], width: int) -> str:
+    """The checks of each example, counted, and what failed, as text for a terminal."""
+    out = io.StringIO()
+    console = Console(file=out, width=max(width, 60), force_terminal=False, highlight=False)
+    console.print(_counts(results))
+    _print_failures(console, [r for r in results if r.outcome == "failed"])
+    _print_skips(console, [r for r in results if r.outcome == "skipped"])
+    return out.getvalue()
+
+
+def _counts(results: Sequence[Result]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("example", no_wrap=True)
+    for name in ("checks", "passed", "failed", "skipped", "measured", "seconds"):
+        table.add_column(name, justify="right")
+    by_example: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        by_example[result.example].append(result)
+    for example, own in sorted(by_example.items()):
+        table.add_row(example, *_row(own))
+    table.add_section()
+    table.add_row("all", *_row(results), style="bold")
+    return table
+
+
+def _row(results: Iterable[Result]) -> list[str]:
+    results = list(results)
+    count = {o: sum(r.outcome == o for r in results) for o in ("passed", "failed", "skipped")}
+    measured = sum(len(r.measurements) for r in results)
+    seconds = sum(r.seconds for r in results)
+    return [
+        str(len(results)),
+        *(str(count[o]) for o in ("passed", "failed", "skipped")),
+        str(measured),
+        f"{seconds:.1f}",
+    ]
+
+
+def _print_failures(console: Console, failed: Sequence[Result]) -> None:
+    for result in failed[:FAILURES_SHOWN]:
+        console.print()
+        console.print(Text(f"FAILED {result.example} · {result.variant} · {result.check}"))
+        console.print(Text(f"  {result.reason}"))
+        console.print(Text(f"  again: {again(result)}"))
+    if len(failed) > FAILURES_SHOWN:
+        console.print(f"… and {len(failed) - FAILURES_SHOWN} more failures")
+
+
+def again(result: Result) -> str:
+    """The command that asks the same question once more."""
+    return f"refimpl check {result.example} --data {result.tier} --device {result.execution}"
+
+
+def _print_skips(console: Console, skipped: Sequence[Result]) -> None:
+    reasons: dict[str, list[Result]] = defaultdict(list)
+    for result in skipped:
+        reasons[result.reason].append(result)
+    for reason, own in sorted(reasons.items()):
+        examples = ", ".join(sorted({r.example for r in own}))
+        console.print(Text(f"skipped {len(own)} checks of {examples}: {reason}"))
+
+
+# --- lists and descriptions ----------------------------------------------------------------------
+
+
+def stdout() -> Console:
+    """Standard output; what it is given is text, not rich's markup."""
+    return Console(highlight=False, markup=False, soft_wrap=False)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, name in enumerate(columns):
+        table.add_column(name, no_wrap=number == 0, overflow="fold")
+    return table
+
+
+def print_list(examples: Sequence[Listed]) -> None:
+    """One line an example; where it comes from only where that is not this distribution."""
+    table = _table("example", "document", "variants", "title")
+    for line in examples:
+        title = line.title
+        if not line.origin.startswith("in-tree"):
+            title += f" ({line.origin})"
+        document = f"{line.document} {line.section}"
+        table.add_row(line.name, document, str(len(line.variants)), Text(title))
+    stdout().print(table)
+
+
+def print_info(description: Mapping[str, Any]) -> None:
+    """An example as a page: its document, each variant, and the tables of its live models."""
+    console = stdout()
+    console.print(Text(f"{description['name']}: {description['title']}", style="bold"))
+    console.print(f"{description['document']}, {description['section']} · {description['origin']}")
+    shown: list[Any] = []
+    for variant in description["variants"]:
+        console.print()
+        console.print(Text(variant["name"], style="bold"), variant["summary"])
+        if variant["skipped"]:
+            console.print(f"  not measured: {variant['skipped']}")
+            continue
+        count, trainable = variant["parameters"], variant["trainable"]
+        console.print(f"  {count:,} parameters, {trainable:,} trainable")
+        _print_figures(console, variant["documented"].get("figures", ()))
+        if variant["layers"] and variant["layers"] not in shown:
+            shown.append(variant["layers"])
+            _print_layers(console, variant)
+    _print_names(console, "exact values", [v["name"] for v in description["values"]])
+    _print_names(console, "documented failures", description["failures"])
+    _print_names(console, "errata", [e["name"] for e in description["errata"]])
+
+
+def _print_figures(console: Console, figures: Sequence[Mapping[str, Any]]) -> None:
+    stated = [f for f in figures if f["documented"] is not None]
+    if stated:
+        text = ", ".join(f"{f['metric']} {f['documented']}" for f in stated)
+        console.print(f"  documented: {text}")
+
+
+def _print_layers(console: Console, variant: Mapping[str, Any]) -> None:
+    table = _table("  layer", "kind", "output", "parameters")
+    table.columns[-1].justify = "right"
+    for row in variant["layers"]:
+        shape = ", ".join(map(str, row["output"]))
+        table.add_row(f"  {row['name']}", row["kind"], f"({shape})", f"{row['parameters']:,}")
+    console.print(table)
+    sizes = ", ".join(
+        f"{name.replace('_', '/')} {value:.6f}" for name, value in variant["sizes"].items()
+    )
+    console.print(f"  MB: {sizes}")
+
+
+def _print_names(console: Console, head: str, names: Sequence[str]) -> None:
+    if names:
+        console.print()
+        console.print(Text(f"{len(names)} {head}", style="bold"))
+        for name in names:
+            console.print(f"  {name}")
+
+
+def print_environment(facts: Mapping[str, Any], extras: Mapping[str, str]) -> None:
+    """Versions, devices and extras, a line each."""
+    table = _table("", "")
+    table.show_header = False
+    table.add_row("refimpl", facts["refimpl"])
+    table.add_row("python", f"{facts['python']} ({facts['implementation']}, {facts['platform']})")
+    for name, found in facts["packages"].items():
+        if found and not any(name == extra.split(" ")[0] for extra in extras):
+            table.add_row(name, found)
+    table.add_row("devices", ", ".join(facts["devices"]))
+    table.add_row("threads", str(facts["threads"]))
+    for name, state in extras.items():
+        table.add_row(name, Text(state))
+    stdout().print(table)
+
+
+def print_errata(found: Sequence[Tried]) -> None:
+    """Each erratum: what the document says, what is so today, since when, and what was found."""
+    console = stdout()
+    for line in found:
+        console.print(Text(f"{line.example}: {line.name}", style="bold"))
+        console.print(Text(f"  the document: {line.says}"))
+        console.print(Text(f"  today: {line.today} (since {line.since})"))
+        if line.holds is None:
+            verdict = f"not tried: {line.skipped}"
+        else:
+            verdict = f"{'holds' if line.holds else 'does not hold'} on {line.found}"
+            verdict += "" if line.as_expected else ", which is NOT what was expected"
+        console.print(Text(f"  here: {verdict}"))
+
+
+def print_data(entries: Mapping[str, Entry], statuses: Sequence[FileStatus]) -> None:
+    """Each data set, what it is, and the state of its files."""
+    table = _table("data set", "state", "what")
+    for name, entry in entries.items():
+        states = sorted({status.state for status in statuses if status.entry == name})
+        table.add_row(name, ", ".join(states), Text(entry.about))
+    stdout().print(table)

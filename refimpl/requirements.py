@@ -1,0 +1,79 @@
+"""What a check may lack on a machine: the only reasons for which one may be skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+
+from refimpl.data import DataSet, Tier
+from refimpl.errors import DataMissingError, MissingExtraError
+
+NEEDS_CUDA = "needs a CUDA device"
+NEEDS_REAL_DATA = "needs real data: set REFIMPL_DATA"
+NUMPY_ON_CPU = "computes in NumPy, on the CPU"
+
+EXTRAS = {
+    "torchvision": "vision",
+    "torchtext": "text",
+    "tensorboard": "tensorboard",
+    "ray": "ray",
+}
+"""Optional packages, and the extra of refimpl that installs each."""
+
+REASONS = frozenset(
+    {NEEDS_CUDA, NEEDS_REAL_DATA, NUMPY_ON_CPU, *(f"needs {package}" for package in EXTRAS)}
+)
+
+
+@cache
+def import_error(package: str) -> str | None:
+    """Why an optional package does not load here, in one line; ``None`` if it does."""
+    try:
+        import_module(package)
+    except Exception as error:  # a broken binary package raises OSError and others
+        reason = str(error).strip().splitlines() or [""]
+        return f"{type(error).__name__}: {reason[0]}"
+    return None
+
+
+def _cuda() -> str | None:
+    import torch
+
+    return None if torch.cuda.is_available() else NEEDS_CUDA
+
+
+def _package(name: str) -> Callable[[], str | None]:
+    return lambda: f"needs {name}" if import_error(name) else None
+
+
+_PROBES: dict[str, Callable[[], str | None]] = {
+    "cuda": _cuda,
+    **{name: _package(name) for name in EXTRAS},
+}
+
+
+def missing(need: str | None) -> str | None:
+    """The reason to skip what needs this, or ``None`` where it is there or nothing is needed.
+
+    ``need`` is ``"cuda"`` or one of :data:`EXTRAS`; anything else is a ``ValueError``.
+    """
+    if need is None:
+        return None
+    if need not in _PROBES:
+        raise ValueError(f"unknown need {need!r}; there are: {', '.join(_PROBES)}")
+    return _PROBES[need]()
+
+
+def missing_data(data: DataSet, tier: Tier) -> str | None:
+    """The reason to skip what reads this data set, where it is not there.
+
+    Raises :class:`~refimpl.errors.DataError` where it is there and damaged.
+    """
+    try:
+        data.load(tier)
+    except DataMissingError:
+        return NEEDS_REAL_DATA
+    except MissingExtraError as error:
+        return next((f"needs {p}" for p in EXTRAS if p in str(error)), str(error))
+    return None

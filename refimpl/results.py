@@ -1,0 +1,117 @@
+"""The results file: JSON Lines with a header, a record for each check, and a footer.
+
+Schema 1. Every line is an object with ``"$report_type"``:
+
+``header``
+    ``schema``, ``run`` (an id), ``started`` (UTC), ``tier``, ``device``, ``examples`` asked for,
+    ``environment``, ``plugins`` (origin of each example) and ``problems`` of plugins.
+``check``
+    the fields of :class:`refimpl.checking.Result`; its key is example, variant, check, execution
+    and tier, never pytest's node id, which differs between a checkout and a wheel.
+``footer``
+    ``run``, ``exit_status``, ``seconds`` and the counts of outcomes.
+
+A file without its footer is of a run that died: :func:`read` says so, and nothing takes it for a pass.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from refimpl.checking import Measurement, Result
+from refimpl.errors import RefimplError
+
+SCHEMA = 1
+HEADER, CHECK, FOOTER = "header", "check", "footer"
+
+
+class ResultsError(RefimplError):
+    """A results file is not one, is damaged, or has a newer schema."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """A run as its file has it."""
+
+    path: Path
+    header: Mapping[str, Any]
+    checks: tuple[Result, ...]
+    footer: Mapping[str, Any] | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run came to its end."""
+        return self.footer is not None
+
+    @property
+    def outcomes(self) -> Counter[str]:
+        """How many checks passed, failed and were skipped."""
+        return Counter(result.outcome for result in self.checks)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the run is complete, measured something, and nothing failed."""
+        return (
+            self.footer is not None
+            and self.footer.get("exit_status") == 0
+            and self.outcomes["passed"] > 0
+            and self.outcomes["failed"] == 0
+        )
+
+
+def result_from(record: Mapping[str, Any]) -> Result:
+    """A result from its record."""
+    fields = {k: v for k, v in record.items() if not k.startswith("$")}
+    fields["measurements"] = tuple(Measurement(**m) for m in fields["measurements"])
+    return Result(**fields)
+
+
+def read(path: Path) -> Results:
+    """Read a results file; one without its footer is read as incomplete.
+
+    Raises :class:`ResultsError` where a line is not of the schema, other than a last line that
+    was cut short, and where a check is recorded twice.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ResultsError(f"{path} cannot be read as a results file: {error}") from error
+    records = list(_records(path, lines))
+    if not records or records[0].get("$report_type") != HEADER:
+        raise ResultsError(f"{path} is not a results file of refimpl: it begins with no header")
+    header = records[0]
+    if header.get("schema") != SCHEMA:
+        raise ResultsError(
+            f"{path} has results schema {header.get('schema')}, this refimpl reads {SCHEMA}"
+        )
+    try:
+        checks = tuple(result_from(r) for r in records if r.get("$report_type") == CHECK)
+    except (KeyError, TypeError) as error:
+        raise ResultsError(f"{path} has a check record that lacks a field: {error}") from error
+    _require_unique(path, checks)
+    footers = [r for r in records if r.get("$report_type") == FOOTER]
+    return Results(path, header, checks, footers[-1] if footers else None)
+
+
+def _records(path: Path, lines: list[str]) -> Iterable[dict[str, Any]]:
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                return  # cut short while it was written: the footer is missing, which says it
+            raise ResultsError(f"{path}, line {number}: not JSON ({error.msg})") from error
+        if not isinstance(record, dict):
+            raise ResultsError(f"{path}, line {number}: not an object")
+        yield record
+
+
+def _require_unique(path: Path, checks: Iterable[Result]) -> None:
+    twice = [key for key, count in Counter(c.id for c in checks).items() if count > 1]
+    if twice:
+        raise ResultsError(f"{path} has {twice[0]} more than once")

@@ -1,0 +1,31 @@
+"""Training runs, kept in memory so that one run serves every check that needs it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from refimpl.contract import Execution, Variant
+from refimpl.data import Tier
+from refimpl.problem import pose
+from refimpl.training import History, train
+
+KEPT = 8
+
+_kept: OrderedDict[tuple[object, ...], tuple[Variant, Execution, History]] = OrderedDict()
+
+
+def trained(
+    variant: Variant, tier: Tier, execution: Execution, seed: int | None = None
+) -> History:
+    """The whole run of a variant by its protocol, trained once a process.
+
+    Variants and executions are told apart by identity: each is built once, by its plugin, and is
+    kept beside its history so that its identity is not used again.
+    """
+    key = (id(variant), tier, id(execution), seed)
+    if key not in _kept:
+        problem = pose(variant, tier, seed=seed, execution=execution)
+        _kept[key] = (variant, execution, train(variant, problem))
+        while len(_kept) > KEPT:
+            _kept.popitem(last=False)
+    return _kept[key][2]

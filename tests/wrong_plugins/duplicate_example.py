@@ -1,0 +1,14 @@
+"""there is an example 'good' already, from file {GOOD}; give this one a name of
+its own
+"""
+
+from refimpl import Exact, Example, hookimpl
+
+EXAMPLE = Example(
+    name="good", title="t", document="d", section="s", values=(Exact("sum", lambda: 1 + 1, 2),)
+)
+
+
+@hookimpl
+def refimpl_examples():
+    return [EXAMPLE]

@@ -1,0 +1,16 @@
+"""SystemExit: 3; put what runs as a program under if __name__ == '__main__'"""
+
+import sys
+from refimpl import Exact, Example, hookimpl
+
+EXAMPLE = Example(
+    name="exits", title="t", document="d", section="s", values=(Exact("sum", lambda: 1 + 1, 2),)
+)
+
+
+@hookimpl
+def refimpl_examples():
+    return [EXAMPLE]
+
+
+sys.exit(3)

@@ -1,0 +1,18 @@
+"""failure-of-any-kind: failure 'anything' takes any Exception, so that a typing error would pass;
+name the exception, or give match=
+"""
+
+from refimpl import Example, Failure, hookimpl
+
+EXAMPLE = Example(
+    name="failure-of-any-kind",
+    title="t",
+    document="d",
+    section="s",
+    failures=(Failure("anything", list, Exception),),
+)
+
+
+@hookimpl
+def refimpl_examples():
+    return [EXAMPLE]

@@ -1,0 +1,29 @@
+"""loss-is-a-name: loss must be callable or None, found str 'mse'"""
+
+from refimpl import DataSet, Example, Facts, Protocol, Variant, hookimpl
+
+
+def steps(problem):
+    yield from ()
+
+
+def start(rng):
+    return {}
+
+
+EXAMPLE = Example(
+    name="loss-is-a-name",
+    title="t",
+    document="d",
+    section="s",
+    data=DataSet("none", stand_in=list),
+    protocol=Protocol(epochs=1, learning_rate=0.1),
+    facts=Facts(parameters=1),
+    loss="mse",
+    variants=(Variant("script", steps, start=start),),
+)
+
+
+@hookimpl
+def refimpl_examples():
+    return [EXAMPLE]

@@ -1,0 +1,28 @@
+"""no-epochs: protocol has epochs=0; it must be 1 or more"""
+
+from refimpl import DataSet, Example, Facts, Protocol, Variant, hookimpl
+
+
+def steps(problem):
+    yield from ()
+
+
+def start(rng):
+    return {}
+
+
+EXAMPLE = Example(
+    name="no-epochs",
+    title="t",
+    document="d",
+    section="s",
+    data=DataSet("none", stand_in=list),
+    protocol=Protocol(epochs=0, learning_rate=0.1),
+    facts=Facts(parameters=1),
+    variants=(Variant("script", steps, start=start),),
+)
+
+
+@hookimpl
+def refimpl_examples():
+    return [EXAMPLE]

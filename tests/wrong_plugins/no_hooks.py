@@ -1,0 +1,7 @@
+"""has no hooks, so it gives nothing; define refimpl_examples() and mark it with @hookimpl"""
+
+from refimpl import Exact, Example
+
+EXAMPLE = Example(
+    name="no-hooks", title="t", document="d", section="s", values=(Exact("sum", lambda: 1 + 1, 2),)
+)

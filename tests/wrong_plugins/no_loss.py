@@ -1,0 +1,20 @@
+"""no-loss: variant 'module' has no loss; give it loss="""
+
+from refimpl import DataSet, Example, Facts, ModuleVariant, Protocol, Variant, hookimpl
+
+
+EXAMPLE = Example(
+    name="no-loss",
+    title="t",
+    document="d",
+    section="s",
+    data=DataSet("none", stand_in=list),
+    protocol=Protocol(epochs=1, learning_rate=0.1),
+    facts=Facts(parameters=1),
+    variants=(ModuleVariant("module", build=dict, optimizer=dict),),
+)
+
+
+@hookimpl
+def refimpl_examples():
+    return [EXAMPLE]

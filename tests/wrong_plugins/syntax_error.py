@@ -1,0 +1,4 @@
+"""SyntaxError: invalid syntax; correct the line"""
+
+def refimpl_examples(:
+    return []

@@ -1,0 +1,16 @@
+"""refimpl_exampels is no hook of refimpl; did you mean 'refimpl_examples'?"""
+
+from refimpl import Exact, Example, hookimpl
+
+EXAMPLE = Example(
+    name="unknown-hook",
+    title="t",
+    document="d",
+    section="s",
+    values=(Exact("sum", lambda: 1 + 1, 2),),
+)
+
+
+@hookimpl
+def refimpl_exampels():
+    return [EXAMPLE]
