@@ -2,9 +2,9 @@
 
 import pytest
 
-from refimpl.checking import Cell, ask
+from refimpl.checking import Cell
 from refimpl.conformance.checks import ALL
-from refimpl.pytest_plugin import cells_of, parameter, report_result
+from refimpl.pytest_plugin import answer, cells_of, parameter, report_result
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -15,4 +15,4 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def test_example(cell: Cell, request: pytest.FixtureRequest) -> None:
     """The check's question, asked of the example; its measurements are the answer."""
-    report_result(request, ask(cell))
+    report_result(request, answer(request.config, cell))

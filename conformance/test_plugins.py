@@ -1,22 +1,34 @@
-"""A plugin that is broken is reported as failed, never as absent."""
+"""A plugin that is broken is reported as failed, never as absent.
+
+So is one that expects failures which no check could show.
+"""
 
 import pytest
 
 from refimpl.checking import Result
-from refimpl.pytest_plugin import report_result, verdicts_on_plugins
+from refimpl.conformance.checks import ALL
+from refimpl.pytest_plugin import (
+    cells_of,
+    report_result,
+    verdicts_on_expected_failures,
+    verdicts_on_plugins,
+)
 
 CHECK = "plugin-in-order"
+EXPECTATIONS = "expected-failures"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test for each example that was registered and each that was refused."""
+    """One test for each example registered or refused, and for each set of expected failures."""
     if "verdict" in metafunc.fixturenames:
-        verdicts = verdicts_on_plugins(metafunc.config, CHECK)
+        config = metafunc.config
+        verdicts = verdicts_on_plugins(config, CHECK)
+        verdicts += verdicts_on_expected_failures(config, EXPECTATIONS, cells_of(config, ALL))
         metafunc.parametrize("verdict", [pytest.param(v, id=v.id) for v in verdicts])
 
 
 def test_plugin_is_in_order(verdict: Result, request: pytest.FixtureRequest) -> None:
-    """Its plugin could be loaded and keeps the contract."""
+    """Its plugin could be loaded and keeps the contract; what it expects to fail is a check."""
     report_result(request, verdict)
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from refimpl.fixtures import cifar2
 from torch import nn
 
 from refimpl import (
@@ -33,6 +32,7 @@ from refimpl import (
     Variant,
     hookimpl,
 )
+from refimpl.fixtures import cifar2
 from refimpl.metrics import roc_auc
 from refimpl.starts import torch_default
 
@@ -90,7 +90,7 @@ def valid_step(model, loss_func, metric_func, features, labels):
 def train_model(problem, model, loss_func, optimizer, metric_func):
     """Epochs of training steps, each followed by the mean figures of the validation batches."""
     parameters = dict(model.named_parameters())
-    valid, size = problem.valid, problem.batch_size
+    valid, size = problem.valid, problem.protocol.valid_batch_size
     valid_batches = list(zip(valid.x.split(size), valid.y.split(size), strict=True))
     for epoch in problem.epochs():
         for features, labels in problem.epoch_batches(epoch):

@@ -290,6 +290,7 @@ def optimum() -> list[float]:
 
 A, B = 1.0235, 1.9690
 TORCH_START = {"a": np.array([0.3367]), "b": np.array([0.1288])}
+BUILT = {"build": ManualLinear, "optimizer": optim.SGD}
 BY_LAYER = {"linear.weight": "b", "linear.bias": "a"}
 BY_INDEX = {"0.weight": "b", "0.bias": "a"}
 
@@ -369,9 +370,9 @@ EXAMPLE = Example(
             protocol=IN_NUMPY,
             facts=NUMPY_FACTS,
         ),
-        rung("autograd", autograd),
-        rung("optimizer", optimizer),
-        rung("loss", loss),
+        rung("autograd", autograd, bare=True),
+        rung("optimizer", optimizer, bare=True),
+        rung("loss", loss, bare=True),
         module(
             "module",
             ManualLinear,
@@ -391,12 +392,13 @@ EXAMPLE = Example(
             names=BY_INDEX,
             facts=facts(("0.weight", "0.bias")),
         ),
-        rung("train-step", train_step, facts=facts(("a", "b"))),
-        rung("dataset", dataset, facts=facts(("a", "b"))),
-        rung("dataloader", dataloader, protocol=MINI_BATCHES, facts=NEAR_THE_OPTIMUM),
+        rung("train-step", train_step, **BUILT, facts=facts(("a", "b"))),
+        rung("dataset", dataset, **BUILT, facts=facts(("a", "b"))),
+        rung("dataloader", dataloader, **BUILT, protocol=MINI_BATCHES, facts=NEAR_THE_OPTIMUM),
         rung(
             "random-split",
             random_split,
+            **BUILT,
             data=line.RANDOM_SPLIT,
             protocol=MINI_BATCHES,
             facts=ON_ANOTHER_SPLIT,

@@ -22,7 +22,6 @@ from itertools import islice
 
 import numpy as np
 import torch
-from refimpl.fixtures import mnist
 from torch import nn
 
 from refimpl import (
@@ -39,6 +38,7 @@ from refimpl import (
     Variant,
     hookimpl,
 )
+from refimpl.fixtures import mnist
 from refimpl.keras_like import Model
 from refimpl.metrics import accuracy
 from refimpl.problem import pose

@@ -30,7 +30,6 @@ from refimpl import (
     hookimpl,
 )
 from refimpl.metrics import accuracy
-from refimpl.starts import torch_default
 
 # --- 1 scratch and 2 functional ------------------------------------------------------------------
 
@@ -231,7 +230,9 @@ def fit(problem, model, opt, loss_func, wrap=lambda batches: batches):
             yield Step(loss, parameters, output, yb, model, opt)
         model.eval()
         with torch.no_grad():
-            scores = [loss_batch(model, loss_func, xb, yb) for xb, yb in wrap(valid_loader(problem))]
+            scores = [
+                loss_batch(model, loss_func, xb, yb) for xb, yb in wrap(valid_loader(problem))
+            ]
         losses, sizes = [float(loss) for _, loss, _ in scores], [size for *_, size in scores]
         yield Epoch({"val_loss": float(np.average(losses, weights=sizes))})
 
@@ -314,9 +315,12 @@ class WrappedDataLoader:
             yield self.func(*batch)
 
 
+MOMENTUM_SGD = partial(optim.SGD, momentum=0.9)
+
+
 def momentum_sgd(model, problem):
     """SGD with momentum, as all CNN steps use it."""
-    return problem.resume(optim.SGD(model.parameters(), lr=problem.lr, momentum=0.9))
+    return problem.resume(MOMENTUM_SGD(model.parameters(), lr=problem.lr))
 
 
 def wrapped_loader(problem):
@@ -463,7 +467,8 @@ def lin(name, steps, facts, **changes) -> Variant:
     return Variant(
         name,
         steps,
-        start=torch_default(MnistLinear),
+        build=MnistLinear,
+        optimizer=optim.SGD,
         names=LINEAR_NAMES,
         ladder="logistic",
         facts=facts,
@@ -476,7 +481,8 @@ def wrapped(name, steps, val_loss) -> Variant:
     return Variant(
         name,
         steps,
-        start=torch_default(any_size),
+        build=any_size,
+        optimizer=MOMENTUM_SGD,
         prepare=as_image,
         names=FROM_FIRST,
         ladder="cnn",
@@ -490,7 +496,7 @@ def cnn(name, build, val_loss, names) -> ModuleVariant:
     return ModuleVariant(
         name,
         build=build,
-        optimizer=partial(optim.SGD, momentum=0.9),
+        optimizer=MOMENTUM_SGD,
         ladder="cnn",
         names=names,
         protocol=CNN,
@@ -508,9 +514,15 @@ EXAMPLE = Example(
     loss=nn.CrossEntropyLoss(),
     metrics={"accuracy": accuracy},
     variants=(
-        own("scratch", scratch, loss=nll, facts=logistic_facts(0.0824)),
-        own("functional", functional, facts=logistic_facts(0.0824)),
-        own("module", module, facts=logistic_facts(0.08, OWN)),
+        own("scratch", scratch, bare=True, loss=nll, facts=logistic_facts(0.0824)),
+        own("functional", functional, bare=True, facts=logistic_facts(0.0824)),
+        own(
+            "module",
+            module,
+            build=MnistLogistic,
+            optimizer=optim.SGD,
+            facts=logistic_facts(0.08, OWN),
+        ),
         lin("linear", linear, logistic_facts(0.0820, LINEAR)),
         lin("optim", optimizer, logistic_facts(0.0828, LINEAR)),
         lin("dataset", dataset, logistic_facts(0.0823, LINEAR)),

@@ -17,10 +17,10 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from refimpl.fixtures import cifar2
 from torch import nn
 
 from refimpl import Exact, Example, Facts, Layer, ModuleVariant, Protocol, Sizes, hookimpl
+from refimpl.fixtures import cifar2
 from refimpl.problem import pose
 
 # --- the layers ----------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ BY_NAME = (
 
 
 class InDict(nn.Module):
-    """``forward`` names the entries of a ``ModuleDict`` that it uses; others may stand there too."""
+    """``forward`` names the entries of a ``ModuleDict`` that it uses; others may stand there."""
 
     def __init__(self):
         super().__init__()

@@ -16,7 +16,6 @@ from torch import nn
 from refimpl import Example, Facts, Figure, Protocol, Step, Variant, hookimpl
 from refimpl.keras_like import Model
 from refimpl.metrics import binary_accuracy
-from refimpl.starts import torch_default
 
 # --- low level: parameters of one's own ----------------------------------------------------------
 
@@ -115,9 +114,7 @@ def high(problem):
 
 def facts(*figures: Figure, output: tuple[int, int], state_dict: tuple[str, ...]) -> Facts:
     """61 numbers in 6 tensors, and where training ends."""
-    return Facts(
-        parameters=61, trainable=61, state_dict=state_dict, output=output, figures=figures
-    )
+    return Facts(parameters=61, trainable=61, state_dict=state_dict, output=output, figures=figures)
 
 
 BY_HAND = ("w1", "b1", "w2", "b2", "w3", "b3")
@@ -144,11 +141,11 @@ EXAMPLE = Example(
             "low",
             low,
             start=standard_normal,
+            build=Parameters,
+            optimizer=torch.optim.SGD,
             loss=clamped_bce,
             ladder="ring",
-            protocol=Protocol(
-                epochs=1000, learning_rate=0.01, batch_size=20, stand_in_epochs=100
-            ),
+            protocol=Protocol(epochs=1000, learning_rate=0.01, batch_size=20, stand_in_epochs=100),
             facts=facts(
                 Figure("accuracy", 0.927, real=(0.91, 0.94), stand_in=(0.85, 0.945)),
                 Figure("loss", 0.187, real=(0.17, 0.24)),
@@ -159,13 +156,11 @@ EXAMPLE = Example(
         Variant(
             "mid",
             mid,
-            start=torch_default(Net),
+            build=Net,
             names=LAYER_NAMES,
             ladder="ring",
             ladder_depth="gradients",
-            protocol=Protocol(
-                epochs=300, learning_rate=0.001, batch_size=10, stand_in_epochs=25
-            ),
+            protocol=Protocol(epochs=300, learning_rate=0.001, batch_size=10, stand_in_epochs=25),
             facts=facts(
                 Figure("accuracy", 0.9315, real=(0.90, 0.945), stand_in=(0.87, 0.945)),
                 output=(10, 1),
@@ -175,14 +170,13 @@ EXAMPLE = Example(
         Variant(
             "high",
             high,
-            start=torch_default(Net),
+            build=Net,
+            optimizer=torch.optim.Adam,
             names=LAYER_NAMES,
             ladder="ring",
             ladder_depth="gradients",
             data=ring.RING_SPLIT,
-            protocol=Protocol(
-                epochs=100, learning_rate=0.01, batch_size=100, stand_in_epochs=30
-            ),
+            protocol=Protocol(epochs=100, learning_rate=0.01, batch_size=100, stand_in_epochs=30),
             facts=facts(
                 Figure("val_accuracy", 0.926, real=(0.90, 0.95), stand_in=(0.85, 0.95)),
                 Figure("val_loss", 0.173, real=(0.15, 0.24)),

@@ -30,7 +30,6 @@ from refimpl import (
 )
 from refimpl.fixtures import titanic
 from refimpl.metrics import binary_accuracy
-from refimpl.starts import torch_default
 
 
 class Net(nn.Module):
@@ -166,7 +165,7 @@ EXAMPLE = Example(
     protocol=Protocol(epochs=10, learning_rate=0.01, batch_size=8),
     loss=nn.BCELoss(),
     metrics={"accuracy": binary_accuracy},
-    variants=(Variant("script", script, start=torch_default(Net)),),
+    variants=(Variant("script", script, build=Net, optimizer=torch.optim.Adam),),
     facts=Facts(
         parameters=651,
         trainable=651,

@@ -1,25 +1,29 @@
 """Checks: one question asked of an example, with a measured answer.
 
 A check is a generator of :class:`Measurement`; it passes when it made at least one and all hold.
+Between them it may yield a :class:`~refimpl.curves.Curve`, which a report draws and which decides nothing.
 :func:`ask` runs one and never raises, so that one broken plugin costs only its own answers.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from refimpl.contract import Example, Execution, Variant
+from refimpl.curves import Curve
 from refimpl.data import Tier
 from refimpl.errors import RefimplError
 from refimpl.requirements import NUMPY_ON_CPU, missing, missing_data
 
-Outcome = Literal["passed", "failed", "skipped"]
+Outcome = Literal["passed", "failed", "skipped", "xfailed"]
+"""``xfailed`` is a failure that was expected; see :mod:`refimpl.expectations`."""
 
 
 # --- measurements --------------------------------------------------------------------------------
@@ -27,13 +31,22 @@ Outcome = Literal["passed", "failed", "skipped"]
 
 @dataclass(frozen=True)
 class Measurement:
-    """One figure held against its limit. ``message`` says what was expected where it does not hold."""
+    """One figure held against its limit. ``message`` says what was expected where it does not hold.
+
+    ``low`` and ``high`` are the limit as numbers, where it is a range; ``unit`` is ``"budget"``
+    where the figure is an error over what it may be. ``where`` says where a comparison first
+    parted, if it did.
+    """
 
     what: str
     measured: Any
     limit: str
     holds: bool
     message: str = ""
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    where: str = ""
 
 
 def equal(what: str, measured: Any, expected: Any) -> Measurement:
@@ -47,9 +60,13 @@ def equal(what: str, measured: Any, expected: Any) -> Measurement:
 def at_most(what: str, measured: float, limit: float) -> Measurement:
     """``measured`` must not exceed ``limit``; NaN does."""
     holds = bool(measured <= limit)
-    return Measurement(
-        what, measured, f"≤ {limit:.6g}", holds, f"{what} is {measured:.6g}, at most {limit:.6g}"
-    )
+    message = f"{what} is {measured:.6g}, at most {limit:.6g}"
+    return Measurement(what, measured, f"≤ {limit:.6g}", holds, message, high=limit)
+
+
+def within_budget(what: str, ratio: float) -> Measurement:
+    """An error over its budget must not exceed 1; NaN does."""
+    return replace(at_most(what, ratio, 1.0), unit="budget")
 
 
 def within(what: str, measured: float, low: float, high: float) -> Measurement:
@@ -60,12 +77,14 @@ def within(what: str, measured: float, low: float, high: float) -> Measurement:
         f"{low:.10g} … {high:.10g}",
         bool(low <= measured <= high),
         f"{what} is {measured:.10g}, expected between {low:.10g} and {high:.10g}",
+        low=low,
+        high=high,
     )
 
 
-def true(what: str, holds: bool, message: str) -> Measurement:
+def true(what: str, holds: bool, message: str, where: str = "") -> Measurement:
     """A statement that must hold; ``message`` says what is so where it does not."""
-    return Measurement(what, holds, "= True", bool(holds), message)
+    return Measurement(what, holds, "= True", bool(holds), message, where=where)
 
 
 # --- checks and their subjects -------------------------------------------------------------------
@@ -88,7 +107,7 @@ class Subject:
         return self.variant
 
 
-Asked = Callable[[Subject], Iterator[Measurement]]
+Asked = Callable[[Subject], Iterator[Measurement | Curve]]
 
 
 @dataclass(frozen=True)
@@ -97,14 +116,14 @@ class Check:
 
     name: str
     question: str
-    about: Literal["example", "variant"]
+    about: Scope
     ask: Asked
     applies: Callable[[Subject], bool]
 
 
 def check(
     name: str,
-    about: Literal["example", "variant"] = "variant",
+    about: Scope = "variant",
     applies: Callable[[Subject], bool] = lambda subject: True,
 ) -> Callable[[Asked], Check]:
     """Make a generator of measurements a check; its docstring is the question."""
@@ -152,6 +171,8 @@ class Result:
     seconds: float = 0.0
     measurements: tuple[Measurement, ...] = ()
     details: str = field(default="", repr=False)
+    question: str = field(default="", repr=False)
+    curves: tuple[Curve, ...] = field(default=(), repr=False)
 
     @property
     def id(self) -> str:
@@ -160,20 +181,35 @@ class Result:
 
     def record(self) -> dict[str, Any]:
         """Plain data for a results file: what is not a JSON value is shown as text."""
-        record: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
+        record: dict[str, Any] = json.loads(json.dumps(_finite(asdict(self)), default=str))
         return record
 
 
 def cells(
-    example: Example, checks: list[Check], execution: Execution, tier: Tier
+    example: Example,
+    checks: Sequence[Check],
+    execution: Execution,
+    tier: Tier,
+    others: Sequence[Execution] = (),
 ) -> Iterator[Cell]:
-    """Every check of an example that applies to it, variant by variant."""
-    subjects = [Subject(example, variant, execution, tier) for variant in example.variants]
-    whole = Subject(example, None, execution, tier)
+    """Every check of an example that applies to it, variant by variant.
+
+    ``execution`` is what it is run on; ``others`` are the executions held against it by checks
+    that are about executions.
+    """
     for question in checks:
-        for subject in [whole] if question.about == "example" else subjects:
-            if question.applies(subject):
-                yield Cell(question, subject)
+        if question.about == "example":
+            subjects = [Subject(example, None, execution, tier)]
+        elif question.about == "variant":
+            subjects = [Subject(example, variant, execution, tier) for variant in example.variants]
+        else:
+            subjects = [
+                Subject(example, variant, other, tier)
+                for variant in example.variants
+                for other in others
+                if other.suits(variant)
+            ]
+        yield from (Cell(question, subject) for subject in subjects if question.applies(subject))
 
 
 # --- asking --------------------------------------------------------------------------------------
@@ -191,8 +227,6 @@ def obstacle(subject: Subject) -> str | None:
         return lacking
     if variant.numpy and subject.execution.device != "cpu":
         return NUMPY_ON_CPU
-    if subject.execution.unsuited and (unsuited := subject.execution.unsuited(variant)):
-        return unsuited
     if reason := missing(variant.needs):
         return reason
     return missing_data(variant.data, subject.tier) if variant.data else None
@@ -202,6 +236,7 @@ def ask(cell: Cell) -> Result:
     """The answer to one check: passed, failed with the reason, or skipped with the reason."""
     began = time.perf_counter()
     measurements: list[Measurement] = []
+    curves: list[Curve] = []
 
     def result(outcome: Outcome, reason: str = "", details: str = "") -> Result:
         example, variant, name, execution, tier = cell.id.split("/")
@@ -209,20 +244,27 @@ def ask(cell: Cell) -> Result:
         return Result(
             example, variant, name, execution, tier,
             outcome, reason, seconds, tuple(measurements), details,
+            cell.check.question, tuple(curves),
         )  # fmt: skip
 
     try:
         if reason := obstacle(cell.subject):
             return result("skipped", reason)
-        for measurement in cell.check.ask(cell.subject):
-            measurements.append(measurement)
+        for answer in cell.check.ask(cell.subject):
+            if isinstance(answer, Curve):
+                curves.append(answer)
+            else:
+                measurements.append(answer)
     except CannotRunError as lacking:
         return result("skipped", str(lacking))
     except RefimplError as error:
-        return result("failed", str(error))
-    except Exception as error:
-        text = re.sub(r"\s+", " ", str(error))
-        return result("failed", f"{type(error).__name__}: {text}", traceback.format_exc())
+        return result("failed", _one_line(error))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        # SystemExit too, and pytest's own outcomes: a plugin may not end or skip anything by them.
+        reason = f"{type(error).__name__}: {_one_line(error)}"
+        return result("failed", reason, traceback.format_exc())
     if not measurements:
         return result("failed", "the check measured nothing, so it proves nothing")
     wrong = [m.message for m in measurements if not m.holds]
@@ -230,3 +272,18 @@ def ask(cell: Cell) -> Result:
         more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
         return result("failed", "; ".join(wrong[:3]) + more)
     return result("passed")
+
+
+def _one_line(error: BaseException) -> str:
+    return re.sub(r"\s+", " ", str(error)).strip()
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with NaN and the infinities, which JSON does not have, as text."""
+    if isinstance(value, dict):
+        return {key: _finite(own) for key, own in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(own) for own in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

@@ -1,4 +1,4 @@
-"""Checkpoints: parameters, buffers, optimizer state and the step, loadable with ``weights_only``."""
+"""Checkpoints: parameters, buffers, optimizer state and step, loadable with ``weights_only``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -67,23 +68,34 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint without unpickling anything but weights.
 
-    Raises :class:`CheckpointError` where the file is not a checkpoint, or damaged.
+    Raises :class:`CheckpointError` where the file is not a checkpoint, or damaged, and ``OSError``
+    where there is none to read.
     """
     try:
         content = torch.load(path, weights_only=True, map_location="cpu")
-        if content["format"] != FORMAT:
-            raise CheckpointError(
-                f"{path} has checkpoint format {content['format']}, this refimpl reads {FORMAT}"
-            )
+    except OSError:
+        raise
+    except UnpicklingError as error:  # torch's text advises to unpickle the file all the same
+        raise CheckpointError(
+            f"{path} holds objects that are not weights, and refimpl unpickles none"
+        ) from error
+    except Exception as error:
+        raise CheckpointError(f"{path} is no checkpoint, or is cut short or damaged") from error
+    return _checkpoint(path, content)
+
+
+def _checkpoint(path: Path, content: Any) -> Checkpoint:
+    found = content.get("format") if isinstance(content, dict) else None
+    if not isinstance(found, int):
+        raise CheckpointError(f"{path} is a file of torch's, but no checkpoint of refimpl")
+    if found != FORMAT:
+        raise CheckpointError(f"{path} has checkpoint format {found}, this refimpl reads {FORMAT}")
+    try:
         return Checkpoint(
-            step=content["step"],
+            step=int(content["step"]),
             parameters={n: v.numpy() for n, v in content["parameters"].items()},
-            buffers=content["buffers"],
+            buffers=dict(content["buffers"]),
             optimizer=content["optimizer"],
         )
-    except (CheckpointError, FileNotFoundError):
-        raise
-    except Exception as error:
-        raise CheckpointError(
-            f"{path} is not a checkpoint of refimpl, or is damaged: {error}"
-        ) from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} is a damaged checkpoint: {error!r}") from error

@@ -298,8 +298,11 @@ def _require_writable(plot: Path | None, save: Path | None) -> None:
 
 @cli.command()
 @click.argument("name")
-@click.argument("a")
-@click.argument("b")
+@click.argument("variants", nargs=-1)
+@click.option("--execution", metavar="NAME",
+              help="Compare the variant carried out so, not two variants.")  # fmt: skip
+@click.option("--against", type=click.Choice(["cpu"]), default="cpu", show_default=True,
+              help="What an execution is held against: its float64 run here.")  # fmt: skip
 @data_option
 @click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True,
               help="How many updates to compare.")  # fmt: skip
@@ -307,27 +310,60 @@ def _require_writable(plot: Path | None, save: Path | None) -> None:
 @plugin_option
 @debug_option
 def compare(
-    name: str, a: str, b: str, tier: Tier, steps: int, device: str, plugins: tuple[str, ...]
+    name: str,
+    variants: tuple[str, ...],
+    execution: str | None,
+    against: str,
+    tier: Tier,
+    steps: int,
+    device: str,
+    plugins: tuple[str, ...],
 ) -> int:
-    """Run variants A and B in lock-step; print their agreement, or where they first part.
+    """Compare in lock-step: variants A and B of an example, or one variant on two executions.
 
-    Both take A's start and A's batches. A in float64 on the CPU is the oracle.
+    refimpl compare NAME A B: both take A's start and A's batches; A in float64 is the oracle.
+
+    refimpl compare NAME [VARIANT] --execution cuda: the variant there against its oracle here.
     """
     example, _ = _example(name, plugins)
+    if execution is not None:
+        if len(variants) > 1:
+            raise click.UsageError("with --execution, name one variant at the most")
+        chosen = example.variant(variants[0] if variants else None)
+        return _compare_execution(chosen, execution, tier, steps, plugins)
+    if len(variants) != 2:
+        raise click.UsageError("name two variants, A and B, or one --execution")
     _require_device(device)
-    first, second = example.variant(a), example.variant(b)
+    first, second = example.variant(variants[0]), example.variant(variants[1])
     _require_one_ladder(example, first, second)
 
     from refimpl.executions import on_device
     from refimpl.lockstep import compare_in_ladder
 
-    execution = on_device(device)
+    on = on_device(device)
     agrees = True
     for precision in ("float64", "float32"):
-        comparison = compare_in_ladder(first, second, tier, steps, precision, execution)
+        comparison = compare_in_ladder(first, second, tier, steps, precision, on)
         agrees = agrees and comparison.agrees
         click.echo(str(comparison))
     return 0 if agrees else 1
+
+
+def _compare_execution(
+    variant: Variant, name: str, tier: Tier, steps: int, plugins: Sequence[str]
+) -> int:
+    from refimpl import registry
+    from refimpl.parity import compare_execution
+
+    execution = registry.load(plugins, only=[]).execution(name)
+    lacking = execution.missing()
+    if lacking:
+        raise RefimplError(f"execution {name!r} cannot be carried out here: {lacking}")
+    if not execution.suits(variant):
+        raise RefimplError(f"variant {variant.name!r} cannot be carried out as {name!r}")
+    comparison = compare_execution(variant, execution, tier, steps)
+    click.echo(str(comparison))
+    return 0 if comparison.agrees else 1
 
 
 def _require_one_ladder(example: Example, first: Variant, second: Variant) -> None:
@@ -345,6 +381,8 @@ def _require_one_ladder(example: Example, first: Variant, second: Variant) -> No
               help="How many processes, or auto; 0 for none but this.")  # fmt: skip
 @data_option
 @device_option
+@click.option("--execution", "executions", multiple=True, metavar="NAME",
+              help="Hold this execution against the oracle (several times, or all).")  # fmt: skip
 @click.option("--results", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Write the results to this file, as JSON Lines.")  # fmt: skip
 @plugin_option
@@ -354,6 +392,7 @@ def check(
     workers: str,
     tier: Tier,
     device: str,
+    executions: tuple[str, ...],
     results: Path | None,
     plugins: tuple[str, ...],
 ) -> int:
@@ -373,9 +412,38 @@ def check(
     arguments += ["-p", "no:cacheprovider", "--data", tier, "--device", device]
     arguments += [part for name in names for part in ("--example", name)]
     arguments += [part for plugin in plugins for part in ("--plugin", plugin)]
+    arguments += [part for each in executions for part in ("--execution", each)]
     if results:
         arguments += ["--results", str(results)]
     return int(pytest.main(arguments))
+
+
+@cli.command()
+@click.argument("names", nargs=-1)
+@click.option("--update", is_flag=True, help="Write the golden files anew from this torch.")
+@plugin_option
+@debug_option
+def golden(names: tuple[str, ...], update: bool, plugins: tuple[str, ...]) -> int:
+    """Hold the first steps of every variant against those committed from another torch."""
+    from refimpl import golden as goldens
+    from refimpl import registry
+    from refimpl.requirements import missing
+
+    loaded = registry.load(plugins, only=names or None)
+    examples = [loaded.example(name) for name in names or sorted(loaded.examples)]
+    if update:
+        for path in goldens.update(examples):
+            click.echo(f"wrote {path.name} ({path.stat().st_size / 1024:.0f} KiB)")
+        return 0
+    agrees = True
+    for example in examples:
+        for variant in example.variants:
+            if missing(variant.needs) or not goldens.golden_exists(example.name, variant.name):
+                continue
+            comparison = goldens.compare_with_golden(example.name, variant)
+            agrees = agrees and comparison.agrees
+            click.echo(f"{example.name}: {comparison}")
+    return 0 if agrees else 1
 
 
 # --- data ----------------------------------------------------------------------------------------
@@ -406,7 +474,12 @@ def fetch(names: tuple[str, ...]) -> None:
 
     from refimpl import store
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         fetched = store.fetch(names or None, progress=progress)
     for file in fetched:
@@ -424,5 +497,3 @@ def verify(names: tuple[str, ...]) -> int:
     for status in statuses:
         click.echo(str(status))
     return 1 if any(status.state in ("damaged", "unknown") for status in statuses) else 0
-
-

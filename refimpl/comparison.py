@@ -10,6 +10,7 @@ Distances are those of the furthest element, so that one wrong weight among thou
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +20,7 @@ from torch import Tensor
 FACTOR = 4.0
 FLOOR_ULPS = 16.0
 
-Kind = Literal["output", "loss", "gradient", "parameter"]
+Kind = Literal["input", "activation", "output", "loss", "gradient", "parameter"]
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,16 @@ class Closeness:
 
     @property
     def error_ratio(self) -> float:
-        """Error over budget: within budget up to 1."""
-        if self.budget > 0:
-            return self.error / self.budget
-        return 0.0 if self.error == 0 else float("inf")
+        """Error over budget: within budget up to 1; a budget without end allows nothing."""
+        if self.error == 0:
+            return 0.0
+        return self.error / self.budget if 0 < self.budget < math.inf else math.inf
 
 
 def oracle_scale(oracle: Tensor) -> float:
-    """The largest magnitude of the oracle, from which the floor is reckoned."""
-    return float(oracle.abs().max()) if oracle.numel() else 0.0
+    """The largest finite magnitude of the oracle, from which the floor is reckoned."""
+    finite = oracle[oracle.isfinite()]
+    return float(finite.abs().max()) if finite.numel() else 0.0
 
 
 def distance(candidate: Tensor, oracle: Tensor) -> float:
@@ -50,9 +52,7 @@ def distance(candidate: Tensor, oracle: Tensor) -> float:
     return float(_differences(candidate, oracle).max()) if oracle.numel() else 0.0
 
 
-def closeness(
-    candidate: Tensor, oracle: Tensor, rounding: float, dtype: torch.dtype
-) -> Closeness:
+def closeness(candidate: Tensor, oracle: Tensor, rounding: float, dtype: torch.dtype) -> Closeness:
     """Hold a candidate computed in ``dtype`` against the oracle.
 
     ``rounding`` is how far the float32 reference has come from the oracle so far; all tensors
@@ -77,4 +77,5 @@ def closeness(
 def _differences(candidate: Tensor, oracle: Tensor) -> Tensor:
     """Elementwise |candidate − oracle|; 0 where both are the same NaN or infinity."""
     same = (candidate == oracle) | (candidate.isnan() & oracle.isnan())
-    return torch.where(same, 0.0, (candidate - oracle).abs().nan_to_num(nan=float("inf")))
+    far = (candidate - oracle).abs().nan_to_num(nan=math.inf, posinf=math.inf)
+    return torch.where(same, 0.0, far)

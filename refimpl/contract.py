@@ -210,7 +210,7 @@ class Protocol:
         return self.epochs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Variant:
     """One way in which the document writes the computation.
 
@@ -222,9 +222,15 @@ class Variant:
     losses, gradients and parameters. ``ladder_depth="gradients"`` limits that claim to the first
     step's loss and gradients (their optimizers differ).
 
+    ``build()`` makes the module that ``steps`` trains and ``optimizer(parameters, lr=...)`` makes
+    what updates it, for executions that carry the same computation out differently, such as many
+    seeds at once. Where ``start`` is not given, it is drawn from torch's defaults for ``build()``.
+
     ``prepare`` is what the variant's loader does to inputs before the model sees them. ``needs``
-    names an optional package or ``"cuda"`` that the variant cannot do without; ``numpy`` says that
-    it computes in NumPy, on the CPU.
+    names an optional package or ``"cuda"`` that the variant cannot do without; ``bare`` says that
+    it computes with bare tensors, so that there is no module to wrap; ``numpy`` that it computes
+    in NumPy, on the CPU. ``data_parallel=False`` says that its loss or its layers look across the
+    rows of a batch, so that shards of it do not make up the whole.
 
     What is left ``None`` is taken from the example.
     """
@@ -243,8 +249,12 @@ class Variant:
     facts: Facts | None = None
     data: DataSet | None = None
     prepare: Callable[[Tensor], Tensor] | None = None
+    build: Callable[[], nn.Module] | None = None
+    optimizer: Callable[..., torch.optim.Optimizer] | None = None
     needs: str | None = None
+    bare: bool = False
     numpy: bool = False
+    data_parallel: bool = True
 
     def figures_tier(self, tier: Tier) -> Tier:
         """The tier whose figures hold: the real one too where the stand-in is the same run."""
@@ -259,16 +269,9 @@ class Variant:
         return self.steps(problem)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ModuleVariant(Variant):
-    """A variant that is a module, a loss and an optimizer; it needs no loop of its own.
-
-    ``build()`` makes the module; ``optimizer(parameters, lr=...)`` the optimizer.
-    Where ``start`` is not given, the start is drawn from torch's defaults for each layer.
-    """
-
-    build: Callable[[], nn.Module] | None = None
-    optimizer: Callable[..., torch.optim.Optimizer] | None = None
+    """A variant that is ``build``, ``loss`` and ``optimizer``; it needs no loop of its own."""
 
     def run(self, problem: Problem) -> Steps:
         """The steps of one training run, by the framework's own loop."""
@@ -277,7 +280,7 @@ class ModuleVariant(Variant):
         return module_steps(self, problem)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Example:
     """A documented example: its data, its variants, and what its document states.
 
@@ -332,15 +335,21 @@ def _nothing_missing() -> str | None:
     return None
 
 
+def _everything(variant: Variant) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class Execution:
     """How a computation is carried out: a device, a precision, a wrapper of the module.
 
     ``missing()`` says what this machine lacks ("needs 2 CUDA devices"), ``None`` if nothing.
-    ``unsuited(variant)`` says why a variant cannot be run so, ``None`` if it can.
+    ``suits(variant)`` says whether there is anything to carry out so: a wrapper needs a module.
     ``wrap(module)`` is applied to each module with its start loaded; ``around()`` is entered
     around each step. ``steps``, where given, runs the variant altogether differently: other
-    processes, many seeds at once.
+    processes, many seeds at once. ``rounding`` is the dtype whose rounding it is judged by, where
+    that is not the one its tensors have (autocast). ``sees_outputs`` is false where outputs are
+    not those of the whole batch.
     """
 
     name: str
@@ -348,7 +357,9 @@ class Execution:
     device: str = "cpu"
     dtype: str | None = None
     missing: Callable[[], str | None] = _nothing_missing
-    unsuited: Callable[[Variant], str | None] | None = None
+    suits: Callable[[Variant], bool] = _everything
     wrap: Callable[[nn.Module], nn.Module] | None = None
     around: Callable[[], AbstractContextManager[object]] = nullcontext
     steps: Callable[[Variant, Problem], Steps] | None = None
+    rounding: str | None = None
+    sees_outputs: bool = True

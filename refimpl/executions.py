@@ -1,32 +1,50 @@
-"""The executions that come with refimpl: the CPU, float64, and any accelerator torch names."""
+"""The executions that come with refimpl, as a plugin of its own kind.
+
+A vendor adds a device, a compiler back end or a wrapper the same way: a ``refimpl_executions``
+hook that returns :class:`~refimpl.contract.Execution` objects.
+"""
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
-from refimpl.contract import Execution
+from refimpl import distributed, ensemble
+from refimpl.contract import Execution, Variant
 from refimpl.hookspecs import hookimpl
 from refimpl.problem import CPU
-from refimpl.requirements import NEEDS_CUDA
+from refimpl.requirements import NEEDS_COMPILER, NEEDS_CUDA, NEEDS_TWO_CUDA
 
-FLOAT64 = Execution("cpu-f64", "the CPU in float64: the oracle of every comparison", dtype="float64")
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from torch import nn
+
+
+# --- devices -------------------------------------------------------------------------------------
 
 
 def on_device(device: str) -> Execution:
     """The execution on one device, by torch's name for it: ``cuda``, ``cuda:1``, ``mps``, ``xpu``."""
     if device == "cpu":
         return CPU
-    return Execution(device, f"{device}, in the document's own precision", device, missing=_no(device))
+    summary = f"{device}, in the document's own precision"
+    return Execution(device, summary, device, missing=_without(device), suits=_not_numpy)
 
 
-def _no(device: str) -> Callable[[], str | None]:
+def _without(device: str) -> Callable[[], str | None]:
+    """What this machine lacks to run on a device."""
+
     def missing() -> str | None:
         import torch
 
         kind, _, index = device.partition(":")
         if kind == "cuda":
-            enough = torch.cuda.device_count() > int(index or 0)
-            return None if torch.cuda.is_available() and enough else NEEDS_CUDA
+            enough = torch.cuda.is_available() and torch.cuda.device_count() > int(index or 0)
+            return None if enough else NEEDS_CUDA
         back_end = getattr(torch, kind, None)
         available = getattr(back_end, "is_available", lambda: False)
         return None if available() else f"needs the device {kind}"
@@ -34,7 +52,113 @@ def _no(device: str) -> Callable[[], str | None]:
     return missing
 
 
+def _not_numpy(variant: Variant) -> bool:
+    return not variant.numpy
+
+
+def _has_module(variant: Variant) -> bool:
+    return not (variant.numpy or variant.bare)
+
+
+# --- precisions ----------------------------------------------------------------------------------
+
+
+def _autocast(device: str, dtype: str) -> AbstractContextManager[object]:
+    import torch
+
+    return torch.autocast(device, getattr(torch, dtype))
+
+
+# --- wrappers ------------------------------------------------------------------------------------
+
+
+def _channels_last(module: nn.Module) -> nn.Module:
+    import torch
+
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _has_images(variant: Variant) -> bool:
+    """Memory formats are about convolutions over images."""
+    from torch import nn
+
+    if not _has_module(variant) or variant.build is None:
+        return False
+    return any(isinstance(module, nn.Conv2d) for module in variant.build().modules())
+
+
+def _compiled(module: nn.Module) -> nn.Module:
+    import torch
+
+    torch._dynamo.reset()
+    return torch.compile(module)  # type: ignore[return-value]
+
+
+def _no_compiler() -> str | None:
+    found = any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl"))
+    return None if found and sys.platform != "win32" else NEEDS_COMPILER
+
+
+def _data_parallel(module: nn.Module) -> nn.Module:
+    """Over every CUDA device there is; over the first alone where there is one."""
+    import torch
+    from torch.nn.parallel import DataParallel
+
+    return DataParallel(module, device_ids=list(range(torch.cuda.device_count())))
+
+
+def _fewer_than_two() -> str | None:
+    import torch
+
+    return None if torch.cuda.device_count() > 1 else NEEDS_TWO_CUDA
+
+
+def _no_gloo() -> str | None:
+    import torch.distributed as dist
+
+    return None if dist.is_available() and dist.is_gloo_available() else "needs gloo"
+
+
 @hookimpl
 def refimpl_executions() -> list[Execution]:
     """The built-in executions."""
-    return [CPU, FLOAT64, on_device("cuda")]
+    cuda = on_device("cuda")
+    return [
+        CPU,
+        Execution("cpu-f64", "the CPU in float64", dtype="float64"),
+        cuda,
+        Execution(
+            "channels-last", "images stored channels last", wrap=_channels_last, suits=_has_images
+        ),
+        Execution(
+            "compile", "the module under torch.compile", wrap=_compiled, suits=_has_module,
+            missing=_no_compiler,
+        ),
+        Execution(
+            "autocast-bf16", "autocast to bfloat16", suits=_has_module, rounding="bfloat16",
+            around=partial(_autocast, "cpu", "bfloat16"),
+        ),
+        Execution(
+            "autocast-fp16", "autocast to float16 on CUDA", "cuda", suits=_has_module,
+            rounding="float16", around=partial(_autocast, "cuda", "float16"),
+            missing=_without("cuda"),
+        ),
+        Execution(
+            "data-parallel", "DataParallel over the CUDA devices; without one, its module alone",
+            wrap=_data_parallel, suits=_has_module,
+        ),
+        Execution(
+            "ddp-gloo-2", "DistributedDataParallel in two processes over gloo",
+            suits=_has_module, steps=distributed.distributed_steps, missing=_no_gloo,
+            sees_outputs=False,
+        ),
+        Execution(
+            "ddp-nccl-2", "DistributedDataParallel on two GPUs over NCCL", "cuda",
+            suits=_has_module, steps=distributed.distributed_steps, missing=_fewer_than_two,
+            sees_outputs=False,
+        ),
+        Execution(
+            "ensemble", "many seeds at once under torch.func.vmap",
+            suits=ensemble.suits, steps=ensemble.ensemble_steps,
+        ),
+    ]  # fmt: skip

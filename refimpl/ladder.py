@@ -7,7 +7,7 @@ such as (1, 4) and (4,), are reshaped.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -28,6 +28,11 @@ def shared_name(variant: Variant, own: str) -> tuple[str, bool]:
     return name, False
 
 
+def same_but_for_unit_axes(shape: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether one can be reshaped into the other without moving any element."""
+    return [n for n in shape if n != 1] == [n for n in other if n != 1]
+
+
 def to_ladder(variant: Variant, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The variant's tensors under the ladder's names, in the ladder's orientation."""
     shared = {}
@@ -40,7 +45,7 @@ def to_ladder(variant: Variant, tensors: Mapping[str, Tensor]) -> dict[str, Tens
 def from_ladder(variant: Variant, values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Start values by the variant's own names and shapes, from those of the ladder.
 
-    Raises :class:`ContractError` where a value is missing or has another number of elements.
+    Raises :class:`ContractError` where a value is missing or has another shape.
     """
     own_values = {}
     for own, example in start_values(variant, 0).items():
@@ -51,10 +56,11 @@ def from_ladder(variant: Variant, values: Mapping[str, NDArray[Any]]) -> dict[st
                 f"ladder does not have (it has {', '.join(sorted(values))})"
             )
         value = values[name].T if transposed else values[name]
-        if value.size != example.size:
+        if not same_but_for_unit_axes(value.shape, example.shape):
             raise ContractError(
                 f"variant {variant.name!r}: parameter {own!r} has shape {example.shape} but "
-                f"{name!r} has {values[name].shape}"
+                f"{name!r} has {value.shape}; map it with names= (to {name + TRANSPOSED!r} where "
+                "it is stored transposed)"
             )
         own_values[own] = value.reshape(example.shape)
     return own_values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
@@ -13,7 +13,7 @@ from refimpl.comparison import Closeness, Kind, closeness, distance
 from refimpl.contract import Execution, Step, Variant
 from refimpl.data import Tier
 from refimpl.errors import ContractError
-from refimpl.ladder import from_ladder, to_ladder, to_ladder_values
+from refimpl.ladder import from_ladder, same_but_for_unit_axes, to_ladder, to_ladder_values
 from refimpl.problem import CPU, Problem, pose
 from refimpl.training import steps_of
 
@@ -29,12 +29,18 @@ class Seen:
     name: str
     value: Tensor
 
+    @property
+    def key(self) -> tuple[Kind, str]:
+        """What it is compared by."""
+        return self.kind, self.name
+
 
 @dataclass(frozen=True)
 class Divergence:
     """The first tensor of the first step in which a candidate leaves its budget.
 
-    ``growth`` has the worst error ratio of every step up to and including this one.
+    ``growth`` has the worst error ratio of every step up to and including this one. ``inside``
+    says in which module the step first goes wrong, where that could be seen.
     """
 
     step: int
@@ -42,6 +48,7 @@ class Divergence:
     name: str
     closeness: Closeness
     growth: tuple[float, ...]
+    inside: str = ""
 
     def __str__(self) -> str:
         c = self.closeness
@@ -52,6 +59,7 @@ class Divergence:
             f"step {self.step}, {where}{at}: found {c.found:.9g}, expected {c.expected:.9g}; "
             f"error {c.error:.3g} is {c.error_ratio:.3g} times the budget {c.budget:.3g} "
             f"(worst ratio of the last steps: {before})"
+            + (f"; first inside: {self.inside}" if self.inside else "")
         )
 
 
@@ -80,6 +88,8 @@ class Comparison:
         head = f"{self.candidate} against {self.oracle} in {self.precision}"
         if self.divergence:
             return f"{head} diverges at {self.divergence}"
+        if not self.steps:
+            return f"{head}: neither makes a step, so nothing was compared"
         return (
             f"{head} agrees over {self.steps} steps (worst error {self.worst_ratio:.3g} of budget)"
         )
@@ -89,9 +99,9 @@ def look(variant: Variant, step: Step) -> list[Seen]:
     """Everything of a step that can be compared, in the order in which it is computed."""
     seen = [Seen("output", "", _plain(step.output))] if step.output is not None else []
     seen.append(Seen("loss", "", _plain(step.loss)))
-    parameters = {_bare(name): value for name, value in step.parameters.items()}
+    parameters = {bare_name(name): value for name, value in step.parameters.items()}
     gradients = (
-        {_bare(name): value for name, value in step.gradients.items()}
+        {bare_name(name): value for name, value in step.gradients.items()}
         if step.gradients is not None
         else {name: value.grad for name, value in parameters.items() if value.grad is not None}
     )
@@ -106,59 +116,90 @@ def look(variant: Variant, step: Step) -> list[Seen]:
 
 def compare_steps(
     comparison: Comparison,
-    candidate: Iterator[list[Seen]],
-    oracle: Iterator[list[Seen]],
-    reference: Iterator[list[Seen]],
+    candidate: Iterable[list[Seen]],
+    oracle: Iterable[list[Seen]],
+    references: Sequence[Iterable[list[Seen]]],
     dtype: torch.dtype,
     kinds: tuple[Kind, ...] = ORDER,
 ) -> Comparison:
     """Hold a candidate's steps against the oracle's until they end or part.
 
-    The budget of a tensor at a step is reckoned from how far the float32 reference has been from
-    the oracle in that tensor at any step so far, so that a lucky cancellation gives no alarm.
+    The budget of a tensor at a step is reckoned from how far any of the ``references`` has been
+    from the oracle in that tensor at any step so far, so that a lucky cancellation gives no alarm.
     """
-    rounding: dict[tuple[Kind, str], float] = {}
-    for number, (found, expected, rounded) in enumerate(
-        zip_longest(candidate, oracle, reference), start=1
-    ):
-        if found is None or expected is None or rounded is None:
+    rounding = Rounding()
+    runs = zip_longest(candidate, oracle, *references)
+    for number, (found, expected, *rounded) in enumerate(runs, start=1):
+        if found is None or expected is None or None in rounded:
             raise ContractError(
                 f"{comparison.candidate} and {comparison.oracle} do not make the same number of "
                 f"steps: one of them ends before step {number}"
             )
-        found_by_key = {(s.kind, s.name): s.value for s in found}
-        rounded_by_key = {(s.kind, s.name): s.value for s in rounded}
-        expected = [s for s in expected if s.kind in kinds]
-        _require_same_tensors(comparison, number, found_by_key, expected)
-        judged = []
-        for tensor in expected:
-            key = (tensor.kind, tensor.name)
-            value = found_by_key[key]
-            if value.numel() != tensor.value.numel():
-                raise ContractError(
-                    f"{comparison.candidate} has {tensor.kind} {tensor.name} of shape "
-                    f"{tuple(value.shape)} where {comparison.oracle} has {tuple(tensor.value.shape)}"
-                )
-            error = distance(rounded_by_key[key], tensor.value)
-            rounding[key] = max(error, rounding.get(key, 0.0))
-            judged.append(
-                (
-                    tensor,
-                    closeness(
-                        value.reshape(tensor.value.shape), tensor.value, rounding[key], dtype
-                    ),
-                )
-            )
+        expected = [seen for seen in expected if seen.kind in kinds]
+        for reference in rounded:
+            rounding.widen(reference, expected)
+        judged = judge(comparison, number, found, expected, rounding, dtype)
         comparison.steps = number
         comparison.ratios.append(max((c.error_ratio for _, c in judged), default=0.0))
         for tensor, close in judged:
             if not close.error_ratio <= 1:
-                growth = tuple(comparison.ratios)
                 comparison.divergence = Divergence(
-                    number, tensor.kind, tensor.name, close, growth
+                    number, tensor.kind, tensor.name, close, tuple(comparison.ratios)
                 )
                 return comparison
     return comparison
+
+
+class Rounding:
+    """How far float32 references have come from the oracle, tensor by tensor."""
+
+    def __init__(self) -> None:
+        self.errors: dict[tuple[Kind, str], float] = {}
+
+    def widen(self, reference: list[Seen], oracle: list[Seen]) -> None:
+        """Take one more step of a reference into account."""
+        values = {seen.key: seen.value for seen in reference}
+        for seen in oracle:
+            error = distance(values[seen.key].reshape(seen.value.shape), seen.value)
+            self.errors[seen.key] = max(error, self.errors.get(seen.key, 0.0))
+
+
+def judge(
+    comparison: Comparison,
+    number: int,
+    candidate: list[Seen],
+    oracle: list[Seen],
+    rounding: Rounding,
+    dtype: torch.dtype,
+) -> list[tuple[Seen, Closeness]]:
+    """Hold every tensor of one step against the oracle's.
+
+    Raises :class:`ContractError` where the candidate lacks a tensor or has it in another shape.
+    """
+    found = {seen.key: seen.value for seen in candidate}
+    judged = []
+    for expected in oracle:
+        what = f"{expected.kind} {expected.name}".strip()
+        if expected.key not in found:
+            there = ", ".join(s.name for s in candidate if s.kind == expected.kind) or "none"
+            raise ContractError(
+                f"step {number}: {comparison.candidate} shows no {what} to hold against "
+                f"{comparison.oracle} (it shows {there}); yield it, or map its name with names="
+            )
+        value = found[expected.key]
+        if not same_but_for_unit_axes(value.shape, expected.value.shape):
+            raise ContractError(
+                f"step {number}: {comparison.candidate} has {what} of shape {tuple(value.shape)} "
+                f"where {comparison.oracle} has {tuple(expected.value.shape)}"
+            )
+        close = closeness(
+            value.reshape(expected.value.shape),
+            expected.value,
+            rounding.errors.get(expected.key, 0.0),
+            dtype,
+        )
+        judged.append((expected, close))
+    return judged
 
 
 def compare_in_ladder(
@@ -175,42 +216,27 @@ def compare_in_ladder(
     and ``execution`` are what the candidate computes in and on. Outputs are left out: a ladder
     may move the last activation into the loss.
     """
-    problem = pose(reference, tier, dropout=False)
+    problem = pose(reference, tier, dropout=False, horizon=steps)
     own_start = from_ladder(candidate, to_ladder_values(reference, problem.values))
     own = problem.but(values=own_start, precision=precision, execution=execution)
     only_gradients = "gradients" in (reference.ladder_depth, candidate.ladder_depth)
     count = 1 if only_gradients else steps
     return compare_steps(
         Comparison(candidate.name, reference.name, precision),
-        _looks(candidate, own, count),
-        _looks(reference, problem.but(precision="float64"), count),
-        _looks(reference, problem.but(precision="float32"), count),
+        looks(candidate, own, count),
+        looks(reference, problem.but(precision="float64"), count),
+        [looks(reference, problem.but(precision="float32"), count)],
         getattr(torch, precision),
         ("loss", "gradient") if only_gradients else ("loss", "gradient", "parameter"),
     )
 
 
-def _looks(variant: Variant, problem: Problem, steps: int) -> Iterator[list[Seen]]:
+def looks(variant: Variant, problem: Problem, steps: int) -> Iterator[list[Seen]]:
+    """The first steps of a run, each looked at."""
     return (look(variant, step) for step in steps_of(variant, problem, steps))
 
 
-def _require_same_tensors(
-    comparison: Comparison,
-    number: int,
-    found: dict[tuple[Kind, str], Tensor],
-    expected: list[Seen],
-) -> None:
-    for tensor in expected:
-        if (tensor.kind, tensor.name) not in found:
-            there = ", ".join(name for kind, name in found if kind == tensor.kind) or "none"
-            raise ContractError(
-                f"step {number}: {comparison.candidate} shows no {tensor.kind} {tensor.name} "
-                f"to hold against {comparison.oracle} (it shows {there}); "
-                "yield it, or map its name with names="
-            )
-
-
-def _bare(name: str) -> str:
+def bare_name(name: str) -> str:
     """A parameter's name without what wrappers such as DataParallel put before it."""
     while name.startswith(_WRAPPERS):
         name = name.split(".", 1)[1]

@@ -36,7 +36,7 @@ def roc_auc(output: Tensor, target: Tensor) -> Tensor:
     order = scores.sort().values
     below = torch.searchsorted(order, scores, right=False)
     not_above = torch.searchsorted(order, scores, right=True)
-    ranks = (below + not_above + 1) / 2
+    ranks = (below + not_above + 1).double() / 2
     positives = positive.sum()
     negatives = positive.numel() - positives
     area: Tensor = (ranks[positive].sum() - positives * (positives + 1) / 2) / (

@@ -18,7 +18,9 @@ def formats() -> tuple[str, ...]:
 def require_format(path: Path) -> None:
     """Raise :class:`RefimplError` where the file's ending is none that can be drawn."""
     if path.suffix.removeprefix(".") not in formats():
-        raise RefimplError(f"cannot plot to {path}: its ending must be one of {', '.join(formats())}")
+        raise RefimplError(
+            f"cannot plot to {path}: its ending must be one of {', '.join(formats())}"
+        )
 
 
 def plot_history(history: History, title: str, path: Path) -> None:

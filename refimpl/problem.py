@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from refimpl.contract import Execution, Protocol, Variant
 from refimpl.data import DataSet, Rows, Tier, philox
-from refimpl.errors import ContractError
+from refimpl.errors import CheckpointError, ContractError
 
 if TYPE_CHECKING:
     from refimpl.checkpoint import Checkpoint
@@ -43,7 +43,9 @@ class Problem:
 
     ``values`` are the start values by parameter name; ``seed`` decides the batch order and the
     draws of dropout. ``dropout=False`` turns dropout off where trajectories are compared.
-    ``checkpoint`` makes the run continue where another one stopped.
+    ``checkpoint`` makes the run continue where another one stopped. ``horizon`` is how many
+    updates will be looked at, where that is known; ``shard`` (rank, of how many) makes the batches
+    those of one process of several: every so many-th row of each.
     """
 
     data: DataSet
@@ -55,6 +57,8 @@ class Problem:
     precision: str | None = None
     dropout: bool = True
     checkpoint: Checkpoint | None = field(default=None, repr=False)
+    horizon: int | None = None
+    shard: tuple[int, int] = (0, 1)
 
     # --- where and in what -----------------------------------------------------------------------
 
@@ -114,13 +118,18 @@ class Problem:
 
     @property
     def batch_size(self) -> int:
-        """Rows in a batch."""
-        return self.protocol.batch_size or len(self.train)
+        """Rows in a batch (in this process's part of it)."""
+        rank, count = self.shard
+        return len(range(rank, self._whole_batch, count))
 
     @property
     def steps_per_epoch(self) -> int:
         """Updates in one epoch; the last batch may be short."""
-        return -(-len(self.train) // self.batch_size)
+        return -(-len(self.train) // self._whole_batch)
+
+    @property
+    def _whole_batch(self) -> int:
+        return min(self.protocol.batch_size or len(self.train), len(self.train))
 
     @property
     def first_step(self) -> int:
@@ -147,7 +156,7 @@ class Problem:
         x, y = self.train.x, self.train.y
         if self.batch_size == len(x):
             yield x, y
-        elif self.protocol.shuffle:
+        elif self.protocol.shuffle or self.shard != (0, 1):
             for rows in self._order(epoch).to(self.device).split(self.batch_size):
                 yield x[rows], y[rows]
         else:
@@ -158,15 +167,19 @@ class Problem:
 
     def _order(self, epoch: int) -> Tensor:
         count = len(self.train)
-        if self.protocol.shuffle and self.batch_size < count:
-            order = philox("order", self.seed, epoch).permutation(count)
+        if self.protocol.shuffle and self._whole_batch < count:
+            order = torch.from_numpy(philox("order", self.seed, epoch).permutation(count))
         else:
-            order = np.arange(count)
-        return torch.from_numpy(order)[self._rows_done(epoch) :]
+            order = torch.arange(count)
+        order = order[self._rows_done(epoch) :]
+        rank, shards = self.shard
+        if shards == 1:
+            return order
+        return torch.cat([batch[rank::shards] for batch in order.split(self._whole_batch)])
 
     def _rows_done(self, epoch: int) -> int:
         steps_done = self.first_step - epoch * self.steps_per_epoch
-        return max(steps_done, 0) * self.batch_size
+        return max(steps_done, 0) * self._whole_batch
 
     # --- start -----------------------------------------------------------------------------------
 
@@ -183,7 +196,8 @@ class Problem:
     def load(self, module: Module) -> Module:
         """``module`` with the start values, on the device, carried out as the execution says.
 
-        Raises :class:`ContractError` where names or shapes do not fit.
+        Raises :class:`ContractError` where names or shapes do not fit, and
+        :class:`CheckpointError` where the checkpoint lacks a buffer.
         """
         module = module.to(self.device, self.dtype)
         own, values = dict(module.named_parameters()), self._present_values()
@@ -202,14 +216,16 @@ class Problem:
                 parameter.copy_(torch.tensor(np.asarray(values[name])))
             if self.checkpoint:
                 for name, buffer in module.named_buffers():
+                    if name not in self.checkpoint.buffers:
+                        raise CheckpointError(
+                            f"the checkpoint lacks buffer {name} of {type(module).__name__}: "
+                            "it is of another model"
+                        )
                     buffer.copy_(self.checkpoint.buffers[name])
-        dropouts = [m for m in module.modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
         if not self.dropout:
-            for layer in dropouts:
-                layer.p = 0.0
-        elif dropouts:
-            # Constructors draw from the same generator, and a resumed run constructs once more.
-            self.generator.manual_seed(self.dropout_seed + self.first_step)
+            _turn_dropout_off(module)
+        # Constructors draw from the generator of dropout, and a resumed run constructs once more.
+        self.generator.manual_seed(self.dropout_seed + self.first_step)
         if self.execution.wrap is None:
             return module
         return self.execution.wrap(module)  # type: ignore[return-value]
@@ -244,22 +260,28 @@ def pose(
         values = variant.documented_start
     else:
         values = start_values(variant, seed or 0)
-    return Problem(
-        variant.data, tier, variant.protocol, values, **{"seed": seed or 0, **changes}
-    )
+    return Problem(variant.data, tier, variant.protocol, values, **{"seed": seed or 0, **changes})
 
 
 def start_values(variant: Variant, seed: int) -> Mapping[str, NDArray[Any]]:
     """The variant's start for this seed, by its own parameter names."""
-    from refimpl.contract import ModuleVariant
     from refimpl.starts import torch_default
 
     draw = variant.start
-    if draw is None and isinstance(variant, ModuleVariant) and variant.build is not None:
+    if draw is None and variant.build is not None:
         draw = torch_default(variant.build)
     if draw is None:
         raise ContractError(f"variant {variant.name!r} has no start= to begin from")
     return draw(philox("start", seed))
+
+
+def _turn_dropout_off(module: nn.Module) -> None:
+    """In layers of dropout, and between those of a recurrent one."""
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.dropout._DropoutNd):
+            layer.p = 0.0
+        elif isinstance(layer, nn.RNNBase):
+            layer.dropout = 0.0
 
 
 @lru_cache(maxsize=32)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +20,31 @@ from pytest_reportlog.plugin import ReportLogPlugin
 
 if TYPE_CHECKING:
     from refimpl.checking import Cell, Result
+    from refimpl.contract import Execution
+    from refimpl.expectations import Gathered
     from refimpl.registry import Registry
 
 RESULT = "refimpl-result"
 """Under which name a test's report carries its result."""
 
+OUTCOMES = ("passed", "failed", "skipped", "xfailed")
+
+CHECKS = "refimpl_checks"
+"""The mark that :func:`refimpl.conformance.parametrize_with_checks` puts on a test."""
+
+DEFAULT_EXECUTIONS = (
+    "cpu",
+    "cpu-f64",
+    "cuda",
+    "channels-last",
+    "autocast-bf16",
+    "data-parallel",
+    "ensemble",
+)
+"""Those that take well under a second a variant; ``--execution`` asks for others."""
+
 _REGISTRY: pytest.StashKey[Registry] = pytest.StashKey()
+_EXPECTED: pytest.StashKey[Gathered] = pytest.StashKey()
 _RESULTS: pytest.StashKey[list[dict[str, Any]]] = pytest.StashKey()
 
 
@@ -38,14 +57,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
                     help="which tier of data to train on (default: stand-in)")  # fmt: skip
     group.addoption("--device", default="cpu", metavar="DEVICE",
                     help="what to run on, by torch's name for it (default: cpu)")  # fmt: skip
+    group.addoption("--execution", action="append", default=[], metavar="NAME",
+                    help="hold this execution against the oracle (several times, or all; "
+                    f"default: {', '.join(DEFAULT_EXECUTIONS)})")  # fmt: skip
     group.addoption("--plugin", action="append", default=[], metavar="FILE|MODULE",
                     help="check the examples of this plugin too")  # fmt: skip
     group.addoption("--results", metavar="FILE", type=Path,
                     help="write the results to this file, as JSON Lines")  # fmt: skip
+    group.addoption("--expected-failures", action="append", default=[], metavar="FILE", type=Path,
+                    help="failures to expect in this run, beside those that plugins bring")  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Settle the threads of this process; open the results file in the controlling one."""
+    config.addinivalue_line("markers", f"{CHECKS}(questions): one test of each question")
     config.stash[_RESULTS] = []
     if hasattr(config, "workerinput"):
         _divide_threads(int(config.workerinput["workercount"]))
@@ -104,11 +129,24 @@ def cells_of(config: pytest.Config, checks: list[Any]) -> list[Cell]:
         else:
             raise pytest.UsageError(str(error)) from error
     execution = on_device(config.option.device)
+    try:
+        others = _other_executions(config)
+    except UnknownNameError as error:
+        raise pytest.UsageError(str(error)) from error
     return [
         cell
         for example in examples
-        for cell in cells(example, checks, execution, config.option.data)
+        for cell in cells(example, checks, execution, config.option.data, others)
     ]
+
+
+def _other_executions(config: pytest.Config) -> list[Execution]:
+    """The executions that the one asked for is held against."""
+    loaded = registry_of(config)
+    asked: list[str] = config.option.execution or []
+    if "all" in asked:
+        return [registered.value for registered in loaded.executions.values()]
+    return [loaded.execution(name) for name in asked or DEFAULT_EXECUTIONS]
 
 
 def verdicts_on_plugins(config: pytest.Config, check: str) -> list[Result]:
@@ -131,6 +169,55 @@ def verdicts_on_plugins(config: pytest.Config, check: str) -> list[Result]:
     return sorted(good, key=lambda r: r.example) + bad
 
 
+def expected_failures_of(config: pytest.Config) -> Gathered:
+    """The failures that the plugins and the run expect; a wrong file of the run is an error."""
+    if _EXPECTED not in config.stash:
+        from refimpl.expectations import ExpectationsError, gather
+
+        loaded = registry_of(config)
+        try:
+            gathered = gather(loaded, config.option.expected_failures)
+        except ExpectationsError as error:
+            raise pytest.Collector.CollectError(str(error)) from error
+        unknown = {entry.example for entry in gathered.entries} - loaded.examples.keys()
+        if unknown and not config.option.example and not loaded.problems:
+            raise pytest.Collector.CollectError(
+                f"failures are expected of examples that there are not: {', '.join(unknown)}"
+            )
+        config.stash[_EXPECTED] = gathered
+    return config.stash[_EXPECTED]
+
+
+def verdicts_on_expected_failures(
+    config: pytest.Config, check: str, cells: Sequence[Cell]
+) -> list[Result]:
+    """For each example that some failure is expected of, whether every entry is about a check."""
+    from refimpl.checking import Result, true
+    from refimpl.expectations import unmatched
+
+    asked = {cell.subject.example.name for cell in cells}
+    expected = expected_failures_of(config)
+    wrong = dict(expected.problems)
+    for example, reason in unmatched(expected.entries, cells, registry_of(config).executions):
+        wrong[example] = "; ".join(filter(None, (wrong.get(example), reason)))
+    about = {entry.example for entry in expected.entries} | wrong.keys()
+    device, tier = config.option.device, config.option.data
+    return [
+        Result(name, "-", check, device, tier, "failed" if name in wrong else "passed",
+               wrong.get(name, ""),
+               measurements=(true("every entry is about a check", name not in wrong, ""),))
+        for name in sorted(about & asked)
+    ]  # fmt: skip
+
+
+def answer(config: pytest.Config, cell: Cell) -> Result:
+    """What comes of a cell's check, in the light of what was expected of it."""
+    from refimpl.checking import ask
+    from refimpl.expectations import judged
+
+    return judged(ask(cell), cell, expected_failures_of(config).entries)
+
+
 def parameter(cell: Cell) -> Any:
     """A cell as a test parameter: named by its key, grouped with the cells that share its runs."""
     variant = cell.subject.variant.name if cell.subject.variant else "-"
@@ -139,12 +226,65 @@ def parameter(cell: Cell) -> Any:
 
 
 def report_result(request: pytest.FixtureRequest, result: Result) -> None:
-    """Attach a result to the test's report, then fail or skip the test as it says."""
-    request.node.user_properties.append((RESULT, result.record()))
+    """Attach a result to the test's report, then end the test as the result says."""
+    _report(request.node, result)
+
+
+def _report(node: pytest.Item, result: Result) -> None:
+    node.user_properties.append((RESULT, result.record()))
     if result.outcome == "failed":
         pytest.fail(result.details or result.reason, pytrace=False)
     if result.outcome == "skipped":
         pytest.skip(result.reason)
+    if result.outcome == "xfailed":
+        pytest.xfail(result.reason)
+
+
+# --- tests of other repositories ----------------------------------------------------------------
+
+
+class Question:
+    """One check, as a test of a plugin's own repository is given it: call it to ask.
+
+    ``key`` is that of its result. Called outside of such a test, it gives the result.
+    """
+
+    def __init__(self, key: str, ask: Callable[[], Result]) -> None:
+        self.key, self.ask = key, ask
+        self.test: pytest.Item | None = None
+
+    def __call__(self) -> Result:
+        """Ask, and end the test as the result says: failed, skipped, or failed as expected."""
+        result = self.ask()
+        if self.test is not None:
+            _report(self.test, result)
+        return result
+
+    def __repr__(self) -> str:
+        return f"check {self.key}"
+
+
+def question_parameter(question: Question) -> Any:
+    """A question as a test parameter: named by its key, beside those that share its runs."""
+    example, variant, *_ = question.key.split("/")
+    group = pytest.mark.xdist_group(f"{example}/{variant}")
+    return pytest.param(question, id=question.key, marks=group)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test for each question that the mark of ``parametrize_with_checks`` asks."""
+    mark = metafunc.definition.get_closest_marker(CHECKS)
+    if mark is not None:
+        metafunc.parametrize("check", mark.args[0](metafunc.config))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tell a question which test it is asked in."""
+    parameters = getattr(item, "callspec", None)
+    question = parameters.params.get("check") if parameters else None
+    if isinstance(question, Question):
+        question.test = item
 
 
 # --- what comes of it ----------------------------------------------------------------------------
@@ -176,7 +316,7 @@ def pytest_terminal_summary(
     """One table of the examples, then what to do about each failure."""
     reports = [
         report
-        for outcome in ("passed", "failed", "error", "skipped")
+        for outcome in (*OUTCOMES, "error")
         for report in terminalreporter.stats.get(outcome, [])
         if isinstance(report, pytest.TestReport)
     ]
@@ -203,7 +343,7 @@ class ResultsFile(ReportLogPlugin):  # type: ignore[misc]
         super().__init__(config, path)
         self.run = uuid.uuid4().hex
         self.began = time.monotonic()
-        self.outcomes: dict[str, int] = {"passed": 0, "failed": 0, "skipped": 0}
+        self.outcomes: dict[str, int] = dict.fromkeys(OUTCOMES, 0)
 
     def pytest_sessionstart(self) -> None:
         """The header: what is run, on what."""

@@ -26,14 +26,15 @@ def conformance_table(results: Sequence[Result], width: int) -> str:
     console = Console(file=out, width=max(width, 60), force_terminal=False, highlight=False)
     console.print(_counts(results))
     _print_failures(console, [r for r in results if r.outcome == "failed"])
-    _print_skips(console, [r for r in results if r.outcome == "skipped"])
+    _print_reasons(console, "skipped", [r for r in results if r.outcome == "skipped"])
+    _print_reasons(console, "failed as expected", [r for r in results if r.outcome == "xfailed"])
     return out.getvalue()
 
 
 def _counts(results: Sequence[Result]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("example", no_wrap=True)
-    for name in ("checks", "passed", "failed", "skipped", "measured", "seconds"):
+    for name in ("checks", "passed", "failed", "skipped", "expected", "measured", "seconds"):
         table.add_column(name, justify="right")
     by_example: dict[str, list[Result]] = defaultdict(list)
     for result in results:
@@ -47,12 +48,13 @@ def _counts(results: Sequence[Result]) -> Table:
 
 def _row(results: Iterable[Result]) -> list[str]:
     results = list(results)
-    count = {o: sum(r.outcome == o for r in results) for o in ("passed", "failed", "skipped")}
+    outcomes = [result.outcome for result in results]
+    counted = ("passed", "failed", "skipped", "xfailed")
     measured = sum(len(r.measurements) for r in results)
     seconds = sum(r.seconds for r in results)
     return [
         str(len(results)),
-        *(str(count[o]) for o in ("passed", "failed", "skipped")),
+        *(str(outcomes.count(outcome)) for outcome in counted),
         str(measured),
         f"{seconds:.1f}",
     ]
@@ -73,13 +75,13 @@ def again(result: Result) -> str:
     return f"refimpl check {result.example} --data {result.tier} --device {result.execution}"
 
 
-def _print_skips(console: Console, skipped: Sequence[Result]) -> None:
+def _print_reasons(console: Console, what: str, results: Sequence[Result]) -> None:
     reasons: dict[str, list[Result]] = defaultdict(list)
-    for result in skipped:
+    for result in results:
         reasons[result.reason].append(result)
     for reason, own in sorted(reasons.items()):
         examples = ", ".join(sorted({r.example for r in own}))
-        console.print(Text(f"skipped {len(own)} checks of {examples}: {reason}"))
+        console.print(Text(f"{what} {len(own)} checks of {examples}: {reason}"))
 
 
 # --- lists and descriptions ----------------------------------------------------------------------

@@ -10,6 +10,8 @@ from refimpl.data import DataSet, Tier
 from refimpl.errors import DataMissingError, MissingExtraError
 
 NEEDS_CUDA = "needs a CUDA device"
+NEEDS_TWO_CUDA = "needs 2 CUDA devices"
+NEEDS_COMPILER = "needs a C++ compiler"
 NEEDS_REAL_DATA = "needs real data: set REFIMPL_DATA"
 NUMPY_ON_CPU = "computes in NumPy, on the CPU"
 
@@ -22,7 +24,14 @@ EXTRAS = {
 """Optional packages, and the extra of refimpl that installs each."""
 
 REASONS = frozenset(
-    {NEEDS_CUDA, NEEDS_REAL_DATA, NUMPY_ON_CPU, *(f"needs {package}" for package in EXTRAS)}
+    {
+        NEEDS_CUDA,
+        NEEDS_TWO_CUDA,
+        NEEDS_COMPILER,
+        NEEDS_REAL_DATA,
+        NUMPY_ON_CPU,
+        *(f"needs {package}" for package in EXTRAS),
+    }
 )
 
 

@@ -19,11 +19,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from refimpl.checking import Measurement, Result
+from refimpl.curves import Curve
 from refimpl.errors import RefimplError
 
 SCHEMA = 1
@@ -65,10 +66,27 @@ class Results:
 
 
 def result_from(record: Mapping[str, Any]) -> Result:
-    """A result from its record."""
-    fields = {k: v for k, v in record.items() if not k.startswith("$")}
-    fields["measurements"] = tuple(Measurement(**m) for m in fields["measurements"])
-    return Result(**fields)
+    """A result from its record. What this version does not know of a record it leaves out."""
+    known = _known(Result, record)
+    known["measurements"] = tuple(
+        Measurement(**_known(Measurement, m)) for m in record["measurements"]
+    )
+    known["curves"] = tuple(_curve(c) for c in record.get("curves", ()))
+    return Result(**known)
+
+
+def _known(kind: type, record: Mapping[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in record.items() if name in names}
+
+
+def _curve(record: Mapping[str, Any]) -> Curve:
+    # NaN and the infinities stand as text in the file, which float() reads.
+    numbers = {
+        name: tuple(float(value) for value in record.get(name, ()))
+        for name in ("values", "low", "high")
+    }
+    return Curve(**{**_known(Curve, record), **numbers, "at": tuple(record["at"])})
 
 
 def read(path: Path) -> Results:

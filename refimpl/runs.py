@@ -14,9 +14,7 @@ KEPT = 8
 _kept: OrderedDict[tuple[object, ...], tuple[Variant, Execution, History]] = OrderedDict()
 
 
-def trained(
-    variant: Variant, tier: Tier, execution: Execution, seed: int | None = None
-) -> History:
+def trained(variant: Variant, tier: Tier, execution: Execution, seed: int | None = None) -> History:
     """The whole run of a variant by its protocol, trained once a process.
 
     Variants and executions are told apart by identity: each is built once, by its plugin, and is

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, cast
@@ -46,31 +47,39 @@ def module_steps(variant: ModuleVariant, problem: Problem) -> Steps:
 def drive(variant: Variant, problem: Problem) -> Iterator[Step | Epoch]:
     """Every step of one run, carried out as the problem's execution says.
 
-    Torch's global generator, from which dropout draws, is seeded for each step and is put back
-    as it was when the run ends or is abandoned.
+    Torch's global generator, from which dropout draws, is seeded for each step and put back as it
+    was after it, so that runs side by side and whoever drives them do not disturb each other.
     """
     execution = problem.execution
     tf32_off()
     first_seed = problem.dropout_seed
     stepped = problem.first_step
-    cuda = [problem.device] if problem.device.type == "cuda" else []
     generator = problem.generator
-    with torch.random.fork_rng(devices=cuda):
-        steps = execution.steps(variant, problem) if execution.steps else variant.run(problem)
-        steps = iter(steps)
-        while True:
-            generator.manual_seed(first_seed + stepped)
-            with execution.around():
-                step = next(steps, None)
-            if step is None:
-                return
-            if isinstance(step, Step):
-                stepped += 1
-            yield step
+    steps = iter(execution.steps(variant, problem) if execution.steps else variant.run(problem))
+    while True:
+        with _seeded(generator, first_seed + stepped), execution.around():
+            step = next(steps, None)
+        if step is None:
+            return
+        if isinstance(step, Step):
+            stepped += 1
+        yield step
+
+
+@contextmanager
+def _seeded(generator: torch.Generator, seed: int) -> Iterator[None]:
+    """Seed a generator for a while; it and the CPU's, which modules start from, are put back."""
+    before = [(used, used.get_state()) for used in {generator, torch.default_generator}]
+    generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        for used, state in before:
+            used.set_state(state)
 
 
 def tf32_off() -> None:
-    """Products in float32 are float32: TF32 keeps ten bits of the mantissa, which parity would see."""
+    """Products in float32 are float32: TF32 keeps ten bits of the mantissa, which parity sees."""
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
 
@@ -134,18 +143,25 @@ def train(
     in_epoch = problem.first_step % per_epoch
     for step in drive(variant, problem):
         if isinstance(step, Epoch):
+            if not history.epochs:
+                raise ContractError(
+                    f"variant {variant.name!r} yields an Epoch before the first of its "
+                    f"{per_epoch} steps an epoch are made; yield it at the end of the epoch"
+                )
             measured = history.epochs[-1]
             history.epochs[-1] = EpochRecord(
                 measured.epoch, {**measured.metrics, **step.metrics}, measured.seconds
             )
             continue
         history.last, history.steps = step, history.steps + 1
+        if history.steps > expected:
+            break
         seen.append(_detached(step, keep_rows=protocol.report == "epoch"))
         in_epoch += 1
         if in_epoch == per_epoch:
             number = (problem.first_step + history.steps) // per_epoch
             figures = {
-                **training_figures(variant, problem, step, seen),
+                **training_figures(variant, problem, step, seen, number),
                 **validation_figures(variant, problem, step),
             }
             record = EpochRecord(number, figures, time.perf_counter() - began)
@@ -154,8 +170,9 @@ def train(
                 on_epoch(record)
             seen, in_epoch, began = [], 0, time.perf_counter()
     if history.steps != expected:
+        more = "or more " if history.steps > expected else ""
         raise ContractError(
-            f"variant {variant.name!r} made {history.steps} steps where its protocol has "
+            f"variant {variant.name!r} made {history.steps} {more}steps where its protocol has "
             f"{epochs} epochs of {per_epoch} ({expected} to run); yield one Step after each update"
         )
     if history.last is not None:
@@ -173,28 +190,27 @@ def _detached(step: Step, keep_rows: bool) -> Step:
 
 
 def training_figures(
-    variant: Variant, problem: Problem, last: Step, seen: Sequence[Step]
+    variant: Variant, problem: Problem, last: Step, seen: Sequence[Step], epoch: int
 ) -> dict[str, float]:
-    """The training figures of an epoch, as the protocol's ``report`` defines them."""
+    """The training figures of an epoch (from 1), as the protocol's ``report`` defines them."""
     if problem.protocol.report == "last-batch":
-        return _last_batch_figures(variant, problem, last)
+        return _last_batch_figures(variant, problem, last, epoch)
     figures = {"loss": mean_of([torch.as_tensor(step.loss) for step in seen])}
     if seen[0].output is not None and seen[0].target is not None:
-        pairs = [(s.output, s.target) for s in seen if s.output is not None and s.target is not None]
+        pairs = [
+            (s.output, s.target) for s in seen if s.output is not None and s.target is not None
+        ]
         for name, metric in (variant.metrics or {}).items():
             figures[name] = mean_of([metric(out, target).mean() for out, target in pairs])
     return figures
 
 
-def _last_batch_figures(variant: Variant, problem: Problem, last: Step) -> dict[str, float]:
-    *_, (xb, yb) = _last_epoch(problem)
+def _last_batch_figures(
+    variant: Variant, problem: Problem, last: Step, epoch: int
+) -> dict[str, float]:
+    *_, (xb, yb) = problem.but(checkpoint=None).epoch_batches(epoch - 1)
     model = predictor(variant, last)
     return evaluate(model, TensorRows(xb, yb), variant.loss, variant.metrics or {}, len(xb))
-
-
-def _last_epoch(problem: Problem) -> Iterator[tuple[Tensor, Tensor]]:
-    last_epoch = problem.protocol.epochs_on(problem.tier) - 1
-    return problem.but(checkpoint=None).epoch_batches(last_epoch)
 
 
 def validation_figures(variant: Variant, problem: Problem, step: Step) -> dict[str, float]:

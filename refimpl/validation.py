@@ -303,8 +303,8 @@ def _check_missing(variant: Variant) -> Iterator[Finding]:
     elif variant.steps is None:
         hint = "give it steps=, or make it a ModuleVariant"
         yield Finding("missing-field", "has no steps", hint)
-    elif variant.start is None and variant.documented_start is None:
-        yield Finding("missing-field", "has no start to begin from", "give it start=")
+    elif variant.start is None and variant.build is None and variant.documented_start is None:
+        yield Finding("missing-field", "has no start to begin from", "give it start= or build=")
 
 
 def _check_steps(variant: Variant) -> Iterator[Finding]:

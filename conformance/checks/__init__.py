@@ -1,9 +1,9 @@
-"""The questions, by subject: facts, gradients, repetition, agreement, convergence."""
+"""The questions, by subject: facts, gradients, repetition, agreement, parity, convergence."""
 
 from __future__ import annotations
 
 from refimpl.checking import Check
-from refimpl.conformance.checks import agreement, convergence, facts, gradients, repetition
+from refimpl.conformance.checks import agreement, convergence, facts, gradients, parity, repetition
 
 ALL: list[Check] = [
     facts.parameter_count,
@@ -21,6 +21,9 @@ ALL: list[Check] = [
     repetition.resumed_run_is_the_same,
     agreement.ladder_in_float64,
     agreement.ladder_in_float32,
+    parity.shards_make_the_batch,
+    parity.golden_trajectory,
+    parity.same_on_every_execution,
     convergence.reaches_documented_figures,
 ]
 """Every check of the suite, cheapest first."""

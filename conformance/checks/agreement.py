@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from refimpl.checking import Measurement, Subject, at_most, check, true
+from refimpl.checking import Measurement, Subject, check, true, within_budget
+from refimpl.curves import Curve, curve
 from refimpl.ladder import first_of_ladder
-from refimpl.lockstep import compare_in_ladder
+from refimpl.lockstep import Comparison, compare_in_ladder
 
 STEPS = 20
 
@@ -17,22 +18,29 @@ def _has_a_rung_below(subject: Subject) -> bool:
 
 
 @check("ladder-agrees-in-float64", applies=_has_a_rung_below)
-def ladder_in_float64(subject: Subject) -> Iterator[Measurement]:
+def ladder_in_float64(subject: Subject) -> Iterator[Measurement | Curve]:
     """In float64, does the variant agree with the ladder's first to rounding, step by step?"""
     yield from _agreement(subject, "float64")
 
 
 @check("ladder-agrees-in-float32", applies=_has_a_rung_below)
-def ladder_in_float32(subject: Subject) -> Iterator[Measurement]:
+def ladder_in_float32(subject: Subject) -> Iterator[Measurement | Curve]:
     """In float32, does it stay within the error that float32 itself makes?"""
     yield from _agreement(subject, "float32")
 
 
-def _agreement(subject: Subject, precision: str) -> Iterator[Measurement]:
+def _agreement(subject: Subject, precision: str) -> Iterator[Measurement | Curve]:
     variant = subject.trained
     reference = first_of_ladder(subject.example, variant)
     comparison = compare_in_ladder(
         reference, variant, subject.tier, STEPS, precision, subject.execution
     )
-    yield true("agreement", comparison.agrees, str(comparison))
-    yield at_most("worst error ratio", comparison.worst_ratio, 1.0)
+    yield from agreement(comparison)
+
+
+def agreement(comparison: Comparison) -> Iterator[Measurement | Curve]:
+    """What a comparison measured: its worst step, whether and where it parted, and how it grew."""
+    parted = str(comparison.divergence) if comparison.divergence else ""
+    yield within_budget("worst error ratio", comparison.worst_ratio)
+    yield true("agreement", comparison.agrees, str(comparison), where=parted)
+    yield curve("error over budget", comparison.ratios, along="step")

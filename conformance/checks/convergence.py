@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from refimpl.checking import Measurement, Subject, check, true, within
 from refimpl.contract import Figure
+from refimpl.curves import Curve, learning_curves
 from refimpl.runs import trained
 
 
@@ -19,9 +20,10 @@ def _figures(subject: Subject) -> list[tuple[Figure, tuple[float, float]]]:
 
 
 @check("reaches-documented-figures", applies=lambda subject: bool(_figures(subject)))
-def reaches_documented_figures(subject: Subject) -> Iterator[Measurement]:
+def reaches_documented_figures(subject: Subject) -> Iterator[Measurement | Curve]:
     """After the documented epochs, does each figure lie where the document's does?"""
     history = trained(subject.trained, subject.tier, subject.execution)
+    yield from learning_curves(history)
     for figure, (low, high) in _figures(subject):
         if figure.metric not in history.final:
             there = ", ".join(sorted(history.final))

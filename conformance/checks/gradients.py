@@ -50,9 +50,7 @@ def _slope(variant: Variant, problem: Problem, name: str, direction: NDArray[Any
     return (ahead - behind) / (2 * STEP)
 
 
-def _first_loss(
-    variant: Variant, problem: Problem, name: str, shift: NDArray[Any]
-) -> float:
+def _first_loss(variant: Variant, problem: Problem, name: str, shift: NDArray[Any]) -> float:
     moved = dict(problem.values)
     moved[name] = moved[name] + shift
     return float(torch.as_tensor(_first(variant, problem.but(values=moved)).loss).detach())

@@ -1,0 +1,119 @@
+"""Every check of one example, whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from refimpl import registry, validation
+from refimpl.catalogue import entries
+from refimpl.checking import Cell, Result, ask, cells, true
+from refimpl.conformance.checks import ALL
+from refimpl.contract import Example
+from refimpl.data import Tier
+from refimpl.discovery import Source
+from refimpl.errors import UnknownNameError
+from refimpl.executions import on_device
+from refimpl.expectations import gather, judged, unmatched
+from refimpl.plugin_problem import PluginProblem
+from refimpl.pytest_plugin import DEFAULT_EXECUTIONS, Question, question_parameter
+from refimpl.registry import Registered, Registry
+
+IN_ORDER = "plugin-in-order"
+EXPECTATIONS = "expected-failures"
+
+Asking = Callable[[], Result]
+
+
+def on_its_own(
+    example: Example | str, tier: Tier, device: str, executions: Sequence[str] | None
+) -> Iterator[tuple[str, Asking]]:
+    """The key of each result of an example, and what to call for it; other plugins are left alone.
+
+    Raises :class:`UnknownNameError` where there is no such example or execution.
+    """
+    loaded, name = _loaded(example)
+    if name not in loaded.examples:
+        reason = "; ".join(str(p) for p in loaded.problems if name in p.examples)
+        yield _verdict(name, IN_ORDER, device, tier, reason)
+        return
+    registered = loaded.examples[name]
+    yield _verdict(name, IN_ORDER, device, tier, "", f"registered from {registered.origin}")
+    others = [loaded.execution(n) for n in _named(executions, loaded)]
+    own = list(cells(registered.value, ALL, on_device(device), tier, others))
+    expected = gather(loaded)
+    wrong = [text for _, text in unmatched(expected.entries, own, loaded.executions)]
+    if name in expected.problems:
+        wrong.append(expected.problems[name])
+    if expected.entries or wrong:
+        yield _verdict(name, EXPECTATIONS, device, tier, "; ".join(wrong))
+    for cell in own:
+        yield cell.id, _asking(cell, expected.entries)
+
+
+def questions(examples: Sequence[Example | str], config: pytest.Config) -> list[Any]:
+    """The parameters of a test that asks these examples everything, as pytest's options say."""
+    option = config.option
+    try:
+        return [
+            question_parameter(Question(key, asking))
+            for example in examples
+            for key, asking in on_its_own(example, option.data, option.device, option.execution)
+        ]
+    except UnknownNameError as error:
+        raise pytest.Collector.CollectError(str(error)) from error
+
+
+def _named(executions: Sequence[str] | None, loaded: Registry) -> Sequence[str]:
+    if executions and "all" in executions:
+        return list(loaded.executions)
+    return executions or DEFAULT_EXECUTIONS
+
+
+def _asking(cell: Cell, expected: Sequence[Any]) -> Asking:
+    return lambda: judged(ask(cell), cell, expected)
+
+
+def _verdict(
+    name: str, check: str, device: str, tier: str, wrong: str, what: str = "in order"
+) -> tuple[str, Asking]:
+    """An answer that is known already."""
+    outcome = "failed" if wrong else "passed"
+    measured = (true(what, not wrong, wrong),)
+    result = Result(name, "-", check, device, tier, outcome, wrong, measurements=measured)
+    return result.id, lambda: result
+
+
+# --- the plugin of one example -------------------------------------------------------------------
+
+
+def _loaded(example: Example | str) -> tuple[Registry, str]:
+    """The registry with this example's plugin and the executions, and the example's name."""
+    name = example if isinstance(example, str) else example.name
+    known = {entry.name for entry in entries()}
+    if isinstance(example, str):
+        loaded = registry.load(only=[name])
+        if not any(name in problem.examples for problem in loaded.problems):
+            loaded.example(name)
+        return loaded, name
+    loaded = registry.load(only=[name] if name in known else [])
+    return _with(loaded, example), name
+
+
+def _with(loaded: Registry, example: Example) -> Registry:
+    """``loaded`` with this very example, which need not be the one registered by that name."""
+    examples, name = dict(loaded.examples), example.name
+    there = examples.pop(name, None)
+    if there is not None and there.value is example:
+        return loaded
+    source = there.source if there else Source(name, "an object", "")
+    problems = tuple(
+        PluginProblem(source.origin, source.plugin, code, reason, hint, examples=(name,))
+        for code, reason, hint in validation.check_example(example)
+    )
+    if not problems:
+        examples[name] = Registered(example, source)
+    return replace(loaded, examples=examples, problems=(*loaded.problems, *problems))

@@ -1,0 +1,48 @@
+"""The same variant is the same computation on every device, in every wrapper, on every torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from refimpl.checking import Measurement, Subject, check, true, within_budget
+from refimpl.conformance.checks.agreement import agreement
+from refimpl.curves import Curve
+from refimpl.golden import compare_with_golden, golden_exists
+from refimpl.lockstep import Comparison, Rounding, judge
+from refimpl.parity import compare_execution, shard_gradients, wrapped_calls
+
+STEPS = 10
+SHARDS = 3
+"""An odd number, so that batches fall into uneven shards."""
+
+
+@check("same-on-every-execution", about="execution")
+def same_on_every_execution(subject: Subject) -> Iterator[Measurement | Curve]:
+    """Carried out so, does every step stay within the error that its precision itself makes?"""
+    with wrapped_calls(subject.execution) as (execution, calls):
+        comparison = compare_execution(subject.trained, execution, subject.tier, STEPS)
+    yield from agreement(comparison)
+    if subject.execution.wrap is not None:
+        yield true(
+            "the module was wrapped", bool(calls), "no module was wrapped: nothing was tried"
+        )
+
+
+@check("shards-make-the-batch", applies=lambda subject: subject.trained.data_parallel)
+def shards_make_the_batch(subject: Subject) -> Iterator[Measurement]:
+    """Are the gradients of uneven shards, weighted by their rows, those of the whole batch?"""
+    whole, mean, rounded = shard_gradients(subject.trained, subject.tier, SHARDS)
+    rounding = Rounding()
+    rounding.widen(rounded, whole)
+    comparison = Comparison("the mean over shards", "the whole batch", "float64")
+    for seen, close in judge(comparison, 1, mean, whole, rounding, torch.float64):
+        yield within_budget(f"error ratio of gradient {seen.name}", close.error_ratio)
+
+
+@check("golden-trajectory", applies=lambda s: golden_exists(s.example.name, s.trained.name))
+def golden_trajectory(subject: Subject) -> Iterator[Measurement | Curve]:
+    """Do the first steps in float64 reproduce those committed from another torch?"""
+    comparison = compare_with_golden(subject.example.name, subject.trained)
+    yield from agreement(comparison)

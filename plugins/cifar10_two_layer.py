@@ -1,0 +1,238 @@
+"""CIFAR-10 by a fully connected net of two layers, with checkpoints of model and optimizer.
+
+An image is 3 × 32 × 32 numbers in a row for this net: flatten → linear → ReLU → linear. Its weights
+start from Kaiming's normal, whose spread √(2 / inputs) keeps the size of what passes through ReLUs
+from layer to layer. Training and validation rows are two samplers over one data set: the first
+49,000 images, and the rest. Every batch is sent to the device, images in the net's dtype and labels
+as int64.
+
+One learns that a run can be stopped and taken up again only if the optimizer's state is saved
+beside the weights: momentum is part of where the run stands. The document leaves open how wide the
+hidden layer is and for how long it is trained; here it has 100 units, and three epochs of SGD with
+momentum.
+
+Source: notes (CS231n style, on CIFAR-10).
+"""
+
+import io
+from itertools import islice
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import ConcatDataset, DataLoader, SubsetRandomSampler, TensorDataset
+
+from refimpl import Epoch, Exact, Example, Facts, Figure, Layer, Protocol, Step, Variant, hookimpl
+from refimpl.data import philox
+from refimpl.fixtures import cifar10
+from refimpl.metrics import accuracy
+from refimpl.problem import pose
+
+INPUTS, HIDDEN, CLASSES = 3 * 32 * 32, 100, 10
+
+
+class TwoLayerNet(nn.Module):
+    """flatten → linear → ReLU → linear."""
+
+    def __init__(self, inputs=INPUTS, hidden=HIDDEN, classes=CLASSES):
+        super().__init__()
+        self.fc1 = nn.Linear(inputs, hidden)
+        self.fc2 = nn.Linear(hidden, classes)
+        for layer in (self.fc1, self.fc2):
+            nn.init.kaiming_normal_(layer.weight)
+
+    def forward(self, x):  # (N, 3, 32, 32)
+        x = x.flatten(start_dim=1)  # (N, 3072)
+        return self.fc2(F.relu(self.fc1(x)))  # (N, 10)
+
+
+def kaiming_normal(rng):
+    """Weights N(0, 2 / inputs) as from ``kaiming_normal_``, biases as from ``nn.Linear``."""
+    start = {}
+    for name, inputs, outputs in (("fc1", INPUTS, HIDDEN), ("fc2", HIDDEN, CLASSES)):
+        bound = 1 / np.sqrt(inputs)
+        start[f"{name}.weight"] = rng.normal(0, np.sqrt(2 / inputs), (outputs, inputs))
+        start[f"{name}.bias"] = rng.uniform(-bound, bound, outputs)
+    return start
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+class SubsetInOrder(SubsetRandomSampler):
+    """Every row of a subset once, in the problem's random order instead of one of torch's own."""
+
+    def __init__(self, indices, order):
+        super().__init__(indices)
+        self.order = order
+
+    def __iter__(self):
+        return (self.indices[i] for i in self.order)
+
+    def __len__(self):
+        return len(self.order)
+
+
+def make_optimizer(net, lr):
+    """SGD with momentum, which has a state worth saving."""
+    return torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9)
+
+
+def sampled(problem):
+    """Two samplers share the images out; accuracy on the validation rows after every epoch."""
+    net = problem.load(TwoLayerNet())
+    parameters = dict(net.named_parameters())
+    optimizer = problem.resume(make_optimizer(net, problem.lr))
+    train, valid = problem.train, problem.valid
+    images = ConcatDataset([TensorDataset(train.x, train.y), TensorDataset(valid.x, valid.y)])
+    validation_rows = SubsetRandomSampler(range(len(train), len(images)))
+    validation = DataLoader(images, batch_size=problem.batch_size, sampler=validation_rows)
+
+    def move(x, y):
+        return x.to(problem.device, problem.dtype), y.to(problem.device, torch.int64)
+
+    for epoch in problem.epochs():
+        training_rows = SubsetInOrder(range(len(train)), problem.order(epoch))
+        for batch in DataLoader(images, batch_size=problem.batch_size, sampler=training_rows):
+            x, y = move(*batch)
+            scores = net(x)
+            loss = F.cross_entropy(scores, y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            yield Step(loss, parameters, scores, y, net, optimizer)
+        yield Epoch({"val_accuracy": check_accuracy(net, (move(*batch) for batch in validation))})
+
+
+@torch.no_grad()
+def check_accuracy(net, batches):
+    """The share of all images whose best score is that of their class."""
+    net.eval()
+    found = torch.cat([accuracy(net(x), y) for x, y in batches])
+    net.train()
+    return float(found.mean())
+
+
+# --- checkpoints ---------------------------------------------------------------------------------
+
+
+def save_checkpoint(file, net, optimizer):
+    """Write the state of both."""
+    torch.save({"model": net.state_dict(), "optimizer": optimizer.state_dict()}, file)
+
+
+def load_checkpoint(file, net, optimizer):
+    """Read the state of both."""
+    checkpoint = torch.load(file, weights_only=True)
+    net.load_state_dict(checkpoint["model"])
+    optimizer.load_state_dict(checkpoint["optimizer"])
+
+
+def update(net, optimizer, batches):
+    """Train on each batch once."""
+    for x, y in batches:
+        optimizer.zero_grad()
+        F.cross_entropy(net(x), y).backward()
+        optimizer.step()
+
+
+def apart_after_resuming(with_optimizer: bool) -> float:
+    """How far a run that was saved and taken up again is from one that was not interrupted."""
+    problem = pose(EXAMPLE.variant(), "stand-in", seed=0)
+    batches = list(islice(problem.batches(), 10))
+
+    whole = problem.load(TwoLayerNet())
+    update(whole, make_optimizer(whole, problem.lr), batches)
+
+    first = problem.load(TwoLayerNet())
+    optimizer = make_optimizer(first, problem.lr)
+    update(first, optimizer, batches[:5])
+    file = io.BytesIO()
+    save_checkpoint(file, first, optimizer)
+
+    file.seek(0)
+    second = TwoLayerNet()
+    optimizer = make_optimizer(second, problem.lr)
+    load_checkpoint(file, second, optimizer)
+    if not with_optimizer:
+        optimizer = make_optimizer(second, problem.lr)
+    update(second, optimizer, batches[5:])
+    pairs = zip(whole.parameters(), second.parameters(), strict=True)
+    return max((a - b).abs().max().item() for a, b in pairs)
+
+
+# --- exact values --------------------------------------------------------------------------------
+
+
+def kaiming_in_numpy() -> list[float]:
+    """Spread of the first layer's weights over √(2 / inputs), and the share within one of it."""
+    return spread(kaiming_normal(philox("kaiming"))["fc1.weight"])
+
+
+def kaiming_in_torch() -> list[float]:
+    """The same of what torch draws itself."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return spread(TwoLayerNet().fc1.weight.detach().double().numpy())
+
+
+def spread(weights: np.ndarray) -> list[float]:
+    """Standard deviation in units of √(2 / inputs), and the share of weights within one unit."""
+    units = weights / np.sqrt(2 / INPUTS)
+    return [float(units.std()), float((np.abs(units) < 1).mean())]
+
+
+def rows_of_samplers() -> tuple[list[int], list[int]]:
+    """What a random sampler draws from rows 10 to 14, sorted; and ours, in the order given."""
+    torchs = SubsetRandomSampler(range(10, 15), generator=torch.Generator().manual_seed(0))
+    return sorted(torchs), list(SubsetInOrder(range(10, 15), [3, 0, 4, 1, 2]))
+
+
+def white_pixel() -> np.ndarray:
+    """The three channels of a white image once it is normalised."""
+    white = np.full((1, 3, 32, 32), 255, dtype=np.uint8)
+    return cifar10.as_rows(white, np.zeros(1, dtype=np.int64)).x[0, :, 0, 0]
+
+
+# --- what the document states --------------------------------------------------------------------
+
+EXAMPLE = Example(
+    name="cifar10-two-layer",
+    title="CIFAR-10 by a fully connected net of two layers",
+    document="notes",
+    section="all",
+    data=cifar10.CIFAR10,
+    protocol=Protocol(epochs=3, learning_rate=0.01, batch_size=64),
+    start=kaiming_normal,
+    loss=nn.CrossEntropyLoss(),
+    metrics={"accuracy": accuracy},
+    variants=(Variant("sampled", sampled),),
+    facts=Facts(
+        parameters=308_310,
+        trainable=308_310,
+        layers=(
+            Layer("fc1", "Linear", (-1, HIDDEN), 307_300),
+            Layer("fc2", "Linear", (-1, CLASSES), 1_010),
+        ),
+        state_dict=("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"),
+        output=(64, 10),
+        figures=(Figure("val_accuracy", None, stand_in=(0.90, 0.98)),),
+    ),
+    values=(
+        Exact("Kaiming's normal in NumPy", kaiming_in_numpy, [1.0, 0.68], digits=2),
+        Exact("Kaiming's normal in torch", kaiming_in_torch, [1.0, 0.68], digits=2),
+        Exact("resumed with the optimizer's state", lambda: apart_after_resuming(True), 0.0),
+        Exact("resumed without it", lambda: apart_after_resuming(False) > 1e-4, True),
+        Exact(
+            "rows of both samplers", rows_of_samplers, ([10, 11, 12, 13, 14], [13, 10, 14, 11, 12])
+        ),
+        Exact("white, normalised", white_pixel, [2.5141, 2.5968, 2.7537], digits=4),
+    ),
+)
+
+
+@hookimpl
+def refimpl_examples():
+    """This module's example."""
+    return [EXAMPLE]

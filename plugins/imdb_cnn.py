@@ -1,0 +1,321 @@
+"""Favourable or not: film reviews read by a one-dimensional CNN over word vectors.
+
+A review is 200 word ids. An embedding turns each of the 10,000 ids into three numbers, two
+convolutions look at runs of words, and one linear layer decides. Most of the 40,625 parameters are
+the embedding's; with it frozen 10,625 are trained. The id 1 stands for padding: its vector is zero
+and stays so, since no gradient reaches it.
+
+The document prepares the text in two ways. *keep-first* is its torchtext pipeline: the first 200
+words, padding behind them, batches that come with time first and are turned around. *keep-last* is
+a ``Dataset`` of its own: the last 200 words, padding before them, sample by sample. The variant
+*torchtext* numbers the words by torchtext itself, where that can be installed. Now and then training
+learns its reviews by heart and nothing else; the document's advice is to try another start.
+
+The class style: a Keras-like model that is compiled, fitted, evaluated, saved and loaded.
+
+Source: 20-days, chapters 1-3 and 5-1; on the parts of the net and freezing, 4-3 and 6-1.
+"""
+
+import io
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import BatchSampler, DataLoader, Dataset
+
+from refimpl import (
+    Erratum,
+    Exact,
+    Example,
+    Facts,
+    Figure,
+    Layer,
+    Protocol,
+    Sizes,
+    Variant,
+    hookimpl,
+)
+from refimpl.fixtures import imdb
+from refimpl.keras_like import Model
+from refimpl.metrics import binary_accuracy
+from refimpl.problem import pose
+from refimpl.starts import torch_default
+from refimpl.training import steps_of
+
+PADDING = 1
+
+
+class Net(nn.Module):
+    """Embedding, two convolutions with pooling, and one linear layer with a sigmoid."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(10_000, 3, padding_idx=PADDING)
+        self.conv = nn.Sequential()
+        self.conv.add_module("conv_1", nn.Conv1d(3, 16, kernel_size=5))
+        self.conv.add_module("pool_1", nn.MaxPool1d(kernel_size=2))
+        self.conv.add_module("relu_1", nn.ReLU())
+        self.conv.add_module("conv_2", nn.Conv1d(16, 128, kernel_size=2))
+        self.conv.add_module("pool_2", nn.MaxPool1d(kernel_size=2))
+        self.conv.add_module("relu_2", nn.ReLU())
+        self.dense = nn.Sequential()
+        self.dense.add_module("flatten", nn.Flatten())
+        self.dense.add_module("linear", nn.Linear(6144, 1))
+        self.dense.add_module("sigmoid", nn.Sigmoid())
+
+    def forward(self, x):  # (N, 200)
+        x = self.embedding(x)  # (N, 200, 3)
+        x = x.transpose(1, 2)  # (N, 3, 200): a convolution wants channels before time
+        x = self.conv(x)  # (N, 128, 48)
+        return self.dense(x)  # (N, 1)
+
+
+def compiled(problem, net):
+    """The net as a model: cross entropy, Adagrad on what is not frozen, accuracy."""
+    trained = [p for p in net.parameters() if p.requires_grad]
+    model = Model(net)
+    model.compile(
+        nn.BCELoss(),
+        problem.resume(torch.optim.Adagrad(trained, lr=problem.lr)),
+        {"accuracy": binary_accuracy},
+    )
+    return model
+
+
+# --- pipeline (a): batches with time first -------------------------------------------------------
+
+
+def time_first(batches):
+    """Batches as torchtext hands them over: ids (200, N), labels (N,)."""
+    for ids, labels in batches:
+        yield ids.T, labels.squeeze(1)
+
+
+class BatchFirst:
+    """A loader that turns them around: ids (N, 200), labels (N, 1)."""
+
+    def __init__(self, loader):
+        self.loader = loader
+
+    def __iter__(self):
+        for ids, labels in self.loader:
+            yield ids.T, labels.unsqueeze(1)
+
+
+def keep_first(problem):
+    """Compile, then fit on the batches turned around."""
+    model = compiled(problem, problem.load(Net()))
+    yield from model.fit(BatchFirst(time_first(problem.batches())))
+
+
+def frozen(problem):
+    """The word vectors stay as they were drawn."""
+    net = Net()
+    for parameter in dict(net.named_children())["embedding"].parameters():
+        parameter.requires_grad = False
+    model = compiled(problem, problem.load(net))
+    yield from model.fit(BatchFirst(time_first(problem.batches())))
+
+
+# --- pipeline (b): a data set of one's own -------------------------------------------------------
+
+
+class Reviews(Dataset):
+    """Reviews one by one; the document keeps each in a file of its own."""
+
+    def __init__(self, ids, labels):
+        self.ids, self.labels = ids, labels
+
+    def __len__(self):
+        return len(self.ids)
+
+    def __getitem__(self, index):  # (200,), (1,)
+        return self.ids[index], self.labels[index]
+
+
+def keep_last(problem):
+    """A ``DataLoader`` collates the samples."""
+    model = compiled(problem, problem.load(Net()))
+    reviews = Reviews(problem.train.x, problem.train.y)
+    for epoch in problem.epochs():
+        sampler = BatchSampler(problem.order(epoch), problem.batch_size, drop_last=False)
+        yield from model.fit(DataLoader(reviews, batch_sampler=sampler))
+
+
+# --- exact values --------------------------------------------------------------------------------
+
+
+def briefly_trained(steps=60):
+    """The problem, and the net after some updates on the stand-in."""
+    variant = EXAMPLE.variant("keep-first")
+    problem = pose(variant, "stand-in", seed=0)
+    *_, last = steps_of(variant, problem, steps)
+    return problem, last.model
+
+
+def vector_of_padding():
+    """What the embedding has for padding after some updates."""
+    _, net = briefly_trained()
+    return net.embedding.weight[PADDING]
+
+
+def reload_evaluates_the_same():
+    """Validation loss and accuracy of a net, and of another into which its weights are loaded."""
+    problem, net = briefly_trained()
+    file = io.BytesIO()
+    torch.save(net.state_dict(), file)
+    file.seek(0)
+    other = Net()
+    other.load_state_dict(torch.load(file, weights_only=True))
+    valid = problem.valid
+    batches = list(zip(valid.x.split(20), valid.y.split(20), strict=True))
+    before, after = (compiled(problem, n).evaluate(batches) for n in (net, other))
+    return before == after
+
+
+def parts():
+    """How many children, named children, modules and named modules the net has."""
+    net = Net()
+    every = (net.children(), net.named_children(), net.modules(), net.named_modules())
+    return tuple(len(list(found)) for found in every)
+
+
+def names_of_children():
+    """What the three parts are called."""
+    return [name for name, _ in Net().named_children()]
+
+
+def shapes_of_a_batch():
+    """Ids and labels as they come with time first, and as the net takes them."""
+    batches = [(torch.zeros(20, 200, dtype=torch.int64), torch.zeros(20, 1))]
+    [(ids, labels)] = time_first(batches)
+    [turned] = BatchFirst(time_first(batches))
+    return tuple(tuple(t.shape) for t in (ids, labels, *turned))
+
+
+def same_ids_as_torchtext():
+    """Whether torchtext numbers every word of every review as the built-in pipeline does."""
+    ours, theirs = imdb.KEEP_FIRST.load("stand-in"), imdb.TORCHTEXT.load("stand-in")
+    return all(
+        np.array_equal(a.x, b.x)
+        for a, b in ((ours.train, theirs.train), (ours.valid, theirs.valid))
+    )
+
+
+def torchtext_reads_tables() -> bool:
+    """Whether torchtext still has the classes that the document prepares its data with."""
+    import torchtext.data
+
+    names = ("Field", "TabularDataset", "Iterator")
+    return all(hasattr(torchtext.data, name) for name in names)
+
+
+# --- what the document states --------------------------------------------------------------------
+
+
+def facts(*figures: Figure, trainable: int = 40_625) -> Facts:
+    """The net's table, and where training ends."""
+    return Facts(
+        parameters=40_625,
+        trainable=trainable,
+        layers=(
+            Layer("embedding", "Embedding", (-1, 200, 3), 30_000),
+            Layer("conv.conv_1", "Conv1d", (-1, 16, 196), 256),
+            Layer("conv.pool_1", "MaxPool1d", (-1, 16, 98), 0),
+            Layer("conv.relu_1", "ReLU", (-1, 16, 98), 0),
+            Layer("conv.conv_2", "Conv1d", (-1, 128, 97), 4_224),
+            Layer("conv.pool_2", "MaxPool1d", (-1, 128, 48), 0),
+            Layer("conv.relu_2", "ReLU", (-1, 128, 48), 0),
+            Layer("dense.flatten", "Flatten", (-1, 6144), 0),
+            Layer("dense.linear", "Linear", (-1, 1), 6_145),
+            Layer("dense.sigmoid", "Sigmoid", (-1, 1), 0),
+        ),
+        sizes=Sizes(input=0.000763, forward_backward=0.287796, parameters=0.154972, total=0.443531),
+        state_dict=(
+            "embedding.weight",
+            "conv.conv_1.weight",
+            "conv.conv_1.bias",
+            "conv.conv_2.weight",
+            "conv.conv_2.bias",
+            "dense.linear.weight",
+            "dense.linear.bias",
+        ),
+        output=(20, 1),
+        figures=figures,
+    )
+
+
+TWENTY_EPOCHS = Protocol(epochs=20, learning_rate=0.02, batch_size=20, stand_in_epochs=10)
+TEN_EPOCHS = Protocol(epochs=10, learning_rate=0.02, batch_size=20, stand_in_epochs=7)
+
+KEEP_FIRST = facts(
+    Figure("val_accuracy", 0.795, real=(0.77, 0.83), stand_in=(0.7, 0.95)),
+    Figure("val_loss", 0.506, real=(0.40, 0.65)),
+    Figure("accuracy", 0.931, real=(0.88, 0.97)),
+    Figure("loss", 0.191, real=(0.10, 0.30)),
+)
+KEEP_LAST = facts(
+    Figure("val_accuracy", 0.795, real=(0.77, 0.83), stand_in=(0.7, 0.95)),
+    Figure("val_loss", 0.464, real=(0.38, 0.55)),
+    Figure("accuracy", 0.875, real=(0.82, 0.93)),
+)
+
+EXAMPLE = Example(
+    name="imdb-cnn",
+    title="Film reviews by a convolutional network, two text pipelines",
+    document="20-days",
+    section="1-3, 4-3, 5-1",
+    data=imdb.KEEP_FIRST,
+    protocol=TWENTY_EPOCHS,
+    start=torch_default(Net),
+    loss=nn.BCELoss(),
+    metrics={"accuracy": binary_accuracy},
+    variants=(
+        Variant("keep-first", keep_first, ladder="reviews", facts=KEEP_FIRST),
+        Variant(
+            "torchtext",
+            keep_first,
+            ladder="reviews",
+            data=imdb.TORCHTEXT,
+            needs="torchtext",
+            facts=KEEP_FIRST,
+        ),
+        Variant(
+            "keep-last",
+            keep_last,
+            ladder="reviews",
+            data=imdb.KEEP_LAST,
+            protocol=TEN_EPOCHS,
+            facts=KEEP_LAST,
+        ),
+        Variant("frozen", frozen, protocol=TEN_EPOCHS, facts=facts(trainable=10_625)),
+    ),
+    values=(
+        Exact("vector of padding after training", vector_of_padding, [0.0, 0.0, 0.0]),
+        Exact("a reload evaluates exactly the same", reload_evaluates_the_same, True),
+        Exact("children, named, modules, named", parts, (3, 3, 13, 13)),
+        Exact("names of the children", names_of_children, ["embedding", "conv", "dense"]),
+        Exact(
+            "a batch with time first, and turned around",
+            shapes_of_a_batch,
+            ((200, 20), (20,), (20, 200), (20, 1)),
+        ),
+        Exact("word ids as torchtext's", same_ids_as_torchtext, True, needs="torchtext"),
+    ),
+    errata=(
+        Erratum(
+            "torchtext's tables",
+            says="data.Field, data.TabularDataset and data.Iterator of torchtext prepare the text",
+            today="they are gone; a vocabulary of torchtext and a loader of torch do the same",
+            since="torchtext>=0.12",
+            holds=torchtext_reads_tables,
+            needs="torchtext",
+        ),
+    ),
+)
+
+
+@hookimpl
+def refimpl_examples():
+    """This module's example."""
+    return [EXAMPLE]

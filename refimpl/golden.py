@@ -1,0 +1,182 @@
+"""Golden trajectories: the float64 oracle of the first steps, committed, held on every version.
+
+One safetensors file an example under ``fixtures/golden``, made by ``refimpl golden --update`` from
+stand-in data. To stay small, a tensor is kept as a sketch: its sum, its Euclidean norm and up to
+:data:`SAMPLES` of its elements, evenly spaced.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from refimpl.contract import CONTRACT, Example, Variant
+from refimpl.errors import RefimplError
+from refimpl.lockstep import Comparison, Seen, compare_steps, looks
+from refimpl.problem import pose
+
+STEPS = 5
+SAMPLES = 24
+FORMAT = "1"
+
+
+class GoldenError(RefimplError):
+    """A golden file is stale, truncated, or of another contract."""
+
+
+def folder() -> Path:
+    """Where the golden files are, by the name of the package that carries them."""
+    return Path(str(files("refimpl.fixtures"))) / "golden"
+
+
+def path_of(example: str) -> Path:
+    """The golden file of an example."""
+    return folder() / f"{example}.safetensors"
+
+
+def sketch(value: Tensor) -> Tensor:
+    """Sum, norm and evenly spaced elements of a float64 tensor, in one row."""
+    flat = value.flatten()
+    count = min(SAMPLES, flat.numel())
+    picked = flat[torch.linspace(0, flat.numel() - 1, count).round().long()] if count else flat
+    return torch.cat([flat.sum()[None], flat.norm()[None], picked])
+
+
+def sketched(steps: Iterable[list[Seen]]) -> Iterator[list[Seen]]:
+    """Every tensor of every step as its sketch."""
+    for seen in steps:
+        yield [replace(tensor, value=sketch(tensor.value)) for tensor in seen]
+
+
+def trajectory(variant: Variant, precision: str) -> Iterator[list[Seen]]:
+    """The first steps of the variant on stand-in data, from its seed 0, on the CPU."""
+    problem = pose(variant, "stand-in", seed=0, dropout=False, horizon=STEPS)
+    return looks(variant, problem.but(precision=precision), STEPS)
+
+
+def golden_exists(example: str, variant: str) -> bool:
+    """Whether a trajectory of this variant is committed; a file that cannot be read counts."""
+    path = path_of(example)
+    if not path.exists():
+        return False
+    try:
+        return any(key.startswith(f"{variant}/") for key in _read(path, path.stat().st_mtime_ns)[0])
+    except GoldenError:
+        return True
+
+
+def compare_with_golden(example: str, variant: Variant) -> Comparison:
+    """Hold the variant's float64 run here against the committed one.
+
+    Raises :class:`GoldenError` where the file cannot be used.
+    """
+    path = path_of(example)
+    tensors, made_with = _read(path, path.stat().st_mtime_ns)
+    golden = _steps(tensors, variant.name, path)
+    found = list(sketched(trajectory(variant, "float64")))
+    _require_same_names(path, variant.name, golden, found)
+    return compare_steps(
+        Comparison(f"{variant.name} here", f"its golden trajectory ({made_with})", "float64"),
+        found,
+        golden,
+        [sketched(trajectory(variant, "float32"))],
+        torch.float64,
+    )
+
+
+def update(examples: Iterable[Example], needs_met: Iterable[str] = ()) -> Iterator[Path]:
+    """Write the golden files of these examples, each whole or not at all."""
+    from safetensors.torch import save
+
+    for example in examples:
+        tensors: dict[str, Tensor] = {}
+        for variant in example.variants:
+            if variant.needs is not None and variant.needs not in needs_met:
+                continue
+            for number, seen in enumerate(sketched(trajectory(variant, "float64")), start=1):
+                for tensor in seen:
+                    key = f"{variant.name}/{number}/{tensor.kind}/{tensor.name}"
+                    tensors[key] = tensor.value.contiguous()
+        if tensors:
+            yield _write(path_of(example.name), save(tensors, _metadata(tensors)))
+
+
+def _metadata(tensors: dict[str, Tensor]) -> dict[str, str]:
+    return {
+        "format": FORMAT,
+        "contract": str(CONTRACT),
+        "torch": torch.__version__.split("+")[0],
+        "digest": _digest(tensors),
+    }
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        digest.update(key.encode())
+        digest.update(tensors[key].contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _write(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(content)
+    os.chmod(part, 0o644)
+    os.replace(part, path)
+    return path
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path, changed: int) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a golden file and the torch that it was made with."""
+    from safetensors import SafetensorError, safe_open
+
+    again = "make it anew with: refimpl golden --update"
+    try:
+        with safe_open(path, framework="pt") as stored:
+            about = stored.metadata() or {}
+            tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise GoldenError(f"{path.name} is truncated or damaged ({error}); {again}") from error
+    if about.get("format") != FORMAT or about.get("contract") != str(CONTRACT):
+        raise GoldenError(
+            f"{path.name} is of contract {about.get('contract')}, format {about.get('format')}; "
+            f"this refimpl has contract {CONTRACT}, format {FORMAT}; {again}"
+        )
+    if about.get("digest") != _digest(tensors):
+        raise GoldenError(f"{path.name} does not have the digest that it states; {again}")
+    return tensors, f"torch {about.get('torch')}"
+
+
+def _steps(tensors: dict[str, Tensor], variant: str, path: Path) -> list[list[Seen]]:
+    steps: list[list[Seen]] = [[] for _ in range(STEPS)]
+    for key, value in tensors.items():
+        of, number, kind, name = key.split("/", 3)
+        if of == variant:
+            steps[int(number) - 1].append(Seen(kind, name, value))  # type: ignore[arg-type]
+    if not any(steps):
+        raise GoldenError(f"{path.name} has no trajectory of {variant}; refimpl golden --update")
+    return [step for step in steps if step]
+
+
+def _require_same_names(
+    path: Path, variant: str, golden: list[list[Seen]], found: list[list[Seen]]
+) -> None:
+    stored, here = ({seen.key for seen in steps[0]} for steps in (golden, found))
+    if stored != here or len(golden) != len(found):
+        odd = ", ".join(sorted(f"{kind} {name}".strip() for kind, name in stored ^ here))
+        raise GoldenError(
+            f"{path.name} is stale: the tensors of {variant} are not those of today "
+            f"({odd or 'another number of steps'}); make it anew with: refimpl golden --update"
+        )

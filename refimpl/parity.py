@@ -1,0 +1,164 @@
+"""The same variant carried out in two ways: a device, a precision, a wrapper, other processes.
+
+The oracle is the variant's own float64 run on the CPU. How far rounding alone carries a float32
+run from it is measured twice: by the float32 run on the CPU, and by the oracle itself from a start
+moved by half a unit in the last place of float32. The second also tells how long a run can be
+compared at all: past the horizon, rounding has grown so much that agreement means nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from refimpl.comparison import Kind, distance, oracle_scale
+from refimpl.contract import Execution, Variant
+from refimpl.data import Tier, philox
+from refimpl.lockstep import ORDER, Comparison, Seen, compare_steps, looks
+from refimpl.problem import Problem, pose
+from refimpl.trace import first_divergence_inside
+
+AMPLIFICATION = 1000.0
+"""A run is compared as long as it has amplified a change of its start by no more than this."""
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What every execution of a variant is held against, step by step, as far as the horizon."""
+
+    problem: Problem
+    oracle: tuple[list[Seen], ...]
+    references: tuple[tuple[list[Seen], ...], ...]
+
+    @property
+    def horizon(self) -> int:
+        """How many steps can be compared."""
+        return len(self.oracle)
+
+
+@lru_cache(maxsize=4)
+def yardstick(variant: Variant, tier: Tier, steps: int, seed: int | None = None) -> Yardstick:
+    """The float64 oracle of the first steps and the float32 references, cut at the horizon."""
+    problem = pose(variant, tier, seed=seed, dropout=False, horizon=steps)
+    oracle = tuple(looks(variant, problem.but(precision="float64"), steps))
+    moved = problem.but(precision="float64", values=_moved(problem.values))
+    perturbed = tuple(looks(variant, moved, steps))
+    rounded = tuple(looks(variant, problem.but(precision="float32"), steps))
+    horizon = _horizon(oracle, perturbed)
+    return Yardstick(problem, oracle[:horizon], (rounded[:horizon], perturbed[:horizon]))
+
+
+def _moved(values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Every value moved up or down by half a unit in the last place of float32, at random."""
+    half_unit = float(np.finfo(np.float32).eps) / 2
+    return {
+        name: value * (1 + half_unit * philox("moved", name).choice((-1.0, 1.0), value.shape))
+        for name, value in values.items()
+    }
+
+
+def _horizon(oracle: tuple[list[Seen], ...], perturbed: tuple[list[Seen], ...]) -> int:
+    """The steps before the perturbation has grown past the limit; at least the first."""
+    limit = AMPLIFICATION * float(np.finfo(np.float32).eps)
+    for number, (expected, found) in enumerate(zip(oracle, perturbed, strict=True)):
+        values = {seen.key: seen.value for seen in found}
+        for seen in expected:
+            if seen.kind != "parameter":
+                continue
+            scale = oracle_scale(seen.value)
+            if distance(values[seen.key], seen.value) > limit * scale > 0:
+                return max(number, 1)
+    return len(oracle)
+
+
+def kinds_seen(execution: Execution) -> tuple[Kind, ...]:
+    """What of a step can be compared under an execution."""
+    return ORDER if execution.sees_outputs else ("loss", "gradient", "parameter")
+
+
+def precision_of(execution: Execution) -> torch.dtype:
+    """The dtype by whose rounding an execution is judged."""
+    dtype: torch.dtype = getattr(torch, execution.rounding or execution.dtype or "float32")
+    return dtype
+
+
+def compare_execution(
+    variant: Variant, execution: Execution, tier: Tier, steps: int, seed: int | None = None
+) -> Comparison:
+    """Carry a variant out as the execution says and hold each step against the oracle.
+
+    On a divergence the step is replayed with every module's inputs and outputs recorded, and the
+    first module that parts is named.
+    """
+    stick = yardstick(variant, tier, steps, seed)
+    candidate = stick.problem.but(
+        execution=execution, precision=execution.dtype or "float32", horizon=stick.horizon
+    )
+    comparison = compare_steps(
+        Comparison(f"{variant.name} on {execution.name}", "its float64 oracle", _in(execution)),
+        looks(variant, candidate, stick.horizon),
+        stick.oracle,
+        stick.references,
+        precision_of(execution),
+        kinds_seen(execution),
+    )
+    if comparison.divergence is not None:
+        where = first_divergence_inside(
+            variant, candidate, stick.problem, comparison.divergence.step, precision_of(execution)
+        )
+        comparison.divergence = replace(comparison.divergence, inside=where)
+    return comparison
+
+
+@contextmanager
+def wrapped_calls(execution: Execution) -> Iterator[tuple[Execution, list[str]]]:
+    """The execution, and a list that gets the class of every module that its wrapper is given."""
+    calls: list[str] = []
+    wrap = execution.wrap
+    if wrap is None:
+        yield execution, calls
+        return
+
+    def counted(module: nn.Module) -> nn.Module:
+        calls.append(type(module).__name__)
+        return wrap(module)
+
+    yield replace(execution, wrap=counted), calls
+
+
+def _in(execution: Execution) -> str:
+    return execution.rounding or execution.dtype or "float32"
+
+
+def shard_gradients(
+    variant: Variant, tier: Tier, shards: int, seed: int | None = None
+) -> tuple[list[Seen], list[Seen], list[Seen]]:
+    """Gradients of the first batch: whole, as the weighted mean of its shards, and in float32.
+
+    All but the last in float64. What data parallelism rests on is that the first two are equal;
+    they are not where a loss or a layer looks across the rows of a batch.
+    """
+    problem = pose(variant, tier, seed=seed, dropout=False, horizon=1).but(precision="float64")
+    whole = _gradients(variant, problem)
+    rows = [len(range(rank, problem.batch_size, shards)) for rank in range(shards)]
+    parts = [_gradients(variant, problem.but(shard=(rank, shards))) for rank in range(shards)]
+    mean = [
+        replace(
+            seen, value=sum(p[k].value * n for p, n in zip(parts, rows, strict=True)) / sum(rows)
+        )
+        for k, seen in enumerate(whole)
+    ]
+    return whole, mean, _gradients(variant, problem.but(precision="float32"))
+
+
+def _gradients(variant: Variant, problem: Problem) -> list[Seen]:
+    first = next(looks(variant, problem, 1))
+    return [seen for seen in first if seen.kind == "gradient"]
