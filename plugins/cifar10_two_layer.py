@@ -15,6 +15,7 @@ Source: notes (CS231n style, on CIFAR-10).
 """
 
 import io
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -74,16 +75,15 @@ class SubsetInOrder(SubsetRandomSampler):
         return len(self.order)
 
 
-def make_optimizer(net, lr):
-    """SGD with momentum, which has a state worth saving."""
-    return torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9)
+momentum_sgd = partial(torch.optim.SGD, momentum=0.9)
+"""An optimizer with a state worth saving."""
 
 
 def sampled(problem):
     """Two samplers share the images out; accuracy on the validation rows after every epoch."""
     net = problem.load(TwoLayerNet())
     parameters = dict(net.named_parameters())
-    optimizer = problem.resume(make_optimizer(net, problem.lr))
+    optimizer = problem.resume(momentum_sgd(net.parameters(), lr=problem.lr))
     train, valid = problem.train, problem.valid
     images = ConcatDataset([TensorDataset(train.x, train.y), TensorDataset(valid.x, valid.y)])
     validation_rows = SubsetRandomSampler(range(len(train), len(images)))
@@ -143,20 +143,20 @@ def apart_after_resuming(with_optimizer: bool) -> float:
     batches = list(islice(problem.batches(), 10))
 
     whole = problem.load(TwoLayerNet())
-    update(whole, make_optimizer(whole, problem.lr), batches)
+    update(whole, momentum_sgd(whole.parameters(), lr=problem.lr), batches)
 
     first = problem.load(TwoLayerNet())
-    optimizer = make_optimizer(first, problem.lr)
+    optimizer = momentum_sgd(first.parameters(), lr=problem.lr)
     update(first, optimizer, batches[:5])
     file = io.BytesIO()
     save_checkpoint(file, first, optimizer)
 
     file.seek(0)
     second = TwoLayerNet()
-    optimizer = make_optimizer(second, problem.lr)
+    optimizer = momentum_sgd(second.parameters(), lr=problem.lr)
     load_checkpoint(file, second, optimizer)
     if not with_optimizer:
-        optimizer = make_optimizer(second, problem.lr)
+        optimizer = momentum_sgd(second.parameters(), lr=problem.lr)
     update(second, optimizer, batches[5:])
     pairs = zip(whole.parameters(), second.parameters(), strict=True)
     return max((a - b).abs().max().item() for a, b in pairs)
@@ -207,7 +207,7 @@ EXAMPLE = Example(
     start=kaiming_normal,
     loss=nn.CrossEntropyLoss(),
     metrics={"accuracy": accuracy},
-    variants=(Variant("sampled", sampled),),
+    variants=(Variant("sampled", sampled, build=TwoLayerNet, optimizer=momentum_sgd),),
     facts=Facts(
         parameters=308_310,
         trainable=308_310,

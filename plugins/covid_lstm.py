@@ -28,7 +28,7 @@ from refimpl import Epoch, Exact, Example, Facts, Figure, Layer, Protocol, Sizes
 from refimpl.data import philox
 from refimpl.fixtures import covid
 from refimpl.keras_like import Model
-from refimpl.starts import default_values, torch_default
+from refimpl.starts import default_values
 
 KINDS = ("confirmed", "cured", "dead")
 
@@ -195,12 +195,13 @@ EXAMPLE = Example(
     document="20-days",
     section="1-4",
     data=covid.COVID,
-    start=torch_default(Net),
     loss=mspe,
     variants=(
         Variant(
             "single-start",
             single_start,
+            build=Net,
+            optimizer=torch.optim.Adagrad,
             ladder="lstm",
             protocol=Protocol(epochs=EPOCHS, learning_rate=0.1),
             facts=facts(
@@ -213,6 +214,7 @@ EXAMPLE = Example(
         Variant(
             "several-starts",
             several_starts,
+            build=Net,
             ladder="lstm",
             protocol=Protocol(
                 epochs=STARTS * EPOCHS,

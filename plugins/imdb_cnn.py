@@ -8,8 +8,8 @@ and stays so, since no gradient reaches it.
 The document prepares the text in two ways. *keep-first* is its torchtext pipeline: the first 200
 words, padding behind them, batches that come with time first and are turned around. *keep-last* is
 a ``Dataset`` of its own: the last 200 words, padding before them, sample by sample. The variant
-*torchtext* numbers the words by torchtext itself, where that can be installed. Now and then training
-learns its reviews by heart and nothing else; the document's advice is to try another start.
+*torchtext* numbers the words by torchtext itself, where that can be installed. Now and then
+training learns its reviews by heart and nothing else; the document's advice is to try another start.
 
 The class style: a Keras-like model that is compiled, fitted, evaluated, saved and loaded.
 
@@ -39,7 +39,6 @@ from refimpl.fixtures import imdb
 from refimpl.keras_like import Model
 from refimpl.metrics import binary_accuracy
 from refimpl.problem import pose
-from refimpl.starts import torch_default
 from refimpl.training import steps_of
 
 PADDING = 1
@@ -108,12 +107,17 @@ def keep_first(problem):
     yield from model.fit(BatchFirst(time_first(problem.batches())))
 
 
-def frozen(problem):
-    """The word vectors stay as they were drawn."""
+def frozen_net():
+    """The net with word vectors that stay as they were drawn."""
     net = Net()
     for parameter in dict(net.named_children())["embedding"].parameters():
         parameter.requires_grad = False
-    model = compiled(problem, problem.load(net))
+    return net
+
+
+def frozen(problem):
+    """The optimizer is given what is left to train."""
+    model = compiled(problem, problem.load(frozen_net()))
     yield from model.fit(BatchFirst(time_first(problem.batches())))
 
 
@@ -249,16 +253,22 @@ TWENTY_EPOCHS = Protocol(epochs=20, learning_rate=0.02, batch_size=20, stand_in_
 TEN_EPOCHS = Protocol(epochs=10, learning_rate=0.02, batch_size=20, stand_in_epochs=7)
 
 KEEP_FIRST = facts(
-    Figure("val_accuracy", 0.795, real=(0.77, 0.83), stand_in=(0.7, 0.95)),
+    Figure("val_accuracy", 0.795, real=(0.77, 0.83), stand_in=(0.85, 0.999)),
     Figure("val_loss", 0.506, real=(0.40, 0.65)),
     Figure("accuracy", 0.931, real=(0.88, 0.97)),
     Figure("loss", 0.191, real=(0.10, 0.30)),
 )
 KEEP_LAST = facts(
-    Figure("val_accuracy", 0.795, real=(0.77, 0.83), stand_in=(0.7, 0.95)),
+    Figure("val_accuracy", 0.795, real=(0.77, 0.83), stand_in=(0.85, 0.999)),
     Figure("val_loss", 0.464, real=(0.38, 0.55)),
     Figure("accuracy", 0.875, real=(0.82, 0.93)),
 )
+
+
+def variant(name, steps, facts, build=Net, **changes) -> Variant:
+    """One way to read and train, all of them by Adagrad."""
+    return Variant(name, steps, facts=facts, build=build, optimizer=torch.optim.Adagrad, **changes)
+
 
 EXAMPLE = Example(
     name="imdb-cnn",
@@ -267,28 +277,27 @@ EXAMPLE = Example(
     section="1-3, 4-3, 5-1",
     data=imdb.KEEP_FIRST,
     protocol=TWENTY_EPOCHS,
-    start=torch_default(Net),
     loss=nn.BCELoss(),
     metrics={"accuracy": binary_accuracy},
     variants=(
-        Variant("keep-first", keep_first, ladder="reviews", facts=KEEP_FIRST),
-        Variant(
+        variant("keep-first", keep_first, KEEP_FIRST, ladder="reviews"),
+        variant(
             "torchtext",
             keep_first,
+            KEEP_FIRST,
             ladder="reviews",
             data=imdb.TORCHTEXT,
             needs="torchtext",
-            facts=KEEP_FIRST,
         ),
-        Variant(
+        variant(
             "keep-last",
             keep_last,
+            KEEP_LAST,
             ladder="reviews",
             data=imdb.KEEP_LAST,
             protocol=TEN_EPOCHS,
-            facts=KEEP_LAST,
         ),
-        Variant("frozen", frozen, protocol=TEN_EPOCHS, facts=facts(trainable=10_625)),
+        variant("frozen", frozen, facts(trainable=10_625), build=frozen_net, protocol=TEN_EPOCHS),
     ),
     values=(
         Exact("vector of padding after training", vector_of_padding, [0.0, 0.0, 0.0]),

@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from refimpl.fixtures import line
 from torch import Tensor, nn, optim
 from torch.utils.data import BatchSampler, DataLoader, Dataset, TensorDataset
 
@@ -29,6 +28,7 @@ from refimpl import (
     Variant,
     hookimpl,
 )
+from refimpl.fixtures import line
 
 FULL_BATCH = Protocol(epochs=1000, learning_rate=0.1)
 IN_NUMPY = Protocol(epochs=1000, learning_rate=0.1, dtype="float64")

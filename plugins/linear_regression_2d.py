@@ -21,7 +21,6 @@ from refimpl import Exact, Example, Facts, Figure, Layer, Protocol, Step, Varian
 from refimpl.fixtures import plane
 from refimpl.keras_like import Model
 from refimpl.metrics import absolute_error, absolute_percentage_error
-from refimpl.starts import torch_default
 
 # --- low level: tensors and autograd -------------------------------------------------------------
 
@@ -225,6 +224,7 @@ EXAMPLE = Example(
             low,
             start=normal_column,
             loss=half_squared_error,
+            bare=True,
             protocol=Protocol(epochs=1000, learning_rate=0.001, batch_size=10, stand_in_epochs=120),
             facts=Facts(
                 parameters=3,
@@ -240,7 +240,8 @@ EXAMPLE = Example(
         Variant(
             "mid",
             mid,
-            start=torch_default(linear),
+            build=linear,
+            optimizer=torch.optim.SGD,
             ladder="plane",
             protocol=Protocol(epochs=200, learning_rate=0.01, batch_size=10, stand_in_epochs=40),
             facts=Facts(
@@ -258,7 +259,8 @@ EXAMPLE = Example(
         Variant(
             "high",
             high,
-            start=torch_default(LinearRegression),
+            build=LinearRegression,
+            optimizer=torch.optim.Adam,
             metrics=ERRORS,
             names={"fc.weight": "weight", "fc.bias": "bias"},
             ladder="plane",
@@ -281,6 +283,8 @@ EXAMPLE = Example(
         Variant(
             "large",
             large,
+            build=Plane,
+            optimizer=torch.optim.Adam,
             start=normal_row,
             names={"w": "weight", "b": "bias"},
             ladder="plane",

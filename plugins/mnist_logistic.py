@@ -14,7 +14,6 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
-from refimpl.fixtures import mnist
 from torch import nn, optim
 from torch.utils.data import BatchSampler, DataLoader, TensorDataset
 
@@ -29,6 +28,7 @@ from refimpl import (
     Variant,
     hookimpl,
 )
+from refimpl.fixtures import mnist
 from refimpl.metrics import accuracy
 
 # --- 1 scratch and 2 functional ------------------------------------------------------------------

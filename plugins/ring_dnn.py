@@ -10,10 +10,10 @@ Source: 20-days, chapters 3-1, 3-2, 3-3.
 
 import numpy as np
 import torch
-from refimpl.fixtures import ring
 from torch import nn
 
 from refimpl import Example, Facts, Figure, Protocol, Step, Variant, hookimpl
+from refimpl.fixtures import ring
 from refimpl.keras_like import Model
 from refimpl.metrics import binary_accuracy
 

@@ -1,9 +1,10 @@
 """Few positives among many negatives: focal loss, and L1 and L2 penalties on the weights.
 
 Of 6,200 points 200 are positive, so that whoever always answers "negative" is right 96.8 % of the
-time. Focal loss makes a point count the less, the surer its classifier already is of it: the
-cross entropy of a point whose class has probability p is multiplied by α(1 − p)². The penalties pull
-weights towards zero, L2 in proportion to their size and L1 by a constant pace; biases are left alone.
+time. Focal loss makes a point count the less, the surer its classifier already is of it: the cross
+entropy of a point whose class has probability p is multiplied by α·(1 − p)². The penalties pull
+weights towards zero, L2 in proportion to their size and L1 at a constant pace; biases are left
+alone.
 
 One learns that accuracy says little here, and to ask for recall and the area under the ROC curve
 as well; that a loss may depend on the parameters and not only on the output; and that an
@@ -20,7 +21,6 @@ from refimpl import Epoch, Erratum, Exact, Example, Facts, Figure, Protocol, Var
 from refimpl.fixtures import ring
 from refimpl.keras_like import Model
 from refimpl.metrics import binary_accuracy, recall, roc_auc
-from refimpl.starts import torch_default
 
 ALPHA, GAMMA = 0.75, 2.0
 L1_STRENGTH, L2_STRENGTH = 0.001, 0.001
@@ -221,7 +221,8 @@ EXAMPLE = Example(
     protocol=Protocol(epochs=30, learning_rate=0.01, batch_size=100),
     loss=FocalLoss(),
     metrics={"accuracy": binary_accuracy},
-    variants=(Variant("focal", focal, start=torch_default(Net)),),
+    # One start in four ends at "always negative", which L1 makes a resting place; seed 0 is one.
+    variants=(Variant("focal", focal, build=Net, seed=1),),
     facts=Facts(
         parameters=61,
         trainable=61,
@@ -235,12 +236,12 @@ EXAMPLE = Example(
         ),
         output=(100, 1),
         figures=(
-            Figure("loss", 0.016, real=(0.01, 0.03)),
-            Figure("accuracy", 0.981, real=(0.97, 0.99)),
-            Figure("val_loss", 0.017, real=(0.01, 0.03)),
-            Figure("val_accuracy", 0.983, real=(0.975, 0.995)),
-            Figure("val_recall", None, real=(0.2, 1.0)),
-            Figure("val_auc", None, real=(0.9, 1.0)),
+            Figure("loss", 0.016, real=(0.015, 0.0198)),
+            Figure("accuracy", 0.981, real=(0.975, 0.988)),
+            Figure("val_loss", 0.017, real=(0.015, 0.0205)),
+            Figure("val_accuracy", 0.983, real=(0.97, 0.99)),
+            Figure("val_recall", None, real=(0.25, 0.75)),
+            Figure("val_auc", None, real=(0.95, 0.99)),
         ),
     ),
     values=(
@@ -258,8 +259,8 @@ EXAMPLE = Example(
     errata=(
         Erratum(
             "ratios of focal loss to cross entropy",
-            says="focal loss leaves 0.12496 of the hard pair's cross entropy, 0.00474 of the easy's",
-            today="it leaves 0.125 and 0.005; the document divided figures that it had rounded",
+            says="0.12496 of the cross entropy is left of the hard pair, 0.00474 of the easy one",
+            today="0.125 and 0.005: the document divided figures that it had rounded",
             since="torch>=1.5",
             holds=ratios_are_as_printed,
         ),

@@ -25,6 +25,9 @@ from refimpl.requirements import NUMPY_ON_CPU, missing, missing_data
 Outcome = Literal["passed", "failed", "skipped", "xfailed"]
 """``xfailed`` is a failure that was expected; see :mod:`refimpl.expectations`."""
 
+Scope = Literal["example", "variant", "execution"]
+"""What a check is asked of: an example as a whole, each variant, or each other way to run one."""
+
 
 # --- measurements --------------------------------------------------------------------------------
 
@@ -173,6 +176,7 @@ class Result:
     details: str = field(default="", repr=False)
     question: str = field(default="", repr=False)
     curves: tuple[Curve, ...] = field(default=(), repr=False)
+    data: str = field(default="", repr=False)
 
     @property
     def id(self) -> str:
@@ -232,6 +236,15 @@ def obstacle(subject: Subject) -> str | None:
     return missing_data(variant.data, subject.tier) if variant.data else None
 
 
+def data_seen(subject: Subject) -> str:
+    """The data set of a subject and the digest of its arrays; empty where it has or finds none."""
+    data = subject.variant.data if subject.variant else None
+    try:
+        return f"{data.name} {data.digest(subject.tier)}" if data is not None else ""
+    except Exception:  # whatever keeps it from being read is the check's own answer
+        return ""
+
+
 def ask(cell: Cell) -> Result:
     """The answer to one check: passed, failed with the reason, or skipped with the reason."""
     began = time.perf_counter()
@@ -245,6 +258,7 @@ def ask(cell: Cell) -> Result:
             example, variant, name, execution, tier,
             outcome, reason, seconds, tuple(measurements), details,
             cell.check.question, tuple(curves),
+            data_seen(cell.subject) if outcome != "skipped" else "",
         )  # fmt: skip
 
     try:

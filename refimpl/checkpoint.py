@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import os
 import tempfile
 from collections.abc import Mapping
@@ -71,10 +72,9 @@ def load(path: Path) -> Checkpoint:
     Raises :class:`CheckpointError` where the file is not a checkpoint, or damaged, and ``OSError``
     where there is none to read.
     """
+    stored = io.BytesIO(path.read_bytes())
     try:
-        content = torch.load(path, weights_only=True, map_location="cpu")
-    except OSError:
-        raise
+        content = torch.load(stored, weights_only=True, map_location="cpu")
     except UnpicklingError as error:  # torch's text advises to unpickle the file all the same
         raise CheckpointError(
             f"{path} holds objects that are not weights, and refimpl unpickles none"

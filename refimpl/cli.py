@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from refimpl.contract import Example, Variant
     from refimpl.data import Tier
     from refimpl.registry import Registry
-    from refimpl.training import EpochRecord
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -222,7 +221,7 @@ def errata(names: tuple[str, ...], as_json: bool, plugins: tuple[str, ...]) -> i
 @data_option
 @click.option("--epochs", type=click.IntRange(min=1), help="Instead of the documented number.")
 @click.option("--seed", type=click.IntRange(min=0),
-              help="Start and batch order (default: the document's own start, else seed 0).")  # fmt: skip
+              help="Of start and batch order (default: the document's start, else 0).")  # fmt: skip
 @device_option
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Draw the learning curves to this file.")  # fmt: skip
@@ -385,6 +384,8 @@ def _require_one_ladder(example: Example, first: Variant, second: Variant) -> No
               help="Hold this execution against the oracle (several times, or all).")  # fmt: skip
 @click.option("--results", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Write the results to this file, as JSON Lines.")  # fmt: skip
+@click.option("--expected-failures", type=click.Path(dir_okay=False, path_type=Path),
+              metavar="FILE", help="Failures to expect, beside those that plugins bring.")  # fmt: skip
 @plugin_option
 @debug_option
 def check(
@@ -394,6 +395,7 @@ def check(
     device: str,
     executions: tuple[str, ...],
     results: Path | None,
+    expected_failures: Path | None,
     plugins: tuple[str, ...],
 ) -> int:
     """Ask every check of the examples named, or of all, and print one table."""
@@ -415,6 +417,8 @@ def check(
     arguments += [part for each in executions for part in ("--execution", each)]
     if results:
         arguments += ["--results", str(results)]
+    if expected_failures:
+        arguments += ["--expected-failures", str(expected_failures)]
     return int(pytest.main(arguments))
 
 
@@ -497,3 +501,26 @@ def verify(names: tuple[str, ...]) -> int:
     for status in statuses:
         click.echo(str(status))
     return 1 if any(status.state in ("damaged", "unknown") for status in statuses) else 0
+
+
+# --- for authors of plugins ----------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--distribution", "folder", type=click.Path(file_okay=False, path_type=Path),
+              metavar="DIR", help="Make an installable distribution of its own in this folder.")  # fmt: skip
+@debug_option
+def new(name: str, folder: Path | None) -> None:
+    """Make a plugin that passes every check, for you to replace piece by piece."""
+    from refimpl import scaffold
+
+    if folder is None:
+        made = scaffold.new_in_tree(name)
+    else:
+        made = scaffold.new_distribution(name, folder)
+    for path in made:
+        click.echo(f"made {path}")
+    if folder is not None:
+        click.echo(f"then: python -m pip install --editable {folder}")
+    click.echo(f"then: refimpl check {name}")

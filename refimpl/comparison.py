@@ -52,14 +52,21 @@ def distance(candidate: Tensor, oracle: Tensor) -> float:
     return float(_differences(candidate, oracle).max()) if oracle.numel() else 0.0
 
 
-def closeness(candidate: Tensor, oracle: Tensor, rounding: float, dtype: torch.dtype) -> Closeness:
+def closeness(
+    candidate: Tensor,
+    oracle: Tensor,
+    rounding: float,
+    dtype: torch.dtype,
+    reference_dtype: torch.dtype = torch.float32,
+) -> Closeness:
     """Hold a candidate computed in ``dtype`` against the oracle.
 
-    ``rounding`` is how far the float32 reference has come from the oracle so far; all tensors
-    are float64 on the CPU and of one shape.
+    ``rounding`` is how far references rounded to ``reference_dtype`` have come from the oracle so
+    far; all tensors are float64 on the CPU and of one shape.
     """
-    eps, eps32 = torch.finfo(dtype).eps, torch.finfo(torch.float32).eps
-    budget = FACTOR * rounding * (eps / eps32) + FLOOR_ULPS * eps * oracle_scale(oracle)
+    eps, reference_eps = torch.finfo(dtype).eps, torch.finfo(reference_dtype).eps
+    rounding_here = rounding * eps / reference_eps
+    budget = FACTOR * rounding_here + FLOOR_ULPS * eps * oracle_scale(oracle)
     differences = _differences(candidate, oracle)
     if not differences.numel():
         return Closeness(0.0, budget, (), 0.0, 0.0)

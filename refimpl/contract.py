@@ -137,7 +137,8 @@ class Exact:
     """An exact value of the document: ``compute()`` must give ``expected``.
 
     ``digits``: to how many decimals it was printed; ``None`` means equal as it stands (numbers to
-    rounding of their dtype). ``needs`` names an optional package or ``"cuda"`` it cannot do without.
+    rounding of their dtype). ``needs`` names an optional package, or ``"cuda"``, that it cannot do
+    without.
     """
 
     name: str
@@ -230,7 +231,8 @@ class Variant:
     names an optional package or ``"cuda"`` that the variant cannot do without; ``bare`` says that
     it computes with bare tensors, so that there is no module to wrap; ``numpy`` that it computes
     in NumPy, on the CPU. ``data_parallel=False`` says that its loss or its layers look across the
-    rows of a batch, so that shards of it do not make up the whole.
+    rows of a batch, so that shards of it do not make up the whole. ``seed`` is that of a run for
+    which none is asked: another than 0 where seed 0's is one of the starts that do not converge.
 
     What is left ``None`` is taken from the example.
     """
@@ -255,6 +257,7 @@ class Variant:
     bare: bool = False
     numpy: bool = False
     data_parallel: bool = True
+    seed: int = 0
 
     def figures_tier(self, tier: Tier) -> Tier:
         """The tier whose figures hold: the real one too where the stand-in is the same run."""

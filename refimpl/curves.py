@@ -39,13 +39,11 @@ def curve(
 ) -> Curve:
     """A curve of at most :data:`POINTS` of these values, the first and the last among them."""
     at = _kept(len(values))
-    return Curve(
-        what,
-        tuple(float(values[number - 1]) for number in at),
-        at,
-        along,
-        *(tuple(float(bound[number - 1]) for number in at) if bound else () for bound in (low, high)),
-    )
+
+    def kept(numbers: Sequence[float]) -> tuple[float, ...]:
+        return tuple(float(numbers[number - 1]) for number in at) if len(numbers) else ()
+
+    return Curve(what, kept(values), at, along, kept(low), kept(high))
 
 
 def learning_curves(history: History) -> Iterator[Curve]:

@@ -6,6 +6,7 @@ Arrays are NumPy here, so that a data set is the same for every torch version;
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Splits:
-    """What a training run reads: training rows and, where the document has them, validation rows."""
+    """The rows to train on and, where the document has them, the rows to validate on."""
 
     train: Rows
     valid: Rows | None = None
@@ -75,6 +76,13 @@ class DataSet:
         root = data_root() if self.files else Path()
         self.require(root)
         return _read(self.real, root)
+
+    def digest(self, tier: Tier) -> str:
+        """Sixteen hexadecimal digits that tell one content of the arrays from another.
+
+        Computed once a process. Raises as :meth:`load`.
+        """
+        return _digest(self.load(tier))
 
     def require(self, root: Path) -> None:
         """Raise :class:`DataMissingError` unless every real file is under ``root``."""
@@ -122,6 +130,21 @@ def _frozen(splits: Splits) -> Splits:
             rows.x.setflags(write=False)
             rows.y.setflags(write=False)
     return splits
+
+
+_digests: dict[int, str] = {}
+
+
+def _digest(splits: Splits) -> str:
+    """The digest of splits; known by identity, since those that were loaded are kept."""
+    if id(splits) not in _digests:
+        hasher = hashlib.blake2b(digest_size=8)
+        for rows in (splits.train, splits.valid):
+            for array in (rows.x, rows.y) if rows is not None else ():
+                hasher.update(f"{array.dtype.str}{array.shape}".encode())
+                hasher.update(np.ascontiguousarray(array).data)
+        _digests[id(splits)] = hasher.hexdigest()
+    return _digests[id(splits)]
 
 
 def philox(*key: int | str) -> np.random.Generator:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def on_device(device: str) -> Execution:
-    """The execution on one device, by torch's name for it: ``cuda``, ``cuda:1``, ``mps``, ``xpu``."""
+    """The execution on a device, by torch's name for it: ``cuda``, ``cuda:1``, ``mps``."""
     if device == "cpu":
         return CPU
     summary = f"{device}, in the document's own precision"
@@ -63,6 +63,16 @@ def _has_module(variant: Variant) -> bool:
 # --- precisions ----------------------------------------------------------------------------------
 
 
+def _casts(variant: Variant) -> bool:
+    """A module without recurrence: whether oneDNN has an LSTM in bfloat16 is up to the processor."""
+    from torch import nn
+
+    if not _has_module(variant):
+        return False
+    modules = variant.build().modules() if variant.build else ()
+    return not any(isinstance(module, nn.RNNBase) for module in modules)
+
+
 def _autocast(device: str, dtype: str) -> AbstractContextManager[object]:
     import torch
 
@@ -75,7 +85,7 @@ def _autocast(device: str, dtype: str) -> AbstractContextManager[object]:
 def _channels_last(module: nn.Module) -> nn.Module:
     import torch
 
-    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return module.to(memory_format=torch.channels_last)
 
 
 def _has_images(variant: Variant) -> bool:
@@ -135,7 +145,7 @@ def refimpl_executions() -> list[Execution]:
             missing=_no_compiler,
         ),
         Execution(
-            "autocast-bf16", "autocast to bfloat16", suits=_has_module, rounding="bfloat16",
+            "autocast-bf16", "autocast to bfloat16", suits=_casts, rounding="bfloat16",
             around=partial(_autocast, "cpu", "bfloat16"),
         ),
         Execution(

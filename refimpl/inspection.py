@@ -34,7 +34,7 @@ class Live:
 
 def measure(variant: Variant, tier: Tier = "stand-in") -> Live:
     """Make the variant's first step and tabulate what its live model is."""
-    head = {
+    head: dict[str, Any] = {
         "name": variant.name,
         "summary": _summary(variant),
         "ladder": variant.ladder,

@@ -48,7 +48,7 @@ class Model:
             predictions = self.net(features)
             loss = loss_of(predictions, labels)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             yield Step(loss, parameters, predictions, labels, self.net, optimizer)
 
@@ -76,7 +76,7 @@ class Model:
         return predictions
 
     def summary(self, sample: Tensor) -> Summary:
-        """The layer table and size rows for inputs like ``sample`` (one row, with its batch axis)."""
+        """Layer table and size rows for inputs like ``sample`` (one row, with its batch axis)."""
         from refimpl.summary import summarise
 
         return summarise(self.net, sample)

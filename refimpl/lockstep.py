@@ -121,13 +121,15 @@ def compare_steps(
     references: Sequence[Iterable[list[Seen]]],
     dtype: torch.dtype,
     kinds: tuple[Kind, ...] = ORDER,
+    reference_dtype: torch.dtype = torch.float32,
 ) -> Comparison:
     """Hold a candidate's steps against the oracle's until they end or part.
 
     The budget of a tensor at a step is reckoned from how far any of the ``references`` has been
-    from the oracle in that tensor at any step so far, so that a lucky cancellation gives no alarm.
+    from the oracle in that tensor at any step so far, so that a lucky cancellation gives no alarm;
+    ``reference_dtype`` is what they were rounded to.
     """
-    rounding = Rounding()
+    rounding = Rounding(reference_dtype)
     runs = zip_longest(candidate, oracle, *references)
     for number, (found, expected, *rounded) in enumerate(runs, start=1):
         if found is None or expected is None or None in rounded:
@@ -151,9 +153,10 @@ def compare_steps(
 
 
 class Rounding:
-    """How far float32 references have come from the oracle, tensor by tensor."""
+    """How far references of one dtype have come from the oracle, tensor by tensor."""
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        self.dtype = dtype
         self.errors: dict[tuple[Kind, str], float] = {}
 
     def widen(self, reference: list[Seen], oracle: list[Seen]) -> None:
@@ -197,6 +200,7 @@ def judge(
             expected.value,
             rounding.errors.get(expected.key, 0.0),
             dtype,
+            rounding.dtype,
         )
         judged.append((expected, close))
     return judged

@@ -37,7 +37,7 @@ def roc_auc(output: Tensor, target: Tensor) -> Tensor:
     below = torch.searchsorted(order, scores, right=False)
     not_above = torch.searchsorted(order, scores, right=True)
     ranks = (below + not_above + 1).double() / 2
-    positives = positive.sum()
+    positives = positive.sum().double()
     negatives = positive.numel() - positives
     area: Tensor = (ranks[positive].sum() - positives * (positives + 1) / 2) / (
         positives * negatives

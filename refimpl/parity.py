@@ -4,6 +4,8 @@ The oracle is the variant's own float64 run on the CPU. How far rounding alone c
 run from it is measured twice: by the float32 run on the CPU, and by the oracle itself from a start
 moved by half a unit in the last place of float32. The second also tells how long a run can be
 compared at all: past the horizon, rounding has grown so much that agreement means nothing.
+Narrower precisions (bfloat16, float16) are judged by oracles moved by half a unit of their own:
+a unit of a net that changes sign at that size of error does not at float32's.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -37,6 +38,7 @@ class Yardstick:
     problem: Problem
     oracle: tuple[list[Seen], ...]
     references: tuple[tuple[list[Seen], ...], ...]
+    precision: torch.dtype
 
     @property
     def horizon(self) -> int:
@@ -45,29 +47,49 @@ class Yardstick:
 
 
 @lru_cache(maxsize=4)
-def yardstick(variant: Variant, tier: Tier, steps: int, seed: int | None = None) -> Yardstick:
-    """The float64 oracle of the first steps and the float32 references, cut at the horizon."""
+def yardstick(
+    variant: Variant,
+    tier: Tier,
+    steps: int,
+    seed: int | None = None,
+    precision: torch.dtype = torch.float32,
+) -> Yardstick:
+    """The float64 oracle of the first steps and the references, cut at the horizon.
+
+    ``precision`` is what the references have: float32, or a narrower one.
+    """
     problem = pose(variant, tier, seed=seed, dropout=False, horizon=steps)
-    oracle = tuple(looks(variant, problem.but(precision="float64"), steps))
-    moved = problem.but(precision="float64", values=_moved(problem.values))
-    perturbed = tuple(looks(variant, moved, steps))
-    rounded = tuple(looks(variant, problem.but(precision="float32"), steps))
-    horizon = _horizon(oracle, perturbed)
-    return Yardstick(problem, oracle[:horizon], (rounded[:horizon], perturbed[:horizon]))
+    exact = problem.but(precision="float64")
+    oracle = tuple(looks(variant, exact, steps))
+    moved = [
+        tuple(looks(variant, exact.but(values=_moved(problem.values, precision, k)), steps))
+        for k in range(1 if precision == torch.float32 else 2)
+    ]
+    horizon = _horizon(oracle, moved[0], precision)
+    references = [*moved]
+    if precision == torch.float32:
+        references.append(tuple(looks(variant, problem.but(precision="float32"), steps)))
+    cut = tuple(reference[:horizon] for reference in references)
+    return Yardstick(problem, oracle[:horizon], cut, precision)
 
 
-def _moved(values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Every value moved up or down by half a unit in the last place of float32, at random."""
-    half_unit = float(np.finfo(np.float32).eps) / 2
-    return {
-        name: value * (1 + half_unit * philox("moved", name).choice((-1.0, 1.0), value.shape))
-        for name, value in values.items()
-    }
+def _moved(
+    values: Mapping[str, NDArray[Any]], precision: torch.dtype, number: int
+) -> dict[str, NDArray[Any]]:
+    """Every value moved up or down by half a unit in the last place, at random."""
+    half_unit = torch.finfo(precision).eps / 2
+    moved = {}
+    for name, value in values.items():
+        up_or_down = philox("moved", name, number).choice((-1.0, 1.0), value.shape)
+        moved[name] = value * (1 + half_unit * up_or_down)
+    return moved
 
 
-def _horizon(oracle: tuple[list[Seen], ...], perturbed: tuple[list[Seen], ...]) -> int:
+def _horizon(
+    oracle: tuple[list[Seen], ...], perturbed: tuple[list[Seen], ...], precision: torch.dtype
+) -> int:
     """The steps before the perturbation has grown past the limit; at least the first."""
-    limit = AMPLIFICATION * float(np.finfo(np.float32).eps)
+    limit = AMPLIFICATION * torch.finfo(precision).eps
     for number, (expected, found) in enumerate(zip(oracle, perturbed, strict=True)):
         values = {seen.key: seen.value for seen in found}
         for seen in expected:
@@ -98,7 +120,9 @@ def compare_execution(
     On a divergence the step is replayed with every module's inputs and outputs recorded, and the
     first module that parts is named.
     """
-    stick = yardstick(variant, tier, steps, seed)
+    judged_by = precision_of(execution)
+    narrow = torch.finfo(judged_by).eps > torch.finfo(torch.float32).eps
+    stick = yardstick(variant, tier, steps, seed, judged_by if narrow else torch.float32)
     candidate = stick.problem.but(
         execution=execution, precision=execution.dtype or "float32", horizon=stick.horizon
     )
@@ -107,12 +131,13 @@ def compare_execution(
         looks(variant, candidate, stick.horizon),
         stick.oracle,
         stick.references,
-        precision_of(execution),
+        judged_by,
         kinds_seen(execution),
+        stick.precision,
     )
     if comparison.divergence is not None:
         where = first_divergence_inside(
-            variant, candidate, stick.problem, comparison.divergence.step, precision_of(execution)
+            variant, candidate, stick.problem, comparison.divergence.step, judged_by
         )
         comparison.divergence = replace(comparison.divergence, inside=where)
     return comparison
@@ -150,12 +175,10 @@ def shard_gradients(
     whole = _gradients(variant, problem)
     rows = [len(range(rank, problem.batch_size, shards)) for rank in range(shards)]
     parts = [_gradients(variant, problem.but(shard=(rank, shards))) for rank in range(shards)]
-    mean = [
-        replace(
-            seen, value=sum(p[k].value * n for p, n in zip(parts, rows, strict=True)) / sum(rows)
-        )
-        for k, seen in enumerate(whole)
-    ]
+    mean = []
+    for number, seen in enumerate(whole):
+        weighted = [part[number].value * n for part, n in zip(parts, rows, strict=True)]
+        mean.append(replace(seen, value=torch.stack(weighted).sum(dim=0) / sum(rows)))
     return whole, mean, _gradients(variant, problem.but(precision="float32"))
 
 

@@ -157,12 +157,14 @@ class Problem:
         if self.batch_size == len(x):
             yield x, y
         elif self.protocol.shuffle or self.shard != (0, 1):
-            for rows in self._order(epoch).to(self.device).split(self.batch_size):
+            for rows in torch.split(self._order(epoch).to(self.device), self.batch_size):
                 yield x[rows], y[rows]
         else:
             done = self._rows_done(epoch)
             yield from zip(
-                x[done:].split(self.batch_size), y[done:].split(self.batch_size), strict=True
+                torch.split(x[done:], self.batch_size),
+                torch.split(y[done:], self.batch_size),
+                strict=True,
             )
 
     def _order(self, epoch: int) -> Tensor:
@@ -175,7 +177,7 @@ class Problem:
         rank, shards = self.shard
         if shards == 1:
             return order
-        return torch.cat([batch[rank::shards] for batch in order.split(self._whole_batch)])
+        return torch.cat([batch[rank::shards] for batch in torch.split(order, self._whole_batch)])
 
     def _rows_done(self, epoch: int) -> int:
         steps_done = self.first_step - epoch * self.steps_per_epoch
@@ -233,7 +235,7 @@ class Problem:
     def resume(self, optimizer: Optim) -> Optim:
         """``optimizer`` with the state of the checkpoint, where the run continues one."""
         if self.checkpoint and self.checkpoint.optimizer is not None:
-            optimizer.load_state_dict(self.checkpoint.optimizer)
+            optimizer.load_state_dict(dict(self.checkpoint.optimizer))
         return optimizer
 
     def _present_values(self) -> Mapping[str, NDArray[Any]]:
@@ -251,16 +253,17 @@ def pose(
 ) -> Problem:
     """The problem that the document sets this variant.
 
-    ``seed`` ``None`` takes the start that the document prints, where it prints one, and seed 0
-    for everything else. ``changes`` are further fields of :class:`Problem`.
+    ``seed`` ``None`` takes the start that the document prints, where it prints one, and the
+    variant's own seed for everything else. ``changes`` are further fields of :class:`Problem`.
     """
     if variant.data is None or variant.protocol is None:
         raise ContractError(f"variant {variant.name!r} has no data or no protocol to train by")
+    drawn = variant.seed if seed is None else seed
     if seed is None and variant.documented_start is not None:
         values = variant.documented_start
     else:
-        values = start_values(variant, seed or 0)
-    return Problem(variant.data, tier, variant.protocol, values, **{"seed": seed or 0, **changes})
+        values = start_values(variant, drawn)
+    return Problem(variant.data, tier, variant.protocol, values, **{"seed": drawn, **changes})
 
 
 def start_values(variant: Variant, seed: int) -> Mapping[str, NDArray[Any]]:
@@ -292,7 +295,7 @@ def _tensors(
 
     def tensor(array: NDArray[Any]) -> Tensor:
         with warnings.catch_warnings():
-            # The arrays are read-only so that no run changes them; no variant writes to its batches.
+            # Read-only, so that no run changes what the next one reads; no variant writes to it.
             warnings.filterwarnings("ignore", message=".*not writable.*")
             made = torch.from_numpy(array)
         return made.to(device, dtype if made.is_floating_point() else None)

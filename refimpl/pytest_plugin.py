@@ -7,7 +7,7 @@ settled before torch is.
 
 from __future__ import annotations
 
-import os
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pytest_reportlog.plugin import ReportLogPlugin
 
+from refimpl import pytest_workers
+
 if TYPE_CHECKING:
     from refimpl.checking import Cell, Result
-    from refimpl.contract import Execution
+    from refimpl.contract import Example, Execution
     from refimpl.expectations import Gathered
     from refimpl.registry import Registry
 
@@ -43,13 +45,19 @@ DEFAULT_EXECUTIONS = (
 )
 """Those that take well under a second a variant; ``--execution`` asks for others."""
 
+_CELL_ID = re.compile(
+    r"\[(?P<example>[^/]+)/(?P<variant>[^/]+)/(?P<check>[^/]+)/(?P<execution>[^/]+)/(?P<tier>[^/]+)\]"
+)
+"""A cell's id as it ends a test's, with or without the group that xdist puts after it."""
+
 _REGISTRY: pytest.StashKey[Registry] = pytest.StashKey()
 _EXPECTED: pytest.StashKey[Gathered] = pytest.StashKey()
 _RESULTS: pytest.StashKey[list[dict[str, Any]]] = pytest.StashKey()
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options of the conformance suite."""
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """The options of the conformance suite, and those of runs on several workers."""
+    pluginmanager.register(pytest_workers, "refimpl-workers")
     group = parser.getgroup("refimpl", "conformance of documented PyTorch examples")
     group.addoption("--example", action="append", default=[], metavar="NAME",
                     help="check only this example (may be given several times)")  # fmt: skip
@@ -65,19 +73,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--results", metavar="FILE", type=Path,
                     help="write the results to this file, as JSON Lines")  # fmt: skip
     group.addoption("--expected-failures", action="append", default=[], metavar="FILE", type=Path,
-                    help="failures to expect in this run, beside those that plugins bring")  # fmt: skip
+                    help="failures to expect, beside those that plugins bring")  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Settle the threads of this process; open the results file in the controlling one."""
+    """Open the results file in the process that is not a worker."""
     config.addinivalue_line("markers", f"{CHECKS}(questions): one test of each question")
     config.stash[_RESULTS] = []
     if hasattr(config, "workerinput"):
-        _divide_threads(int(config.workerinput["workercount"]))
         return
-    if getattr(config.option, "numprocesses", None) and config.option.dist in ("no", "load"):
-        # One variant's checks share its training run, so they belong on one worker.
-        config.option.dist = "loadgroup"
     path: Path | None = config.option.results
     if path is not None:
         config.pluginmanager.register(ResultsFile(config, path), "refimpl-results")
@@ -88,13 +92,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     results = config.pluginmanager.get_plugin("refimpl-results")
     if results is not None:
         results.close()
-
-
-def _divide_threads(workers: int) -> None:
-    """Share the cores among the workers, unless the caller has said how many threads to use."""
-    each = max(1, (os.cpu_count() or 1) // max(1, workers))
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(variable, str(each))
 
 
 # --- what the suite is parametrised over ---------------------------------------------------------
@@ -291,22 +288,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def results_in(report: pytest.TestReport) -> Iterator[dict[str, Any]]:
-    """The results that a test's report carries; for a worker that died, one that says so."""
-    if report.when == "call":
-        yield from (value for name, value in report.user_properties if name == RESULT)
-    elif report.failed and "[" in report.nodeid:
-        key = report.nodeid.split("[", 1)[1].rstrip("]").split("@", 1)[0].rstrip("]").split("/")
-        if len(key) == 5:
-            names = ("example", "variant", "check", "execution", "tier")
-            reason = str(report.longrepr).strip().splitlines()
-            yield {
-                **dict(zip(names, key, strict=True)),
-                "outcome": "failed",
-                "reason": reason[-1] if reason else "the worker died",
-                "seconds": 0.0,
-                "measurements": [],
-                "details": str(report.longrepr),
-            }
+    """The results that a test's report carries; where its worker died, one that says so."""
+    properties: list[tuple[str, Any]] = report.user_properties
+    carried = [value for name, value in properties if name == RESULT]
+    if report.when == "call" and carried:
+        yield from carried
+    elif report.failed and (key := _CELL_ID.search(report.nodeid)):
+        last_words = str(report.longrepr).strip().splitlines() or ["its worker died"]
+        yield {
+            **key.groupdict(),
+            "outcome": "failed",
+            "reason": last_words[-1],
+            "seconds": round(getattr(report, "duration", 0.0), 3),
+            "measurements": [],
+            "details": str(report.longrepr),
+        }
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -333,6 +329,11 @@ def pytest_terminal_summary(
     )
 
 
+def _document(example: Example) -> dict[str, str]:
+    """What an example is, as a report says it beside its name."""
+    return {key: str(getattr(example, key)) for key in ("title", "document", "section")}
+
+
 class ResultsFile(ReportLogPlugin):  # type: ignore[misc]
     """The results of a run, written as they come by pytest-reportlog's writer.
 
@@ -344,11 +345,13 @@ class ResultsFile(ReportLogPlugin):  # type: ignore[misc]
         self.run = uuid.uuid4().hex
         self.began = time.monotonic()
         self.outcomes: dict[str, int] = dict.fromkeys(OUTCOMES, 0)
+        self.recorded: set[tuple[str, ...]] = set()
 
     def pytest_sessionstart(self) -> None:
         """The header: what is run, on what."""
         from refimpl.environment import environment
         from refimpl.results import HEADER, SCHEMA
+        from refimpl.store import files_held_to
         from refimpl.training import tf32_off
 
         tf32_off()
@@ -364,7 +367,10 @@ class ResultsFile(ReportLogPlugin):  # type: ignore[misc]
                 "device": option.device,
                 "examples": option.example,
                 "environment": environment(),
+                "workers": pytest_workers.parallel(self._config),
+                "data": files_held_to() if option.data == "real" else {},
                 "plugins": {n: r.origin for n, r in sorted(loaded.examples.items())},
+                "documents": {n: _document(r.value) for n, r in sorted(loaded.examples.items())},
                 "problems": [str(problem) for problem in loaded.problems],
             }
         )
@@ -374,8 +380,11 @@ class ResultsFile(ReportLogPlugin):  # type: ignore[misc]
         from refimpl.results import CHECK
 
         for record in results_in(report):
-            self.outcomes[record["outcome"]] += 1
-            self._write_json_data({"$report_type": CHECK, **record})
+            key = tuple(record[part] for part in _CELL_ID.groupindex)
+            if key not in self.recorded:  # a worker can die of a test after it has answered it
+                self.recorded.add(key)
+                self.outcomes[record["outcome"]] += 1
+                self._write_json_data({"$report_type": CHECK, **record})
 
     def pytest_sessionfinish(self, exitstatus: int) -> None:
         """The footer: the run came to its end."""

@@ -48,7 +48,7 @@ def _counts(results: Sequence[Result]) -> Table:
 
 def _row(results: Iterable[Result]) -> list[str]:
     results = list(results)
-    outcomes = [result.outcome for result in results]
+    outcomes: list[str] = [result.outcome for result in results]
     counted = ("passed", "failed", "skipped", "xfailed")
     measured = sum(len(r.measurements) for r in results)
     seconds = sum(r.seconds for r in results)
@@ -81,7 +81,8 @@ def _print_reasons(console: Console, what: str, results: Sequence[Result]) -> No
         reasons[result.reason].append(result)
     for reason, own in sorted(reasons.items()):
         examples = ", ".join(sorted({r.example for r in own}))
-        console.print(Text(f"{what} {len(own)} checks of {examples}: {reason}"))
+        count = "1 check" if len(own) == 1 else f"{len(own)} checks"
+        console.print(Text(f"{what}: {count} of {examples}: {reason}"))
 
 
 # --- lists and descriptions ----------------------------------------------------------------------

@@ -11,7 +11,8 @@ Schema 1. Every line is an object with ``"$report_type"``:
 ``footer``
     ``run``, ``exit_status``, ``seconds`` and the counts of outcomes.
 
-A file without its footer is of a run that died: :func:`read` says so, and nothing takes it for a pass.
+A file without its footer is of a run that died: :func:`read` says so, and nothing takes it for a
+pass.
 """
 
 from __future__ import annotations

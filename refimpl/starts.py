@@ -1,7 +1,7 @@
 """Start values from NumPy alone, so that one seed means the same start everywhere.
 
-Torch's defaults of each layer kind are re-expressed over a NumPy generator; ``tests/test_starts.py``
-holds each against what torch itself draws.
+Torch's defaults of each layer kind are re-expressed over a NumPy generator;
+``tests/test_starts.py`` holds each against what torch itself draws.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def uniform(
 
 
 def _affine(layer: Any, rng: np.random.Generator) -> Values:
-    """Linear and convolution: kaiming_uniform(a=√5), which is U(±1/√fan_in), for weight and bias."""
+    """Linear, convolution: kaiming_uniform(a=√5), that is U(±1/√fan_in), for weight and bias."""
     fan_in = int(np.prod(layer.weight.shape[1:]))
     bound = 1 / np.sqrt(fan_in)
     values = {"weight": uniform(rng, bound, layer.weight.shape)}

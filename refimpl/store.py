@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from refimpl import archives, digests
 from refimpl.data import data_root
 from refimpl.downloads import ResumingDownloader
-from refimpl.errors import DataError, UnknownNameError
+from refimpl.errors import DataError, DataMissingError, UnknownNameError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -160,6 +160,20 @@ def verify(
     """The state of every file of these data sets, or of all of them; changes nothing."""
     root = data_root() if root is None else root
     return [status for entry in _chosen(names, table) for status in _statuses(entry, root)]
+
+
+def files_held_to() -> dict[str, str]:
+    """The sha256 of every real file that is here, by path; none other would be read.
+
+    Nothing is hashed: whoever reads a file holds it to this digest. Files without one are left out.
+    """
+    try:
+        root = data_root()
+    except DataMissingError:
+        return {}
+    files = [file for entry in entries().values() for file in entry.files]
+    held_to = {file: _listed().get(file) or digests.recorded(root / file) for file in files}
+    return {file: held for file, held in held_to.items() if held and (root / file).exists()}
 
 
 def _entry(name: str, item: dict[str, Any]) -> Entry:

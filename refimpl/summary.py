@@ -52,8 +52,9 @@ def summarise(module: nn.Module, sample: Tensor) -> Summary:
 
 
 def _sizes(inputs: int, outputs: int, parameters: int) -> Sizes:
-    rows = [inputs * BYTES, 2 * outputs * BYTES, parameters * BYTES]
-    return Sizes(*(b / MEGABYTE for b in rows), total=sum(rows) / MEGABYTE)
+    rows = (inputs * BYTES, 2 * outputs * BYTES, parameters * BYTES)
+    of_input, of_passes, of_parameters = (count / MEGABYTE for count in rows)
+    return Sizes(of_input, of_passes, of_parameters, total=sum(rows) / MEGABYTE)
 
 
 def _path(info: object) -> str:

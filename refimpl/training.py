@@ -39,7 +39,7 @@ def module_steps(variant: ModuleVariant, problem: Problem) -> Steps:
         output = model(xb)
         loss = loss_of(output, yb)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         yield Step(loss, parameters, output, yb, model, optimizer)
 
@@ -246,7 +246,8 @@ def evaluate(
     scores.update({name: [] for name in metrics})
     sizes = []
     with torch.no_grad():
-        for xb, yb in zip(rows.x.split(batch_size), rows.y.split(batch_size), strict=True):
+        batches = zip(torch.split(rows.x, batch_size), torch.split(rows.y, batch_size), strict=True)
+        for xb, yb in batches:
             output = model(xb)
             sizes.append(len(xb))
             if loss:

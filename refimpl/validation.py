@@ -168,9 +168,14 @@ def check_example(example: Example) -> Iterator[Finding]:
     if wrong:
         yield from wrong
         return
-    yield from _check_name("the example's name", example.name, _KEBAB)
+    yield from check_example_name(example.name)
     for finding in (*_check_parts(example), *_check_claims(example), *_check_training(example)):
         yield finding._replace(reason=f"{example.name or 'the example'}: {finding.reason}")
+
+
+def check_example_name(name: str) -> Iterator[Finding]:
+    """That a name can be an example's."""
+    yield from _check_name("the example's name", name, _KEBAB)
 
 
 def check_fields(contracted: Example | Execution) -> Iterator[Finding]:

@@ -1,0 +1,87 @@
+"""Whether a computation draws from a generator that its seed does not decide.
+
+Start, batches and data come from :func:`refimpl.data.philox`, so that one seed means the same on
+every machine and version. A draw from a global generator would hide under the seeds that the
+training loop sets; it shows when those generators are set to something else.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Numbers = Sequence[NDArray[Any]]
+
+NOBODY_SEEDS = "something that nobody seeds: a rerun differs"
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A global generator: how it is seeded, and its state as something to compare."""
+
+    name: str
+    seed: Callable[[int], object]
+    state: Callable[[], object]
+
+
+GENERATORS = (
+    Generator("torch's global generator", torch.manual_seed, lambda: bytes(torch.get_rng_state())),
+    Generator("NumPy's global generator", np.random.seed, lambda: str(np.random.get_state())),
+    Generator("Python's global generator", random.seed, random.getstate),
+)
+
+
+def draws_from(compute: Callable[[], Numbers]) -> list[str]:
+    """From which of the global generators the numbers that ``compute()`` gives are drawn.
+
+    It is called two to five times. A generator that it only touches, as the constructors of
+    layers do whose parameters are then overwritten, is not named. The generators are left as
+    they were.
+    """
+    with _left_alone():
+        first, touched = _under(compute)
+        again, _ = _under(compute)
+        if not _equal(first, again):
+            return [NOBODY_SEEDS]
+        return [
+            generator.name
+            for generator in touched
+            if not _equal(first, _under(compute, other=generator)[0])
+        ]
+
+
+def _under(
+    compute: Callable[[], Numbers], other: Generator | None = None
+) -> tuple[Numbers, list[Generator]]:
+    """The numbers with every generator seeded, one of them otherwise; and those it touched."""
+    for generator in GENERATORS:
+        generator.seed(2 if generator is other else 1)
+    before = [generator.state() for generator in GENERATORS]
+    numbers = compute()
+    touched = [g for g, state in zip(GENERATORS, before, strict=True) if g.state() != state]
+    return numbers, touched
+
+
+def _equal(some: Numbers, others: Numbers) -> bool:
+    return len(some) == len(others) and all(
+        np.array_equal(one, other, equal_nan=one.dtype.kind in "fc")
+        for one, other in zip(some, others, strict=True)
+    )
+
+
+@contextmanager
+def _left_alone() -> Iterator[None]:
+    of_numpy, of_python = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            np.random.set_state(of_numpy)
+            random.setstate(of_python)

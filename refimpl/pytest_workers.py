@@ -1,0 +1,247 @@
+"""The pytest side of parallel runs: how many workers, what each may use, and what a dead one costs.
+
+Registered by :mod:`refimpl.pytest_plugin`. Nothing at module level imports torch, nor does any
+hook that runs in a worker before its GPU and threads are settled.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from refimpl import workers
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.workermanage import WorkerController
+
+RESTARTS = 200
+"""So many workers may die before a run is given up; xdist's own limit is four for each."""
+
+DEATHS_AT_START = 3
+"""So many workers may die before they have collected anything."""
+
+TIMEOUT = {"stand-in": 600, "real": 3600}
+"""Seconds that one check may take, where neither options nor configuration say."""
+
+PATIENCE = 1.5
+"""After so many timeouts a worker that no signal reaches is ended by a timer in C."""
+
+AUTO_VARIABLE = "PYTEST_XDIST_AUTO_NUM_WORKERS"
+
+_INPUT = "refimpl"
+"""Under which key the controlling process tells a worker what it may use."""
+
+_STATE: pytest.StashKey[Controller] = pytest.StashKey()
+_STDERR: pytest.StashKey[int] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of parallel runs."""
+    group = parser.getgroup("refimpl")
+    group.addoption("--gpus-per-worker", type=int, default=1, metavar="N",
+                    help="with -n and --device cuda, how many GPUs each worker is given "
+                    "(default: 1; checks that need more GPUs are skipped)")  # fmt: skip
+    group.addoption("--durations-from", type=Path, metavar="FILE",
+                    help="with -n, start the longest checks of this results file first "
+                    "(default: the file that --results replaces)")  # fmt: skip
+
+
+# --- how many ------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int, int]:
+    """``-n auto``: what the GPUs and their memory bear; else the cores, a container's quota too."""
+    count = yield
+    if os.environ.get(AUTO_VARIABLE):
+        return count
+    count = min(count, workers.cores())
+    kind, _, index = config.option.device.partition(":")
+    if kind == "cpu":
+        return count
+    if kind != "cuda" or index:
+        return 1  # one device, whatever it is; its examples would only wait for one another
+    gpus = workers.find_gpus()
+    _require_enough(gpus, config.option.gpus_per_worker)
+    return workers.count_on_gpus(gpus, count, config.option.gpus_per_worker)
+
+
+def _require_enough(gpus: list[workers.Gpu], each: int) -> None:
+    if each < 1 or (gpus and each > len(gpus)):
+        raise pytest.UsageError(
+            f"--gpus-per-worker {each} cannot be had: {len(gpus)} GPUs are visible here"
+        )
+
+
+# --- what each may use: the controlling process --------------------------------------------------
+
+
+class Controller:
+    """What the controlling process keeps of its workers."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.count = len(config.option.tx or ())
+        self.threads = workers.threads_each(workers.cores(), self.count)
+        self.seconds = _earlier_seconds(config)
+        self.pinning: workers.Pinning | None = None
+        self.collected: set[str] = set()
+        self.dead_at_start = 0
+        if config.option.device == "cuda":
+            gpus, each = workers.find_gpus(), config.option.gpus_per_worker
+            _require_enough(gpus, each)
+            places = workers.places(gpus, each)
+            self.pinning = workers.Pinning(places) if places else None
+
+    def __repr__(self) -> str:
+        return f"Controller({self.count} workers of {self.threads} threads)"
+
+
+def parallel(config: pytest.Config) -> dict[str, Any]:
+    """What a results file says of its run's workers: how many, their threads and their GPUs."""
+    state = config.stash.get(_STATE, None)
+    if state is None:
+        return {"count": 0, "threads": None, "gpus": []}
+    gpus = list(state.pinning.places[: state.count]) if state.pinning else []
+    said = next((v for v in workers.THREAD_VARIABLES if v in os.environ), None)
+    threads = int(os.environ[said]) if said and os.environ[said].isdigit() else state.threads
+    return {"count": state.count, "threads": threads, "gpus": gpus}
+
+
+def _earlier_seconds(config: pytest.Config) -> dict[str, float]:
+    """How long each cell took in an earlier run, or nothing."""
+    from refimpl.results import ResultsError, read
+
+    given: Path | None = config.option.durations_from
+    replaced: Path | None = config.option.results
+    if given is None and (replaced is None or not replaced.is_file()):
+        return {}
+    try:
+        checks = read(given or replaced).checks  # type: ignore[arg-type]
+    except ResultsError as error:
+        if given is not None:
+            raise pytest.UsageError(f"--durations-from: {error}") from error
+        return {}
+    return {check.id: check.seconds for check in checks}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """In a worker, settle GPU and threads; in the process that controls them, how they are used."""
+    if hasattr(config, "workerinput"):
+        config.stash[_STDERR] = os.dup(2)  # before a test's output is captured
+        _settle(config.workerinput.get(_INPUT, {}))
+    elif getattr(config.option, "numprocesses", None) and not config.option.collectonly:
+        config.stash[_STATE] = Controller(config)
+        if config.option.dist in ("no", "load"):
+            # One variant's checks share its training run, so they belong on one worker.
+            config.option.dist = "loadgroup"
+        config.option.loadscopereorder = False  # by the number of tests; we order by time
+        if config.option.maxworkerrestart is None:
+            config.option.maxworkerrestart = str(RESTARTS)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: WorkerController) -> None:
+    """Tell a worker what it may use before it starts."""
+    state = node.config.stash.get(_STATE, None)
+    if state is not None:
+        node.workerinput[_INPUT] = {
+            "threads": state.threads,
+            "gpus": state.pinning.take(node.gateway.id) if state.pinning else None,
+            "seconds": state.seconds,
+        }
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: WorkerController) -> None:
+    """The worker has come as far as having tests to run."""
+    state = node.config.stash.get(_STATE, None)
+    if state is not None:
+        state.collected.add(node.gateway.id)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: WorkerController, error: object | None) -> None:
+    """Free a worker's GPU; give up where workers die before they have any test to run."""
+    state = node.config.stash.get(_STATE, None)
+    if state is None:
+        return
+    if state.pinning is not None:
+        state.pinning.release(node.gateway.id)
+    if error and node.gateway.id not in state.collected:
+        state.dead_at_start += 1
+        if state.dead_at_start > DEATHS_AT_START:
+            pytest.exit(f"workers die before they have collected a test: {error}", returncode=1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> object | None:
+    """A crash costs its test, and no other."""
+    if config.option.dist != "loadgroup":
+        return None
+    from refimpl.scheduling import CrashSafeScheduling
+
+    return CrashSafeScheduling(config, log)
+
+
+# --- what each may use: the worker ---------------------------------------------------------------
+
+
+def _settle(given: dict[str, Any]) -> None:
+    if given.get("gpus") is not None:
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_initialized():
+            raise pytest.UsageError(
+                "CUDA is in use before this worker could be given its GPU; "
+                "a plugin or a conftest.py calls it while it is imported"
+            )
+        os.environ[workers.VISIBLE] = given["gpus"]
+    if given.get("threads"):
+        workers.limit_threads(given["threads"])
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give every check a timeout; in a worker, put the longest groups first."""
+    from refimpl.scheduling import cell_of, longest_first
+
+    if not _has_timeout(config):
+        for item in items:
+            if cell_of(item) is not None:
+                item.add_marker(pytest.mark.timeout(TIMEOUT[config.option.data]))
+    if hasattr(config, "workerinput"):
+        items[:] = longest_first(items, config.workerinput.get(_INPUT, {}).get("seconds", {}))
+
+
+def _has_timeout(config: pytest.Config) -> bool:
+    """Whether somebody has said how long a test may take."""
+    if not config.pluginmanager.hasplugin("timeout"):
+        return True  # pytest-timeout is switched off
+    option, variable = config.getoption("timeout", None), os.environ.get("PYTEST_TIMEOUT")
+    return bool(option or variable or config.getini("timeout"))
+
+
+# A test that hangs in C, or in a kernel, is out of reach of the signal that pytest-timeout sends.
+# A timer in C then ends the worker; the controlling process names the test and goes on.
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> None:
+    """Set the second timer, of workers only, beside pytest-timeout's own."""
+    if hasattr(item.config, "workerinput"):
+        faulthandler.dump_traceback_later(
+            PATIENCE * settings.timeout, exit=True, file=item.config.stash[_STDERR]
+        )
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_timeout_cancel_timer(item: pytest.Item) -> None:
+    """The test has ended; so does its second timer."""
+    if hasattr(item.config, "workerinput"):
+        faulthandler.cancel_dump_traceback_later()

@@ -1,0 +1,129 @@
+"""New plugins, made from templates: in this checkout, or as a distribution of their own.
+
+What is made is an example that passes every check. Its author replaces it piece by piece, with
+something that runs after each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from keyword import iskeyword
+from pathlib import Path
+
+from packaging.version import Version
+
+from refimpl._version import __version__
+from refimpl.catalogue import entries
+from refimpl.discovery import IN_TREE, find_spec
+from refimpl.errors import RefimplError
+
+PLUGIN = "plugin.py.jinja"
+DISTRIBUTION = "distribution"
+
+
+class ScaffoldError(RefimplError):
+    """A plugin that cannot be made here, or not by that name."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """What an example, its module and its distribution are called."""
+
+    name: str
+    module: str
+    distribution: str
+
+    @property
+    def stem(self) -> str:
+        """The example's name as one of Python's."""
+        return self.name.replace("-", "_")
+
+    @property
+    def title(self) -> str:
+        """A first title, for the author to better."""
+        return self.name.replace("-", " ").capitalize()
+
+
+def new_in_tree(name: str) -> list[Path]:
+    """Make a plugin in the ``plugins`` folder of this checkout; the files made.
+
+    Raises :class:`ScaffoldError` where the name will not do or is taken, where a file is in the
+    way, and where refimpl was not installed from a checkout.
+    """
+    names = _named(name, module=name.replace("-", "_"))
+    return _write(_plugins_folder(), {f"{names.module}.py": PLUGIN}, names)
+
+
+def new_distribution(name: str, folder: Path) -> list[Path]:
+    """Make an installable distribution with one plugin under ``folder``; the files made.
+
+    Raises :class:`ScaffoldError` as :func:`new_in_tree` does.
+    """
+    names = _named(name, module=f"refimpl_{name.replace('-', '_')}")
+    package = f"src/{names.module}"
+    templates = {
+        "pyproject.toml": f"{DISTRIBUTION}/pyproject.toml.jinja",
+        "README.md": f"{DISTRIBUTION}/README.md.jinja",
+        f"{package}/__init__.py": PLUGIN,
+        f"{package}/expected-failures.toml": f"{DISTRIBUTION}/expected-failures.toml.jinja",
+        f"tests/test_{names.stem}.py": f"{DISTRIBUTION}/test_example.py.jinja",
+    }
+    return _write(folder, templates, names)
+
+
+def _named(name: str, module: str) -> Names:
+    """The names to use; raises where the example's cannot be used, or is."""
+    from refimpl.validation import check_example_name
+
+    for finding in check_example_name(name):
+        raise ScaffoldError(f"{finding.reason}; {finding.hint}")
+    if not module.isidentifier() or iskeyword(module):
+        raise ScaffoldError(
+            f"an example {name!r} would be a module {module!r}, which Python cannot import; "
+            "choose a name that begins with a letter and is no word of Python's own"
+        )
+    for entry in entries():
+        if entry.name == name:
+            raise ScaffoldError(
+                f"there is an example {name!r} already, from {entry.origin}; choose another name"
+            )
+    return Names(name, module, f"refimpl-{name}")
+
+
+def _plugins_folder() -> Path:
+    """Where the plugins of this checkout are."""
+    spec = find_spec(IN_TREE)
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    if not folders or not (Path(folders[0]).parent / "pyproject.toml").is_file():
+        raise ScaffoldError(
+            "this refimpl was not installed from a checkout, so it has no plugins folder to write "
+            "to; make a distribution: refimpl new NAME --distribution DIR"
+        )
+    return Path(folders[0])
+
+
+def _write(folder: Path, templates: Mapping[str, str], names: Names) -> list[Path]:
+    """Render each template to its path under ``folder``: all of them, or none."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("refimpl"), undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    texts = {
+        folder / path: environment.get_template(template).render(
+            name=names.name, title=names.title, stem=names.stem, module=names.module,
+            distribution=names.distribution, refimpl=Version(__version__).base_version,
+        )
+        for path, template in templates.items()
+    }  # fmt: skip
+    for path in texts:
+        if path.exists():
+            raise ScaffoldError(f"{path} is there already; nothing was written")
+    try:
+        for path, text in texts.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ScaffoldError(f"cannot write {path}: {error.strerror}") from error
+    return list(texts)

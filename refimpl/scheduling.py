@@ -1,0 +1,86 @@
+"""Which tests a worker gets, and when: the longest first, and none a second time after a crash."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import pytest
+from xdist.scheduler import LoadGroupScheduling
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
+    from refimpl.checking import Cell
+
+
+class CrashSafeScheduling(LoadGroupScheduling):  # type: ignore[misc]
+    """xdist's ``loadgroup``, but a test that killed its worker is not given to the next one.
+
+    xdist puts it back with the rest of its group, where it kills one worker after the other until
+    no restart is left.
+    """
+
+    def remove_node(self, node: WorkerController) -> str | None:
+        """Give what a dead worker still had to others; return the test that it died of."""
+        assigned: dict[str, dict[str, bool]] = self.assigned_work.pop(node)
+        running = [
+            (unit, test) for unit in assigned.values() for test, done in unit.items() if not done
+        ]
+        if not running:
+            return None
+        unit, fatal = running[0]
+        unit[fatal] = True
+        for scope, rest in assigned.items():
+            if not all(rest.values()):
+                self.workqueue[scope] = rest
+                self.workqueue.move_to_end(scope, last=False)
+        for other in self.assigned_work:
+            self._reschedule(other)
+        return fatal
+
+
+def longest_first(items: list[pytest.Item], seconds: Mapping[str, float]) -> list[pytest.Item]:
+    """The tests, those groups first that take longest; a group stays together and in its order.
+
+    ``seconds`` are of an earlier run, by the name of the cell; without any, costs are reckoned
+    from the protocols. Tests of no cell come last: they are many and short.
+    """
+    groups: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        groups[_group(item)].append(item)
+    costs = {group: _cost(own, seconds) for group, own in groups.items()}
+    return [item for group in sorted(groups, key=lambda g: -costs[g]) for item in groups[group]]
+
+
+def _group(item: pytest.Item) -> str:
+    mark = item.get_closest_marker("xdist_group")
+    return str(mark.args[0]) if mark is not None and mark.args else item.nodeid
+
+
+def _cost(items: Iterable[pytest.Item], seconds: Mapping[str, float]) -> float:
+    cells = [cell for item in items if (cell := cell_of(item)) is not None]
+    if seconds:
+        return sum(seconds.get(cell.id, 0.0) for cell in cells)
+    return max((estimate(cell) for cell in cells), default=0.0)
+
+
+def cell_of(item: pytest.Item) -> Cell | None:
+    """The cell that a test asks, or ``None`` where it is another kind of test."""
+    callspec = getattr(item, "callspec", None)
+    cell: Cell | None = callspec.params.get("cell") if callspec is not None else None
+    return cell
+
+
+def estimate(cell: Cell) -> float:
+    """A guess at how long a cell's group takes, to order by: epochs times the size of the model.
+
+    The root of the size, since a small model's time goes into calls and not into arithmetic.
+    """
+    variant, tier = cell.subject.variant, cell.subject.tier
+    if variant is None or variant.protocol is None:
+        return 1.0
+    parameters = (variant.facts.parameters if variant.facts else None) or 1
+    return 1.0 + variant.protocol.epochs_on(tier) * math.sqrt(parameters)
