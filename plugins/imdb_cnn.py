@@ -9,7 +9,7 @@ The document prepares the text in two ways. *keep-first* is its torchtext pipeli
 words, padding behind them, batches that come with time first and are turned around. *keep-last* is
 a ``Dataset`` of its own: the last 200 words, padding before them, sample by sample. The variant
 *torchtext* numbers the words by torchtext itself, where that can be installed. Now and then
-training learns its reviews by heart and nothing else; the document's advice is to try another start.
+training learns its reviews by heart and nothing else; the document's advice is another start.
 
 The class style: a Keras-like model that is compiled, fitted, evaluated, saved and loaded.
 

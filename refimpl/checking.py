@@ -250,6 +250,7 @@ def ask(cell: Cell) -> Result:
     began = time.perf_counter()
     measurements: list[Measurement] = []
     curves: list[Curve] = []
+    lacking = ""
 
     def result(outcome: Outcome, reason: str = "", details: str = "") -> Result:
         example, variant, name, execution, tier = cell.id.split("/")
@@ -269,8 +270,8 @@ def ask(cell: Cell) -> Result:
                 curves.append(answer)
             else:
                 measurements.append(answer)
-    except CannotRunError as lacking:
-        return result("skipped", str(lacking))
+    except CannotRunError as error:
+        lacking = str(error)
     except RefimplError as error:
         return result("failed", _one_line(error))
     except KeyboardInterrupt:
@@ -279,12 +280,14 @@ def ask(cell: Cell) -> Result:
         # SystemExit too, and pytest's own outcomes: a plugin may not end or skip anything by them.
         reason = f"{type(error).__name__}: {_one_line(error)}"
         return result("failed", reason, traceback.format_exc())
-    if not measurements:
-        return result("failed", "the check measured nothing, so it proves nothing")
     wrong = [m.message for m in measurements if not m.holds]
     if wrong:
         more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
         return result("failed", "; ".join(wrong[:3]) + more)
+    if lacking:
+        return result("skipped", lacking)
+    if not measurements:
+        return result("failed", "the check measured nothing, so it proves nothing")
     return result("passed")
 
 

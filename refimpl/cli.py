@@ -450,6 +450,32 @@ def golden(names: tuple[str, ...], update: bool, plugins: tuple[str, ...]) -> in
     return 0 if agrees else 1
 
 
+@cli.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Write the table to this file instead of printing it.")  # fmt: skip
+@plugin_option
+@debug_option
+def figures(results: tuple[Path, ...], output: Path | None, plugins: tuple[str, ...]) -> None:
+    """The documents' figures beside those measured on real data, as a Markdown table."""
+    from refimpl import registry
+    from refimpl.figures import lines, markdown
+    from refimpl.results import read
+
+    examples = {name: r.value for name, r in registry.load(plugins).examples.items()}
+    table = markdown(list(lines([read(path) for path in results], examples)))
+    if output is None:
+        click.echo(table, nl=False)
+    else:
+        head = (
+            "# The documents' figures, measured on real data\n\n"
+            "Made by `refimpl figures RESULTS -o FILE` from the results files of "
+            "`refimpl check --data real`; not written by hand.\n\n"
+        )
+        output.write_text(head + table, encoding="utf-8")
+        click.echo(f"wrote {output}")
+
+
 # --- data ----------------------------------------------------------------------------------------
 
 
@@ -524,3 +550,32 @@ def new(name: str, folder: Path | None) -> None:
     if folder is not None:
         click.echo(f"then: python -m pip install --editable {folder}")
     click.echo(f"then: refimpl check {name}")
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--variant", help="Only this variant.")
+@data_option
+@click.option("--facts", "every_fact", is_flag=True,
+              help="Print all that the facts of each variant could state.")  # fmt: skip
+@plugin_option
+@debug_option
+def lint(
+    name: str, variant: str | None, tier: Tier, every_fact: bool, plugins: tuple[str, ...]
+) -> int:
+    """Hold an example's facts against its live models, and look its variants over.
+
+    Prints what wrong or missing facts should read, to be pasted. Fails on what the suite would
+    fail on; what it only warns of is for you to judge.
+    """
+    loaded = _load(name, plugins)
+    unstated = loaded.unstated.get(name)
+    example = unstated.value if unstated else loaded.example(name)
+    registered = unstated or loaded.examples[name]
+
+    from refimpl import linting
+    from refimpl.rendering import linted_text
+
+    linted = linting.lint(example, tier, variant, registered.source.path, every_fact)
+    click.echo(linted_text(example, linted, every_fact))
+    return 0 if linted.sound else 1

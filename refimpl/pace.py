@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from itertools import islice, pairwise
 from statistics import median
+from typing import Any, TypeAlias, cast
 
 from torch import nn
 
@@ -16,8 +19,11 @@ from refimpl.data import Tier
 from refimpl.problem import Problem, pose
 from refimpl.training import drive
 
-STEPS = 200
-"""How many steps of each are timed at the most, in each of the rounds."""
+Build: TypeAlias = Callable[[], nn.Module]
+Optimizer: TypeAlias = Callable[..., Any]
+
+STEPS, SECONDS = 200, 0.5
+"""How many steps of each are timed at the most in each of the rounds, and for how long."""
 
 ROUNDS = 3
 
@@ -57,39 +63,48 @@ def rival_of(example: Example, variant: Variant, tier: Tier) -> ModuleVariant | 
     It is made of the variant's own module, loss and optimizer where those can be seen; else it is
     the first one on the variant's ladder.
     """
-    if isinstance(variant, ModuleVariant) or variant.numpy:
-        return None
+    if isinstance(variant, ModuleVariant) or variant.numpy or variant.prepare is not None:
+        return None  # the fast loop takes rows as they are, and tensors
     build, optimizer = variant.build, variant.optimizer
     if build is None or optimizer is None:
-        step = next(drive(variant, pose(variant, tier, seed=0)), None)
-        if isinstance(step, Step) and isinstance(step.model, nn.Module) and step.optimizer:
-            settings = {name: v for name, v in step.optimizer.defaults.items() if name != "lr"}
-            build = partial(deepcopy, step.model)
-            optimizer = partial(type(step.optimizer), **settings)
+        build, optimizer = _seen_in_use(variant, tier)
     if build is not None and optimizer is not None and variant.loss is not None:
         own = {name: getattr(variant, name) for name in _SHARED}
         return ModuleVariant(variant.name, build=build, optimizer=optimizer, **own)
-    return next(
-        (
-            other
-            for other in example.variants
-            if isinstance(other, ModuleVariant)
-            and variant.ladder is not None
-            and other.ladder == variant.ladder
-            and variant.ladder_depth == other.ladder_depth == "trajectory"
-        ),
-        None,
+    on_ladder = (other for other in example.variants if _same_by_module(variant, other))
+    return cast("ModuleVariant | None", next(on_ladder, None))
+
+
+def _seen_in_use(variant: Variant, tier: Tier) -> tuple[Build | None, Optimizer | None]:
+    """How to make the module and the optimizer that the variant's first step shows."""
+    step = next(drive(variant, pose(variant, tier, seed=0)), None)
+    if not isinstance(step, Step) or not isinstance(step.model, nn.Module) or not step.optimizer:
+        return None, None
+    kind = type(step.optimizer)
+    takes = signature(kind).parameters.keys() - {"lr"}
+    settings = {name: own for name, own in step.optimizer.defaults.items() if name in takes}
+    return partial(deepcopy, step.model), partial(kind, **settings)
+
+
+def _same_by_module(variant: Variant, other: Variant) -> bool:
+    return (
+        isinstance(other, ModuleVariant)
+        and variant.ladder is not None
+        and variant.ladder == other.ladder
+        and variant.ladder_depth == other.ladder_depth == "trajectory"
     )
 
 
-_SHARED = ("start", "documented_start", "loss", "metrics", "protocol", "facts", "data", "prepare")
+_SHARED = ("start", "documented_start", "loss", "metrics", "protocol", "facts", "data")
 
 
 def _seconds(variant: Variant, problem: Problem) -> float:
     """The median time from one step to the next."""
-    times = []
+    times = [time.perf_counter()]
     steps = (step for step in drive(variant, problem) if isinstance(step, Step))
     for _ in islice(steps, STEPS):
         times.append(time.perf_counter())
-    between = [after - before for before, after in pairwise(times)]
-    return median(between[len(between) // 10 :]) if between else 0.0
+        if times[-1] - times[0] > SECONDS and len(times) > 3:
+            break
+    between = [after - before for before, after in pairwise(times[1:])]
+    return median(between) if between else 0.0

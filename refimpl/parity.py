@@ -173,6 +173,7 @@ def shard_gradients(
     """
     problem = pose(variant, tier, seed=seed, dropout=False, horizon=1).but(precision="float64")
     whole = _gradients(variant, problem)
+    shards = min(shards, problem.batch_size)
     rows = [len(range(rank, problem.batch_size, shards)) for rank in range(shards)]
     parts = [_gradients(variant, problem.but(shard=(rank, shards))) for rank in range(shards)]
     mean = []

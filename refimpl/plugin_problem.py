@@ -36,7 +36,7 @@ class PluginProblem:
     def __str__(self) -> str:
         place = ""
         if self.file is not None and self.line is not None:
-            place = f" at {_from_here(self.file)}:{self.line}"
+            place = f" at {from_here(self.file)}:{self.line}"
         return f"plugin {self.plugin} ({self.origin}){place}: {self.message}"
 
 
@@ -45,7 +45,7 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
-def _from_here(file: Path) -> str:
+def from_here(file: Path) -> str:
     """``file`` as it is called from the working folder, where it lies below it."""
     try:
         return str(file.relative_to(Path(os.getcwd())))

@@ -329,9 +329,14 @@ def pytest_terminal_summary(
     )
 
 
-def _document(example: Example) -> dict[str, str]:
+def _document(example: Example) -> dict[str, Any]:
     """What an example is, as a report says it beside its name."""
-    return {key: str(getattr(example, key)) for key in ("title", "document", "section")}
+    errata = [
+        {key: str(getattr(erratum, key)) for key in ("name", "says", "today", "since")}
+        for erratum in example.errata
+    ]
+    about = {key: str(getattr(example, key)) for key in ("title", "document", "section")}
+    return {**about, "errata": errata}
 
 
 class ResultsFile(ReportLogPlugin):  # type: ignore[misc]

@@ -31,6 +31,9 @@ from refimpl.validation import Finding
 
 Kind = TypeVar("Kind", Example, Execution)
 
+UNSTATED = {"no-facts", "missing-fact"}
+"""The findings on an example that is only yet to state its facts."""
+
 
 @dataclass(frozen=True)
 class Registered(Generic[Kind]):
@@ -47,11 +50,15 @@ class Registered(Generic[Kind]):
 
 @dataclass(frozen=True)
 class Registry:
-    """What the plugins gave, by name, in the order in which they gave it; and what is wrong."""
+    """What the plugins gave, by name, in the order in which they gave it; and what is wrong.
+
+    ``unstated`` are examples that were refused for nothing but the facts that they do not state.
+    """
 
     examples: dict[str, Registered[Example]] = field(default_factory=dict)
     executions: dict[str, Registered[Execution]] = field(default_factory=dict)
     problems: tuple[PluginProblem, ...] = ()
+    unstated: dict[str, Registered[Example]] = field(default_factory=dict)
 
     def example(self, name: str) -> Example:
         """The example of that name.
@@ -86,7 +93,7 @@ def load(plugins: Sequence[str] = (), *, only: Collection[str] | None = None) ->
     loader = _Loader()
     for page in _wanted(pages(plugins), only):
         loader.add(page)
-    return Registry(loader.examples, loader.executions, tuple(loader.problems))
+    return Registry(loader.examples, loader.executions, tuple(loader.problems), loader.unstated)
 
 
 def _wanted(found: Sequence[Page], only: Collection[str] | None) -> list[Page]:
@@ -111,6 +118,7 @@ class _Loader:
         self.manager.add_hookspecs(hookspecs)
         self.examples: dict[str, Registered[Example]] = {}
         self.executions: dict[str, Registered[Execution]] = {}
+        self.unstated: dict[str, Registered[Example]] = {}
         self.problems: list[PluginProblem] = []
 
     def add(self, page: Page) -> None:
@@ -169,6 +177,8 @@ class _Loader:
         if findings:
             missing = (name,) if isinstance(given, Example) else ()
             self._refuse(page, findings, page.source.path, line, missing)
+            if isinstance(given, Example) and {f.code for f in findings} <= UNSTATED:
+                self.unstated[name] = Registered(given, page.source)
         elif name in kept:
             kind = "example" if isinstance(given, Example) else "execution"
             self.problems.append(duplicate(page.source, name, kept[name].source, line, kind))

@@ -13,7 +13,9 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from refimpl.checking import Result
+    from refimpl.contract import Example
     from refimpl.errata import Tried
+    from refimpl.linting import Linted
     from refimpl.listing import Listed
     from refimpl.store import Entry, FileStatus
 
@@ -201,3 +203,27 @@ def print_data(entries: Mapping[str, Entry], statuses: Sequence[FileStatus]) -> 
         states = sorted({status.state for status in statuses if status.entry == name})
         table.add_row(name, ", ".join(states), Text(entry.about))
     stdout().print(table)
+
+
+def linted_text(example: Example, linted: Linted, every_fact: bool) -> str:
+    """What there is to say of an example, and the source of facts, flush left to be pasted.
+
+    Facts are shown of the variants that have an error, or of all; variants whose facts read the
+    same share one.
+    """
+    from refimpl.sourcecode import source_of
+
+    lines = [
+        f"{advice.level}: {f'{advice.variant}: ' if advice.variant else ''}{advice.text}"
+        for advice in linted.advice
+    ]
+    wrong = {advice.variant for advice in linted.advice if advice.level == "error"}
+    shown: dict[str, list[str]] = defaultdict(list)
+    for variant, facts in linted.facts.items():
+        if every_fact or (variant in wrong and facts != example.variant(variant).facts):
+            shown[source_of(facts)].append(variant)
+    for source, variants in shown.items():
+        lines += ["", f"# {', '.join(variants)}", source]
+    if linted.sound:
+        lines.append(f"{example.name}: its facts are those of its live models")
+    return "\n".join(lines)

@@ -19,12 +19,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from refimpl.checking import Measurement, Result
+from refimpl.checking import Measurement, Outcome, Result
 from refimpl.curves import Curve
 from refimpl.errors import RefimplError
 
@@ -69,6 +69,8 @@ class Results:
 def result_from(record: Mapping[str, Any]) -> Result:
     """A result from its record. What this version does not know of a record it leaves out."""
     known = _known(Result, record)
+    if record["outcome"] not in get_args(Outcome):
+        raise ValueError(f"{record['outcome']!r} is no outcome")
     known["measurements"] = tuple(
         Measurement(**_known(Measurement, m)) for m in record["measurements"]
     )
@@ -94,7 +96,8 @@ def read(path: Path) -> Results:
     """Read a results file; one without its footer is read as incomplete.
 
     Raises :class:`ResultsError` where a line is not of the schema, other than a last line that
-    was cut short, and where a check is recorded twice.
+    was cut short, where a check is recorded twice, where there is more than one run, and where
+    the footer counts other checks than there are.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -110,11 +113,31 @@ def read(path: Path) -> Results:
         )
     try:
         checks = tuple(result_from(r) for r in records if r.get("$report_type") == CHECK)
-    except (KeyError, TypeError) as error:
-        raise ResultsError(f"{path} has a check record that lacks a field: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ResultsError(f"{path} has a damaged check record: {error!r}") from error
     _require_unique(path, checks)
-    footers = [r for r in records if r.get("$report_type") == FOOTER]
-    return Results(path, header, checks, footers[-1] if footers else None)
+    return Results(path, header, checks, _footer(path, records, checks))
+
+
+def _footer(
+    path: Path, records: Sequence[Mapping[str, Any]], checks: Iterable[Result]
+) -> Mapping[str, Any] | None:
+    kinds = [record.get("$report_type") for record in records]
+    if kinds.count(HEADER) > 1 or FOOTER in kinds[:-1]:
+        raise ResultsError(f"{path} has more than one run in it, or something after its end")
+    if kinds[-1] != FOOTER:
+        return None
+    footer = records[-1]
+    if footer.get("run") != records[0].get("run"):
+        raise ResultsError(f"{path} begins with one run and ends with another")
+    found = Counter(result.outcome for result in checks)
+    for outcome in get_args(Outcome):
+        if footer.get(outcome, 0) != found[outcome]:
+            raise ResultsError(
+                f"{path} counts {footer.get(outcome, 0)} {outcome} but has {found[outcome]}: "
+                "lines of it are lost"
+            )
+    return footer
 
 
 def _records(path: Path, lines: list[str]) -> Iterable[dict[str, Any]]:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, Field, fields, is_dataclass
+from decimal import Decimal
+from math import isfinite
 
 WIDTH = 100
 INDENT = "    "
+
+BY_PLACE = {"Layer": 4, "Figure": 2}
+"""How many of a class's fields are written without their names, as the plugins write them."""
 
 
 def source_of(value: object, indent: str = "", taken: int = 0) -> str:
@@ -15,25 +20,37 @@ def source_of(value: object, indent: str = "", taken: int = 0) -> str:
     part a line, with a comma after the last. ``indent`` is that of the line it begins on, of
     which ``taken`` characters are in use.
     """
-    on_one_line = _flat(value)
-    if len(indent) + taken + len(on_one_line) <= WIDTH or not _parts(value):
+    on_one_line, parts = _flat(value), _parts(value)
+    if len(indent) + taken + len(on_one_line) <= WIDTH or not parts:
         return on_one_line
     opening, closing = _brackets(value)
     inner = indent + INDENT
-    lines = [
-        f"{inner}{key}{source_of(part, inner, len(key) + 1)},\n" for key, part in _parts(value)
-    ]
+    lines = [f"{inner}{key}{source_of(part, inner, len(key) + 1)},\n" for key, part in parts]
     return f"{opening}\n{''.join(lines)}{indent}{closing}"
 
 
 def _flat(value: object) -> str:
     parts = _parts(value)
     if parts is None:
-        return repr(value)
+        return _plain(value)
     opening, closing = _brackets(value)
     inside = ", ".join(f"{key}{_flat(part)}" for key, part in parts)
     comma = "," if isinstance(value, tuple) and len(parts) == 1 else ""
     return f"{opening}{inside}{comma}{closing}"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, str) and not {'"', "\\"} & set(value) and value.isprintable():
+        return f'"{value}"'
+    if isinstance(value, float) and isfinite(value):
+        return _decimal(value)
+    return repr(value)
+
+
+def _decimal(value: float) -> str:
+    """Every digit of it and no exponent, as documents print numbers."""
+    written = format(Decimal(repr(value)), "f")
+    return written if "." in written else f"{written}.0"
 
 
 def _brackets(value: object) -> tuple[str, str]:
@@ -46,22 +63,17 @@ def _parts(value: object) -> list[tuple[str, object]] | None:
         return [("", part) for part in value]
     if not is_dataclass(value) or isinstance(value, type):
         return None
+    placed = BY_PLACE.get(type(value).__name__, 0)
     given = [(field, getattr(value, field.name)) for field in fields(value)]
     return [
-        (_key(field), own) for field, own in given if not (_has_default(field) and own == _default(field))
+        ("" if place < placed else f"{field.name}=", own)
+        for place, (field, own) in enumerate(given)
+        if place < placed or own != _default(field)
     ]
 
 
-def _key(field: Field[object]) -> str:
-    """Required fields stand by their place, as in the contract; the others by their name."""
-    return f"{field.name}=" if _has_default(field) else ""
-
-
-def _has_default(field: Field[object]) -> bool:
-    return field.default is not MISSING or field.default_factory is not MISSING
-
-
 def _default(field: Field[object]) -> object:
+    """What a field is where it is not given; something that nothing equals where it must be."""
     if field.default_factory is not MISSING:
         return field.default_factory()
     return field.default

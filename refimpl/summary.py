@@ -32,9 +32,10 @@ def summarise(module: nn.Module, sample: Tensor) -> Summary:
     """Run ``sample`` (its first axis is the batch) through ``module`` and tabulate its leaves."""
     import torchinfo
 
-    was_training = module.training
+    modes = [(part, part.training) for part in module.modules()]
     found = torchinfo.summary(module, input_data=sample, verbose=0, col_names=("output_size",))
-    module.train(was_training)
+    for part, training in modes:
+        part.training = training
     leaves = [info for info in found.summary_list if info.is_leaf_layer and info.executed]
     layers = tuple(
         Layer(_path(info), info.class_name, (-1, *info.output_size[1:]), info.num_params)

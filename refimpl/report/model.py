@@ -1,0 +1,399 @@
+"""What the report says: columns, rows and cells, and the findings drawn from all of them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from refimpl.checking import Outcome, Result
+from refimpl.curves import Curve
+from refimpl.report.changes import Since, since
+from refimpl.report.columns import Column
+from refimpl.report.plots import Drawn, Plot, Series, Strips, plot, strips
+
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+WORST_FIRST: tuple[Outcome, ...] = ("failed", "xfailed", "skipped", "passed")
+
+BUDGET = "budget"
+ERRATA = "errata"
+
+CellState = Literal["failed", "partial", "passed", "skipped", "absent"]
+VerdictState = Literal["failed", "incomplete", "passed"]
+
+
+# --- the matrix ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One example in one environment."""
+
+    anchor: str
+    column: Column
+    results: tuple[Result, ...]
+    example: str
+
+    @property
+    def outcomes(self) -> Counter[str]:
+        """How many checks passed, failed, were skipped, failed as expected."""
+        return Counter(result.outcome for result in self.results)
+
+    @property
+    def state(self) -> CellState:
+        """``partial`` where its run died: what passed so far is no pass."""
+        if self.outcomes["failed"]:
+            return "failed"
+        if not self.results:
+            return "absent"
+        if not all(run.complete for run in self.column.runs):
+            return "partial"
+        return "passed" if self.outcomes["passed"] + self.outcomes["xfailed"] else "skipped"
+
+    @property
+    def why_absent(self) -> str:
+        """Why there is nothing in it."""
+        if not self.column.runs:
+            return "not run" if self.column.expected else "unreadable"
+        if any(not run.complete for run in self.column.runs):
+            return "not reached"
+        return "not asked"
+
+    @property
+    def seconds(self) -> float:
+        """How long its checks took."""
+        return sum(result.seconds for result in self.results)
+
+    @property
+    def by_variant(self) -> Mapping[str, list[Result]]:
+        """Its results, those of one variant together, what failed first."""
+        groups: dict[str, list[Result]] = defaultdict(list)
+        for result in self.results:
+            groups[result.variant].append(result)
+        ordered = {name: sorted(own, key=_worst_first) for name, own in groups.items()}
+        return dict(sorted(ordered.items(), key=lambda item: (_worst_first(item[1][0])[0], item[0])))
+
+
+def _worst_first(result: Result) -> tuple[int, str, str]:
+    return WORST_FIRST.index(result.outcome), result.check, result.execution
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example in all environments."""
+
+    anchor: str
+    example: str
+    title: str
+    document: str
+    origin: str
+    cells: tuple[Cell, ...]
+    plots: tuple[Plot, ...]
+
+
+# --- findings ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Where a comparison first parted, and how the error grew up to there."""
+
+    column: str
+    result: Result
+    where: str
+    growth: Plot | None
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why checks were skipped, or were expected to fail, and which."""
+
+    reason: str
+    results: tuple[tuple[str, Result], ...]
+
+    @property
+    def examples(self) -> list[str]:
+        """The examples it is about."""
+        return sorted({result.example for _, result in self.results})
+
+    @property
+    def columns(self) -> list[str]:
+        """The environments it is about."""
+        return list(dict.fromkeys(column for column, _ in self.results))
+
+
+@dataclass(frozen=True)
+class ErratumRow:
+    """Something a document says that no longer holds, in each environment.
+
+    ``found`` has, for each column, what it says of the document there and whether that was
+    expected; ``None`` where it was not tried.
+    """
+
+    example: str
+    name: str
+    says: str
+    today: str
+    since: str
+    found: tuple[tuple[str, bool] | None, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of it all, in a word, a headline and a sentence."""
+
+    state: VerdictState
+    headline: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the page and the summary are made of."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    verdict: Verdict
+    against: tuple[Column, ...]
+    since: tuple[Since, ...]
+    failures: tuple[tuple[Column, Result, str], ...]
+    parity: tuple[tuple[Column, Strips], ...]
+    divergences: tuple[Divergence, ...]
+    skips: tuple[Reason, ...]
+    expected_failures: tuple[Reason, ...]
+    errata: tuple[ErratumRow, ...]
+    data_differences: tuple[tuple[str, Mapping[str, list[str]]], ...]
+
+    @property
+    def outcomes(self) -> Counter[str]:
+        """The outcomes of every check in every environment."""
+        total: Counter[str] = Counter()
+        for column in self.columns:
+            total.update(result.outcome for result in column.results.values())
+        return total
+
+    @property
+    def checks(self) -> int:
+        """How many checks were answered."""
+        return sum(self.outcomes.values())
+
+    @property
+    def started(self) -> tuple[str, str]:
+        """When the first and the last of the runs began."""
+        starts = sorted(str(run.header.get("started", "")) for c in self.columns for run in c.runs)
+        return (starts[0], starts[-1]) if starts else ("", "")
+
+
+def report(columns: Sequence[Column], against: Sequence[Column] = ()) -> Report:
+    """Everything that these environments have to say, held against earlier ones."""
+    rows = tuple(_rows(columns))
+    return Report(
+        columns=tuple(columns),
+        rows=rows,
+        verdict=_verdict(columns, rows),
+        against=tuple(against),
+        since=since(columns, against),
+        failures=tuple(_failures(rows)),
+        parity=tuple(_parity(columns)),
+        divergences=tuple(_divergences(columns)),
+        skips=tuple(_reasons(columns, "skipped")),
+        expected_failures=tuple(_reasons(columns, "xfailed")),
+        errata=tuple(_errata(columns)),
+        data_differences=tuple(_data_differences(columns)),
+    )
+
+
+# --- rows ----------------------------------------------------------------------------------------
+
+
+def _rows(columns: Sequence[Column]) -> Iterator[Row]:
+    names = sorted({result.example for column in columns for result in column.results.values()})
+    for number, name in enumerate(names, start=1):
+        about = _first(column.header.get("documents", {}).get(name) for column in columns) or {}
+        place = " · ".join(str(about[key]) for key in ("document", "section") if about.get(key))
+        anchor = f"{slug(name)}-{number}"
+        cells = tuple(_cells(anchor, name, columns))
+        yield Row(
+            anchor,
+            name,
+            str(about.get("title", "")),
+            place,
+            str(_first(c.header.get("plugins", {}).get(name) for c in columns) or ""),
+            cells,
+            tuple(_learning_curves(cells)),
+        )
+
+
+def _cells(anchor: str, example: str, columns: Sequence[Column]) -> Iterator[Cell]:
+    for number, column in enumerate(columns, start=1):
+        own = tuple(r for r in column.results.values() if r.example == example)
+        yield Cell(f"{anchor}-in-{number}", column, own, example)
+
+
+def _first(values: Iterable[Any]) -> Any:
+    return next((value for value in values if value), None)
+
+
+def slug(text: str) -> str:
+    """A text as a part of an anchor: letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "x"
+
+
+# --- curves --------------------------------------------------------------------------------------
+
+
+def _learning_curves(cells: Sequence[Cell]) -> Iterator[Plot]:
+    """One drawing for each figure that runs of this example report epoch by epoch."""
+    with_curves = [
+        (cell.column, result, curve)
+        for cell in cells
+        for result in cell.results
+        for curve in result.curves
+        if curve.along == "epoch"
+    ]
+    several = len({column.label for column, _, _ in with_curves}) > 1
+    colours: dict[str, int] = {}
+    for what in dict.fromkeys(curve.what for _, _, curve in with_curves):
+        own = [entry for entry in with_curves if entry[2].what == what]
+        series = []
+        for column, result, curve in own:
+            colour = colours.setdefault(column.label if several else result.variant, len(colours))
+            name = f"{result.variant} ({column.label})" if several else result.variant
+            series.append(_series(name, curve, colour))
+        target = _first(_target(result, what) for _, result, _ in own)
+        drawing = plot(
+            Drawn(what, "epoch", series, _first(_band(c) for _, _, c in own), target, target or ())
+        )
+        if drawing is not None:
+            yield drawing
+
+
+def _series(name: str, curve: Curve, colour: int) -> Series:
+    return Series((name,), tuple(float(at) for at in curve.at), curve.values, colour)
+
+
+def _band(curve: Curve) -> tuple[Sequence[float], Sequence[float], Sequence[float]] | None:
+    if not curve.low or not curve.high:
+        return None
+    return tuple(float(at) for at in curve.at), curve.low, curve.high
+
+
+def _target(result: Result, what: str) -> tuple[float, float] | None:
+    """The range in which a check wants a figure to end."""
+    for measured in result.measurements:
+        if measured.what == what and measured.low is not None and measured.high is not None:
+            return float(measured.low), float(measured.high)
+    return None
+
+
+# --- findings ------------------------------------------------------------------------------------
+
+
+def _failures(rows: Sequence[Row]) -> Iterator[tuple[Column, Result, str]]:
+    for row in rows:
+        for cell in row.cells:
+            for result in cell.results:
+                if result.outcome == "failed":
+                    yield cell.column, result, cell.anchor
+
+
+def _parity(columns: Sequence[Column]) -> Iterator[tuple[Column, Strips]]:
+    """The errors over their budgets of each environment that has any."""
+    for column in columns:
+        ratios: dict[str, list[tuple[str, float]]] = defaultdict(list)
+        for result in column.results.values():
+            for measured in result.measurements:
+                if measured.unit == BUDGET:
+                    name = f"{result.variant} · {result.check} · {result.execution}"
+                    ratios[result.example].append((name, float(measured.measured)))
+        if ratios:
+            yield column, strips(dict(sorted(ratios.items())))
+
+
+def _divergences(columns: Sequence[Column]) -> Iterator[Divergence]:
+    for column in columns:
+        for result in sorted(column.results.values(), key=lambda r: r.id):
+            for measured in result.measurements:
+                if measured.where:
+                    yield Divergence(column.label, result, measured.where, _growth(result))
+
+
+def _growth(result: Result) -> Plot | None:
+    curve = next((c for c in result.curves if c.along == "step"), None)
+    if curve is None or len(curve.values) < 2:
+        return None
+    return plot(Drawn(curve.what, "step", [_series(result.variant, curve, 0)], extra=(1.0,)))
+
+
+def _reasons(columns: Sequence[Column], outcome: Outcome) -> Iterator[Reason]:
+    """The reasons of what was skipped or was expected to fail, the most frequent first."""
+    by_reason: dict[str, list[tuple[str, Result]]] = defaultdict(list)
+    for column in columns:
+        for result in column.results.values():
+            if result.outcome == outcome:
+                by_reason[result.reason].append((column.label, result))
+    for reason, own in sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0])):
+        yield Reason(reason, tuple(own))
+
+
+def _errata(columns: Sequence[Column]) -> Iterator[ErratumRow]:
+    told: dict[tuple[str, str], Mapping[str, Any]] = {}
+    found: dict[tuple[str, str], dict[str, tuple[str, bool]]] = defaultdict(dict)
+    for column in columns:
+        for example, about in column.header.get("documents", {}).items():
+            for erratum in about.get("errata", ()):
+                told[example, str(erratum.get("name"))] = erratum
+        for result in column.results.values():
+            for measured in result.measurements if result.check == ERRATA else ():
+                key = (result.example, measured.what)
+                found[key][column.label] = (str(measured.measured), measured.holds)
+    for example, name in sorted(told.keys() | found.keys()):
+        about = told.get((example, name), {})
+        yield ErratumRow(
+            example,
+            name,
+            *(str(about.get(key, "")) for key in ("says", "today", "since")),
+            tuple(found[example, name].get(column.label) for column in columns),
+        )
+
+
+def _data_differences(
+    columns: Sequence[Column],
+) -> Iterator[tuple[str, Mapping[str, list[str]]]]:
+    """Data sets of one tier that are not the same everywhere: digest, and where it was found."""
+    seen: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for column in columns:
+        for named in sorted({r.data + f" {r.tier}" for r in column.results.values() if r.data}):
+            name, digest, tier = named.rsplit(" ", 2)
+            seen[f"{name} ({tier})"][digest].append(column.label)
+    yield from ((name, dict(own)) for name, own in sorted(seen.items()) if len(own) > 1)
+
+
+# --- the verdict ---------------------------------------------------------------------------------
+
+
+def _verdict(columns: Sequence[Column], rows: Sequence[Row]) -> Verdict:
+    states = Counter(column.state for column in columns)
+    failed = sum(cell.outcomes["failed"] for row in rows for cell in row.cells)
+    asked = sum(len(cell.results) for row in rows for cell in row.cells)
+    where = _count(len(columns), "environment")
+    if states["failed"] or states["unreadable"]:
+        bad = states["failed"] + states["unreadable"]
+        headline = f"{failed} of {_count(asked, 'check')} failed" if failed else "The run failed"
+        sentence = f"{bad} of {where} not in order" if len(columns) > 1 else _why(columns)
+        return Verdict("failed", headline, sentence)
+    missing = states["incomplete"] + states["absent"]
+    if missing or not columns:
+        sentence = f"{missing} of {where} without a finished run; nothing failed in what there is"
+        return Verdict("incomplete", "Incomplete", sentence)
+    return Verdict("passed", "Passed", f"{_count(asked, 'check')} in {where}, and none failed")
+
+
+def _why(columns: Sequence[Column]) -> str:
+    return "; ".join(column.why for column in columns if column.why)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,197 @@
+"""For every check of the suite, an example that fails exactly that check and passes the others.
+
+Each is the sound example with one thing wrong. ``FAILING`` has them by the name of the check.
+"""
+
+from collections import Counter
+from dataclasses import replace
+from functools import partial
+
+import torch
+from fakes.sound import EXAMPLE, MODULE, SCRATCH, Net, scratch, start
+from torch import nn
+from torch.nn import functional as F
+
+from refimpl import Example, Exact, Facts, Figure, Layer, Sizes, Step, Variant
+
+
+def spoiled(check: str, *variants: Variant, **changes) -> Example:
+    """The sound example, under a name of its own, with other variants or fields."""
+    return replace(EXAMPLE, name=f"fails-{check}", variants=variants or EXAMPLE.variants, **changes)
+
+
+def with_facts(check: str, **facts) -> Example:
+    """The sound example with a wrong fact about its module."""
+    return spoiled(check, SCRATCH, replace(MODULE, facts=replace(MODULE.facts, **facts)))
+
+
+def by_hand(problem, *, loss_of=F.mse_loss, rate=1.0, shown=lambda x: x, coarser=False):
+    """The loop of ``scratch``, with places to plant a mistake in."""
+    weights, bias = problem.start["weights"], problem.start["bias"]
+
+    def model(x):
+        return shown(x @ weights + bias)
+
+    for xb, yb in problem.batches():
+        output = xb @ weights + bias
+        loss = loss_of(output, yb)
+        loss.backward()
+        with torch.no_grad():
+            for parameter in (weights, bias):
+                parameter -= rate * problem.lr * parameter.grad
+                if coarser and parameter.dtype == torch.float32:
+                    parameter.copy_(parameter.bfloat16())
+        yield Step(loss, {"weights": weights, "bias": bias}, output, yb, model)
+        weights.grad = bias.grad = None
+
+
+def planted(name: str = "planted", **mistake) -> Variant:
+    """A variant of the sound example's ladder with a mistake in its loop."""
+    return replace(SCRATCH, name=name, steps=partial(by_hand, **mistake))
+
+
+# --- gradients -----------------------------------------------------------------------------------
+
+
+def half_detached(output, target):
+    """A loss one half of which autograd does not see."""
+    return F.mse_loss((output + output.detach()) / 2, target)
+
+
+class Idle(Net):
+    """A layer that is never called, so that its parameters get no gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.idle = nn.Linear(2, 2)
+
+
+IDLE = replace(
+    MODULE,
+    name="idle",
+    build=Idle,
+    ladder=None,
+    start=None,
+    facts=Facts(parameters=9, trainable=9, state_dict=tuple(Idle().state_dict())),
+)
+
+# --- repetition ----------------------------------------------------------------------------------
+
+
+def same_start(rng):
+    """The start of one seed for all of them."""
+    return {name: 0 * value + 0.5 for name, value in start(rng).items()}
+
+
+def whole_set(variant: Variant) -> Variant:
+    """A variant that trains on the whole set at once, so that there is no order of batches."""
+    return replace(variant, protocol=replace(EXAMPLE.protocol, batch_size=None))
+
+
+def unsaved(problem):
+    """A correction of the predictions that no checkpoint has: it counts the batches of this run."""
+    seen = Counter()
+    for step in by_hand(problem, shown=lambda output: output + 1e-3 * seen["batches"]):
+        seen["batches"] += 1
+        yield step
+
+
+def forgetful(problem, resume=lambda optimizer: optimizer):
+    """Momentum that starts from nothing where a run is resumed."""
+    net = problem.load(Net())
+    optimizer = resume(torch.optim.SGD(net.parameters(), lr=problem.lr, momentum=0.9))
+    parameters = dict(net.named_parameters())
+    for xb, yb in problem.batches():
+        output = net(xb)
+        loss = F.mse_loss(output, yb)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        yield Step(loss, parameters, output, yb, net, optimizer)
+
+
+def mindful(problem):
+    """The same, with the optimizer's state taken from the checkpoint."""
+    yield from forgetful(problem, problem.resume)
+
+
+def with_momentum(name: str, steps) -> Variant:
+    """A variant of the ladder that has momentum."""
+    return Variant(name, steps, build=Net, names=MODULE.names, ladder="momentum")
+
+
+# --- executions ----------------------------------------------------------------------------------
+
+
+def never_wrapped(problem):
+    """A module that is made without ``problem.load``, so that nothing can wrap it."""
+    net = Net().to(problem.dtype)
+    with torch.no_grad():
+        for name, value in (problem.checkpoint.parameters if problem.checkpoint else problem.values).items():
+            net.get_parameter(name).copy_(torch.as_tensor(value))
+    parameters = dict(net.named_parameters())
+    optimizer = torch.optim.SGD(net.parameters(), lr=problem.lr)
+    for xb, yb in problem.batches():
+        output = net(xb)
+        loss = F.mse_loss(output, yb)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        yield Step(loss, parameters, output, yb, net, optimizer)
+
+
+def spread_of_batch(output, target):
+    """A loss that looks across the rows of a batch."""
+    return F.mse_loss(output, target) + (output.mean() - target.mean()) ** 2
+
+
+# --- all of them ---------------------------------------------------------------------------------
+
+CHANGED_TORCH = replace(EXAMPLE.errata[0], holds=lambda: True)
+NO_FAILURE = replace(EXAMPLE.failures[0], attempt=lambda: None)
+
+_ALL = (
+    with_facts("parameter-count", parameters=4),
+    with_facts("layer-table", layers=(Layer("lin", "Bilinear", (-1, 1), 3),)),
+    with_facts("state-dict-keys", state_dict=("lin.bias", "lin.weight")),
+    with_facts("summary-sizes", sizes=Sizes(0.000008, 0.000008, 0.000011, 0.000028)),
+    with_facts("output-shape", output=(3,)),
+    spoiled("exact-values", values=(*EXAMPLE.values, Exact("a third", lambda: 0.33, 1 / 3, 3))),
+    spoiled("documented-failures", failures=(NO_FAILURE,)),
+    spoiled("errata", errata=(CHANGED_TORCH,)),
+    spoiled(
+        "gradient-is-the-slope",
+        planted("first", loss_of=half_detached),
+        planted("second", loss_of=half_detached),
+    ),
+    spoiled("every-parameter-learns", SCRATCH, MODULE, IDLE),
+    spoiled(
+        "same-seed-same-bits",
+        *(whole_set(replace(SCRATCH, name=n, start=same_start)) for n in ("first", "second")),
+    ),
+    spoiled("checkpoint-predicts-the-same", SCRATCH, replace(SCRATCH, name="planted", steps=unsaved)),
+    spoiled(
+        "resumed-run-is-the-same",
+        with_momentum("mindful", mindful),
+        with_momentum("forgetful", forgetful),
+    ),
+    spoiled("ladder-agrees-in-float64", SCRATCH, planted(rate=1 + 1e-10)),
+    spoiled("ladder-agrees-in-float32", SCRATCH, planted(coarser=True)),
+    spoiled(
+        "shards-make-the-batch",
+        *(planted(name, loss_of=spread_of_batch) for name in ("first", "second")),
+    ),
+    spoiled("golden-trajectory", SCRATCH, MODULE),
+    spoiled(
+        "same-on-every-execution",
+        SCRATCH,
+        replace(MODULE, name="never-wrapped", steps=never_wrapped),
+    ),
+    with_facts("reaches-documented-figures", figures=(Figure("val_loss", 9.0, real=(8.0, 10.0)),)),
+)
+
+FAILING = {example.name.removeprefix("fails-"): example for example in _ALL}
+
+BEFORE = {"golden-trajectory": replace(FAILING["golden-trajectory"], variants=(
+    planted("scratch", rate=1.01), replace(MODULE, protocol=EXAMPLE.protocol)))}
+"""What an example was when its golden trajectories were made, where it is not that any more."""

@@ -1,0 +1,253 @@
+"""A check passes when it measured something and all of it holds; nothing it does ends the run."""
+
+import math
+import sys
+
+import pytest
+from fakes.sound import EXAMPLE, like
+
+from refimpl import DataSet, Execution
+from refimpl.checking import (
+    CannotRunError,
+    Cell,
+    Subject,
+    ask,
+    at_most,
+    cells,
+    check,
+    equal,
+    obstacle,
+    true,
+    within,
+    within_budget,
+)
+from refimpl.contract import replace
+from refimpl.errors import ContractError, DataError, DataMissingError, MissingExtraError
+from refimpl.requirements import NEEDS_CUDA, NEEDS_REAL_DATA, NUMPY_ON_CPU, REASONS, missing
+
+CPU = Execution("cpu", "the CPU")
+HERE = Subject(EXAMPLE, EXAMPLE.variant("module"), CPU, "stand-in")
+
+
+def answer(*measurements, raises=None, subject=HERE):
+    """What comes of a check that measures these and then raises this."""
+
+    @check("made")
+    def made(subject):
+        """Does it hold?"""
+        yield from measurements
+        if raises is not None:
+            raise raises
+
+    return ask(Cell(made, subject))
+
+
+HOLDS, WRONG = true("it", True, ""), true("it", False, "it does not")
+
+# --- measurements --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("measurement", "holds", "message"),
+    [
+        (equal("n", 3, 3), True, "n is 3, expected 3"),
+        (equal("n", 3, 4), False, "n is 3, expected 4"),
+        (equal("names", ["a"], []), False, "names is ['a'], expected []"),
+        (at_most("e", 1.0, 1.0), True, "e is 1, at most 1"),
+        (at_most("e", 1.5, 1.0), False, "e is 1.5, at most 1"),
+        (at_most("e", math.nan, 1.0), False, "e is nan, at most 1"),
+        (at_most("e", math.inf, 1.0), False, "e is inf, at most 1"),
+        (within_budget("e", 0.5), True, "e is 0.5, at most 1"),
+        (within_budget("e", math.nan), False, "e is nan, at most 1"),
+        (within("x", 2.0, 2.0, 3.0), True, "x is 2, expected between 2 and 3"),
+        (within("x", 3.5, 2.0, 3.0), False, "x is 3.5, expected between 2 and 3"),
+        (within("x", math.nan, 2.0, 3.0), False, "x is nan, expected between 2 and 3"),
+        (true("it", True, "why"), True, "why"),
+        (true("it", False, "why"), False, "why"),
+    ],
+)
+def test_a_measurement_holds_or_says_what_was_expected(measurement, holds, message):
+    assert measurement.holds is holds
+    assert measurement.message == message
+
+
+# --- outcomes ------------------------------------------------------------------------------------
+
+
+def test_a_check_whose_measurements_hold_passes_with_all_of_them():
+    result = answer(HOLDS, HOLDS)
+    assert (result.outcome, result.reason) == ("passed", "")
+    assert result.measurements == (HOLDS, HOLDS)
+    assert result.question == "Does it hold?"
+    assert result.seconds > 0
+    assert result.id == "fake-sound/module/made/cpu/stand-in"
+
+
+def test_a_check_that_measured_nothing_fails():
+    result = answer()
+    assert result.outcome == "failed"
+    assert result.reason == "the check measured nothing, so it proves nothing"
+
+
+def test_one_measurement_that_does_not_hold_fails_the_check_with_its_message():
+    result = answer(HOLDS, WRONG, HOLDS)
+    assert (result.outcome, result.reason) == ("failed", "it does not")
+    assert len(result.measurements) == 3
+
+
+def test_of_many_that_do_not_hold_three_are_told_and_the_rest_counted():
+    result = answer(*(true("it", False, f"no {n}") for n in range(5)))
+    assert result.reason == "no 0; no 1; no 2 (and 2 more)"
+
+
+@pytest.mark.parametrize(
+    ("raised", "reason"),
+    [
+        (ZeroDivisionError("by zero"), "ZeroDivisionError: by zero"),
+        (ValueError("one\n  two"), "ValueError: one two"),
+        (KeyError("name"), "KeyError: 'name'"),
+        (SystemExit(0), "SystemExit: 0"),
+        (GeneratorExit(), "GeneratorExit: "),
+        (pytest.fail.Exception("too long"), "Failed: too long"),
+        (pytest.skip.Exception("a plugin may not"), "Skipped: a plugin may not"),
+    ],
+)
+def test_whatever_a_check_raises_is_a_failure_with_its_reason_and_place(raised, reason):
+    result = answer(HOLDS, raises=raised)
+    assert (result.outcome, result.reason) == ("failed", reason)
+    assert "test_checking.py" in result.details
+    assert result.measurements == (HOLDS,)
+
+
+def test_an_error_of_ours_says_enough_without_a_traceback():
+    result = answer(raises=ContractError("the variant\nyields nothing"))
+    assert (result.outcome, result.reason) == ("failed", "the variant yields nothing")
+    assert result.details == ""
+
+
+def test_whoever_interrupts_the_run_interrupts_it():
+    with pytest.raises(KeyboardInterrupt):
+        answer(raises=KeyboardInterrupt())
+
+
+def test_a_failure_does_not_hide_behind_a_skip():
+    result = answer(WRONG, raises=CannotRunError("needs torchtext"))
+    assert (result.outcome, result.reason) == ("failed", "it does not")
+
+
+# --- skips ---------------------------------------------------------------------------------------
+
+
+def subject(execution=CPU, tier="stand-in", **changes):
+    return Subject(EXAMPLE, like("module", **changes), execution, tier)
+
+
+def raising(error):
+    def load(root=None):
+        raise error
+
+    return load
+
+
+ELSEWHERE = Execution("cuda:7", "", device="cuda", missing=lambda: NEEDS_CUDA)
+
+
+@pytest.mark.parametrize(
+    ("lacking", "reason"),
+    [
+        (subject(execution=ELSEWHERE), NEEDS_CUDA),
+        (replace(subject(execution=ELSEWHERE), variant=None), NEEDS_CUDA),
+        (subject(execution=replace(CPU, device="cuda"), numpy=True), NUMPY_ON_CPU),
+        (
+            subject(data=DataSet("a", raising(0), raising(DataMissingError("?"))), tier="real"),
+            NEEDS_REAL_DATA,
+        ),
+        (subject(data=DataSet("b", raising(MissingExtraError("no ray")))), "needs ray"),
+    ],
+)
+def test_what_a_check_lacks_is_a_skip_with_a_reason_from_the_list(lacking, reason):
+    result = answer(HOLDS, subject=lacking)
+    assert (result.outcome, result.reason) == ("skipped", reason)
+    assert result.measurements == ()
+    assert reason in REASONS
+
+
+def test_an_extra_that_is_not_installed_is_a_skip(monkeypatch):
+    from refimpl import requirements
+
+    monkeypatch.setattr(requirements, "import_error", lambda package: "ImportError: no")
+    assert obstacle(subject(needs="torchtext")) == "needs torchtext"
+
+
+def test_a_check_may_find_itself_that_it_cannot_run():
+    result = answer(raises=CannotRunError("needs torchtext"))
+    assert (result.outcome, result.reason) == ("skipped", "needs torchtext")
+
+
+def test_data_that_is_there_and_damaged_is_a_failure_not_a_skip():
+    broken = subject(data=DataSet("c", raising(0), raising(DataError("c.csv is cut"))), tier="real")
+    result = answer(HOLDS, subject=broken)
+    assert (result.outcome, result.reason) == ("failed", "c.csv is cut")
+
+
+def test_a_need_that_nobody_knows_is_a_failure():
+    result = answer(HOLDS, subject=subject(needs="torchaudio"))
+    assert result.outcome == "failed"
+    assert "unknown need 'torchaudio'; there are: cuda, torchvision" in result.reason
+    with pytest.raises(ValueError, match="unknown need"):
+        missing("torchaudio")
+
+
+def test_numpy_runs_on_the_cpu_and_what_needs_nothing_runs():
+    assert obstacle(subject(numpy=True)) is None
+    assert obstacle(HERE) is None
+
+
+# --- cells ---------------------------------------------------------------------------------------
+
+
+def question(name, about="variant", applies=lambda subject: True):
+    @check(name, about, applies)
+    def asked(subject):
+        """Is it?"""
+        yield HOLDS
+
+    return asked
+
+
+def test_a_check_is_asked_of_the_example_of_each_variant_or_of_each_execution():
+    asked = [question(about, about) for about in ("example", "variant", "execution")]
+    others = [
+        Execution("other", ""),
+        Execution("wrapped", "", suits=lambda variant: not variant.bare),
+    ]
+    assert [cell.id for cell in cells(EXAMPLE, asked, CPU, "real", others)] == [
+        "fake-sound/-/example/cpu/real",
+        "fake-sound/scratch/variant/cpu/real",
+        "fake-sound/module/variant/cpu/real",
+        "fake-sound/scratch/execution/other/real",
+        "fake-sound/module/execution/other/real",
+        "fake-sound/module/execution/wrapped/real",
+    ]
+
+
+def test_a_check_is_asked_where_it_applies():
+    of_modules = question("of-modules", applies=lambda subject: not subject.trained.bare)
+    found = list(cells(EXAMPLE, [of_modules], CPU, "real"))
+    assert [cell.subject.variant.name for cell in found] == ["module"]
+
+
+def test_a_question_about_the_whole_example_has_no_variant():
+    with pytest.raises(TypeError, match="about an example as a whole"):
+        _ = replace(HERE, variant=None).trained
+
+
+def test_a_check_without_a_question_is_refused():
+    with pytest.raises(TypeError, match="check 'mute' needs a docstring"):
+        check("mute")(lambda subject: iter(()))
+
+
+def test_the_traceback_of_a_failure_has_the_line_that_raised():
+    result = answer(raises=ZeroDivisionError("by zero"))
+    assert "raise raises" in result.details
+    assert sys.exc_info() == (None, None, None)

@@ -1,0 +1,87 @@
+"""Golden trajectories are small, exact in float64, and never trusted when stale or damaged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from refimpl import Variant, golden, registry
+
+
+@pytest.fixture(scope="module")
+def titanic() -> Variant:
+    return registry.load(only=["titanic-dnn"]).example("titanic-dnn").variant("script")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A golden folder of this test's own."""
+    monkeypatch.setattr(golden, "folder", lambda: tmp_path)
+    return tmp_path
+
+
+def made(titanic: Variant) -> Path:
+    example = registry.load(only=["titanic-dnn"]).example("titanic-dnn")
+    (path,) = golden.update([example])
+    return path
+
+
+def test_what_was_just_made_agrees_exactly(folder: Path, titanic: Variant) -> None:
+    path = made(titanic)
+    comparison = golden.compare_with_golden("titanic-dnn", titanic)
+    assert comparison.agrees
+    assert comparison.worst_ratio == 0
+    assert comparison.steps == golden.STEPS
+    assert path.stat().st_size < 64 * 1024
+
+
+def test_another_computation_does_not_agree(folder: Path, titanic: Variant) -> None:
+    made(titanic)
+    slower = replace(titanic, protocol=replace(titanic.protocol, learning_rate=0.01 * 1.00001))
+    comparison = golden.compare_with_golden("titanic-dnn", slower)
+    assert comparison.divergence is not None
+    assert (comparison.divergence.step, comparison.divergence.kind) == (1, "parameter")
+
+
+def test_a_truncated_file_says_so(folder: Path, titanic: Variant) -> None:
+    path = made(titanic)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(golden.GoldenError, match=r"titanic-dnn\.safetensors is truncated"):
+        golden.compare_with_golden("titanic-dnn", titanic)
+
+
+def test_a_changed_number_is_noticed_before_it_is_believed(folder: Path, titanic: Variant) -> None:
+    path = made(titanic)
+    tensors = load_file(path)
+    about = {"format": golden.FORMAT, "contract": "1", "torch": "2.14.1", "digest": "0" * 64}
+    save_file(tensors, path, metadata=about)
+    with pytest.raises(golden.GoldenError, match="does not have the digest that it states"):
+        golden.compare_with_golden("titanic-dnn", titanic)
+
+
+def test_another_contract_is_refused(folder: Path, titanic: Variant) -> None:
+    path = made(titanic)
+    save_file(load_file(path), path, metadata={"format": golden.FORMAT, "contract": "0"})
+    with pytest.raises(golden.GoldenError, match="is of contract 0"):
+        golden.compare_with_golden("titanic-dnn", titanic)
+
+
+def test_tensors_of_other_names_make_it_stale(folder: Path, titanic: Variant) -> None:
+    made(titanic)
+    renamed = replace(titanic, names={"linear1.weight": "first.weight"})
+    with pytest.raises(golden.GoldenError, match=r"is stale.*gradient first\.weight"):
+        golden.compare_with_golden("titanic-dnn", renamed)
+
+
+@given(st.integers(1, 400), st.integers(0, 399), st.floats(1e-3, 1e3))
+def test_a_sketch_sees_any_single_changed_element(size: int, at: int, change: float) -> None:
+    before = torch.linspace(-1, 1, size, dtype=torch.float64)
+    after = before.clone()
+    after[at % size] += change
+    assert not torch.allclose(golden.sketch(before), golden.sketch(after), rtol=0, atol=1e-9)

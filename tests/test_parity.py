@@ -1,0 +1,190 @@
+"""Executions are held against a float64 oracle; planted faults are found and located."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from refimpl import Execution, ModuleVariant, Step, Variant, registry
+from refimpl.executions import refimpl_executions
+from refimpl.parity import compare_execution, shard_gradients, wrapped_calls, yardstick
+
+STEPS = 6
+ON_A_DEVICE = Execution("device", "a device of a vendor's")
+
+
+@pytest.fixture(scope="module")
+def titanic() -> Variant:
+    return registry.load(only=["titanic-dnn"]).example("titanic-dnn").variant("script")
+
+
+def execution(name: str) -> Execution:
+    return next(e for e in refimpl_executions() if e.name == name)
+
+
+def test_the_cpu_agrees_with_its_own_oracle_within_half_the_budget(titanic: Variant) -> None:
+    comparison = compare_execution(titanic, execution("cpu"), "stand-in", STEPS)
+    assert comparison.agrees
+    assert comparison.steps == STEPS
+    assert 0 < comparison.worst_ratio < 0.5
+
+
+@pytest.mark.parametrize("name", ["cpu-f64", "autocast-bf16", "data-parallel", "ensemble"])
+def test_sound_executions_agree(titanic: Variant, name: str) -> None:
+    comparison = compare_execution(titanic, execution(name), "stand-in", STEPS)
+    assert comparison.agrees, str(comparison)
+    assert comparison.steps == STEPS
+
+
+def test_two_gloo_processes_make_the_same_run(titanic: Variant) -> None:
+    comparison = compare_execution(titanic, execution("ddp-gloo-2"), "stand-in", 3)
+    assert comparison.agrees, str(comparison)
+    assert comparison.steps == 3
+
+
+def test_a_weight_perturbed_after_step_3_is_found_in_step_3(titanic: Variant) -> None:
+    def perturbed(problem):
+        for number, step in enumerate(titanic.run(problem), start=1):
+            if number == 3 and problem.execution.name == "device":
+                with torch.no_grad():
+                    weight = step.parameters["linear2.weight"]
+                    weight[weight.abs() == weight.abs().max()] *= 1 + 1e-4
+            yield step
+
+    faulty = replace(titanic, steps=perturbed)
+    found = compare_execution(faulty, ON_A_DEVICE, "stand-in", STEPS).divergence
+    assert found is not None
+    assert (found.step, found.kind, found.name) == (3, "parameter", "linear2.weight")
+    assert len(found.growth) == 3
+    assert max(found.growth[:2]) < 1 < found.growth[2]
+
+
+def test_a_gradient_scaled_by_a_thousandth_in_ddp_is_found_in_step_1(titanic: Variant) -> None:
+    found = compare_execution(
+        replace(titanic, steps=ScaledUnderDdp(titanic)), execution("ddp-gloo-2"), "stand-in", 2
+    ).divergence
+    assert found is not None
+    assert (found.step, found.kind) == (1, "gradient")
+
+
+class ScaledUnderDdp:
+    """The variant's run, its first gradient a thousandth too large in a process of several."""
+
+    def __init__(self, variant: Variant) -> None:
+        self.variant = variant
+
+    def __call__(self, problem):
+        for step in self.variant.run(problem):
+            if problem.shard != (0, 1):
+                next(iter(step.parameters.values())).grad.mul_(1.001)
+            yield step
+
+
+def without_bias(module: nn.Module) -> nn.Module:
+    """As if a device's kernel left out the bias of the second layer."""
+    layer = module.linear2
+    layer.forward = lambda x: nn.functional.linear(x, layer.weight) + 0 * layer.bias
+    return module
+
+
+def ten_bit_product(module: nn.Module) -> nn.Module:
+    """As if one product were made in TF32: ten bits of mantissa in its factors."""
+
+    def rounded(x: torch.Tensor) -> torch.Tensor:
+        bits = x.detach().contiguous().view(torch.int32)
+        return x + ((bits + 0x1000) & ~0x1FFF).view(torch.float32) - x.detach()
+
+    layer = module.linear2
+    layer.forward = lambda x: nn.functional.linear(rounded(x), rounded(layer.weight), layer.bias)
+    return module
+
+
+@pytest.mark.parametrize("fault", [without_bias, ten_bit_product])
+def test_a_fault_in_one_layer_is_found_in_step_1_inside_that_layer(titanic: Variant, fault) -> None:
+    faulty = replace(ON_A_DEVICE, wrap=fault)
+    found = compare_execution(titanic, faulty, "stand-in", STEPS).divergence
+    assert found is not None
+    assert (found.step, found.kind) == (1, "output")
+    assert found.inside.startswith("activation of linear2")
+
+
+def test_wrapped_calls_tell_whether_a_wrapper_was_ever_used(titanic: Variant) -> None:
+    with wrapped_calls(replace(ON_A_DEVICE, wrap=lambda module: module)) as (used, calls):
+        compare_execution(titanic, used, "stand-in", 1)
+    assert calls == ["Net"]
+
+
+def test_the_horizon_of_a_calm_run_is_its_whole_length(titanic: Variant) -> None:
+    assert yardstick(titanic, "stand-in", STEPS).horizon == STEPS
+
+
+def test_the_horizon_of_a_chaotic_run_ends_where_rounding_has_grown_a_thousandfold(
+    titanic: Variant,
+) -> None:
+    def logistic_map(problem):
+        x = problem.start["x"]
+        for _ in problem.batches():
+            with torch.no_grad():
+                x.copy_(3.9 * x * (1 - x))
+            yield Step(x.sum(), {"x": x})
+
+    wild = replace(
+        titanic, steps=logistic_map, start=lambda rng: {"x": rng.uniform(0.3, 0.4, (1,))}
+    )
+    # Its Lyapunov exponent is about 0.5, so rounding grows a thousandfold in some fourteen steps.
+    assert 5 < yardstick(wild, "stand-in", 40).horizon < 30
+
+
+def gradient_ratio(variant: Variant) -> float:
+    whole, mean, _ = shard_gradients(variant, "stand-in", shards=3)
+    return max(
+        float((a.value - b.value).abs().max() / a.value.abs().max())
+        for a, b in zip(whole, mean, strict=True)
+    )
+
+
+def test_gradients_of_uneven_shards_make_that_of_the_batch(titanic: Variant) -> None:
+    assert gradient_ratio(titanic) < 1e-12
+
+
+def test_batch_statistics_are_not_data_parallel(titanic: Variant) -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(nn.BatchNorm1d(15), nn.Linear(15, 1), nn.Sigmoid())
+
+    normalised = ModuleVariant(
+        "normalised",
+        build=build,
+        optimizer=torch.optim.SGD,
+        loss=nn.BCELoss(),
+        protocol=titanic.protocol,
+        data=titanic.data,
+    )
+    assert gradient_ratio(normalised) > 1e-3
+
+
+def test_a_ranking_loss_is_not_data_parallel(titanic: Variant) -> None:
+    def pairwise(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """One minus a smooth area under the ROC curve: every positive against every negative."""
+        positive, negative = output[target > 0.5], output[target < 0.5]
+        return torch.sigmoid(negative[None, :] - positive[:, None]).mean()
+
+    ranked = ModuleVariant(
+        "ranked",
+        build=titanic.build,
+        optimizer=torch.optim.SGD,
+        loss=pairwise,
+        protocol=replace(titanic.protocol, batch_size=64),
+        data=titanic.data,
+    )
+    assert gradient_ratio(ranked) > 1e-3
+
+
+def test_saving_from_under_data_parallel_loads_into_the_bare_net(titanic: Variant) -> None:
+    wrapped = execution("data-parallel").wrap(titanic.build())
+    bare = titanic.build()
+    bare.load_state_dict(wrapped.module.state_dict())
+    x = torch.linspace(-1, 1, 30).reshape(2, 15)
+    assert torch.equal(wrapped(x), bare(x))
