@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+NO_ARGUMENTS: type[Exception] | tuple[()] = getattr(click.exceptions, "NoArgsIsHelpError", ())
+"""What newer versions of click raise with the help as its text; older ones print it themselves."""
+
 LINES_OF_PROGRESS = 20
 """How many epochs a run shows at the most where it does not write to a terminal."""
 
@@ -44,7 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         status = cli.main(given, prog_name="refimpl", standalone_mode=False)
     except click.ClickException as error:
-        _complain(error.format_message())
+        if isinstance(error, NO_ARGUMENTS):
+            click.echo(error.format_message(), err=True)
+        else:
+            _complain(error.format_message())
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _complain("interrupted")
@@ -119,8 +125,9 @@ def _example(name: str, plugins: Sequence[str]) -> tuple[Example, str]:
     """An example and its origin; an unknown name is answered from the sources alone, at once."""
     from refimpl.catalogue import entries
 
-    known = {entry.name for entry in entries(plugins) if entry.name}
-    if name not in known and all(entry.complete for entry in entries(plugins)):
+    found = entries(plugins)
+    known = {entry.name for entry in found if entry.name}
+    if name not in known and all(entry.complete for entry in found):
         raise unknown(f"there is no example {name!r}", name, known)
     loaded = _load(name, plugins)
     example = loaded.example(name)
@@ -408,6 +415,7 @@ def check(
     for name in names:
         if name not in known and all(entry.complete for entry in found):
             raise unknown(f"there is no example {name!r}", name, known)
+    _require_device(device)
     if workers != "auto" and not workers.isdigit():
         raise click.BadParameter(f"{workers!r} is neither a number nor 'auto'", param_hint="-n")
     arguments = ["--pyargs", "refimpl.conformance", "-q", "--no-header", "-n", workers]
@@ -474,6 +482,42 @@ def figures(results: tuple[Path, ...], output: Path | None, plugins: tuple[str, 
         )
         output.write_text(head + table, encoding="utf-8")
         click.echo(f"wrote {output}")
+
+
+# --- report --------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              default=Path("report.html"), show_default=True, help="Where the page goes.")  # fmt: skip
+@click.option("--against", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
+              help="Say what changed since these earlier results.")  # fmt: skip
+@click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Write a summary too, for the page of a CI job.")  # fmt: skip
+@click.option("--expect", multiple=True, metavar="NAME",
+              help="There should be a NAME.jsonl; without it the cell is shown as not run.")  # fmt: skip
+@click.option("--exit-code", is_flag=True, help="Exit with 1 unless everything passed.")
+@debug_option
+def report(
+    results: tuple[Path, ...],
+    output: Path,
+    against: tuple[Path, ...],
+    markdown: Path | None,
+    expect: tuple[str, ...],
+    exit_code: bool,
+) -> int:
+    """Make one page out of results files, or of folders of them.
+
+    The page holds everything it shows and fetches nothing.
+    """
+    from refimpl.report.command import write_report
+
+    expected = [name for given in expect for name in given.replace(",", " ").split()]
+    made = write_report(results, output, against, markdown, expected)
+    click.echo(f"{made.verdict.headline}: {made.verdict.sentence}")
+    click.echo(f"wrote {output}" + (f" and {markdown}" if markdown else ""))
+    return int(exit_code and made.verdict.state != "passed")
 
 
 # --- data ----------------------------------------------------------------------------------------

@@ -34,27 +34,40 @@ def curve(
     what: str,
     values: Sequence[float],
     along: Literal["epoch", "step"] = "epoch",
+    at: Sequence[int] = (),
     low: Sequence[float] = (),
     high: Sequence[float] = (),
 ) -> Curve:
-    """A curve of at most :data:`POINTS` of these values, the first and the last among them."""
-    at = _kept(len(values))
+    """A curve of at most :data:`POINTS` of these values, the first and the last among them.
 
-    def kept(numbers: Sequence[float]) -> tuple[float, ...]:
-        return tuple(float(numbers[number - 1]) for number in at) if len(numbers) else ()
+    They stand for the epochs or steps of ``at``; without it, for 1, 2, 3 and so on.
+    """
+    kept = _kept(len(values))
+    every = at or range(1, len(values) + 1)
 
-    return Curve(what, kept(values), at, along, kept(low), kept(high))
+    def thinned(numbers: Sequence[float]) -> tuple[float, ...]:
+        return tuple(float(numbers[i]) for i in kept) if len(numbers) else ()
+
+    return Curve(
+        what, thinned(values), tuple(every[i] for i in kept), along, thinned(low), thinned(high)
+    )
 
 
 def learning_curves(history: History) -> Iterator[Curve]:
-    """Every figure of a run, epoch by epoch; none where it has one epoch only."""
-    if len(history.epochs) > 1:
-        for metric in history.epochs[-1].metrics:
-            yield curve(metric, history.curve(metric))
+    """Every figure of a run that was measured at more than one epoch."""
+    for metric in dict.fromkeys(name for record in history.epochs for name in record.metrics):
+        measured = [
+            (record.epoch, record.metrics[metric])
+            for record in history.epochs
+            if metric in record.metrics
+        ]
+        if len(measured) > 1:
+            epochs, values = zip(*measured, strict=True)
+            yield curve(metric, values, at=epochs)
 
 
-def _kept(count: int) -> tuple[int, ...]:
-    """At most :data:`POINTS` of the numbers from 1 to ``count``, evenly spread."""
+def _kept(count: int) -> list[int]:
+    """At most :data:`POINTS` of the indices of so many values, evenly spread."""
     if count <= POINTS:
-        return tuple(range(1, count + 1))
-    return tuple(1 + round(i * (count - 1) / (POINTS - 1)) for i in range(POINTS))
+        return list(range(count))
+    return [round(i * (count - 1) / (POINTS - 1)) for i in range(POINTS)]

@@ -64,7 +64,7 @@ def _has_module(variant: Variant) -> bool:
 
 
 def _casts(variant: Variant) -> bool:
-    """A module without recurrence: whether oneDNN has an LSTM in bfloat16 is up to the processor."""
+    """A module without recurrence: not every processor's oneDNN has an LSTM in bfloat16."""
     from torch import nn
 
     if not _has_module(variant):

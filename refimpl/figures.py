@@ -1,4 +1,4 @@
-"""The documents' figures beside those measured, as a table for the docs: made from results files."""
+"""The documents' figures beside those measured, as a table made from results files."""
 
 from __future__ import annotations
 

@@ -10,12 +10,21 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from refimpl.contract import Step, Variant
+from refimpl.data import Tier
+from refimpl.lockstep import look
+from refimpl.problem import Problem, pose, start_values
+
+STEPS = 3
+"""How many updates are made to see whether they draw from a global generator."""
 
 Numbers = Sequence[NDArray[Any]]
 
@@ -55,6 +64,36 @@ def draws_from(compute: Callable[[], Numbers]) -> list[str]:
             for generator in touched
             if not _equal(first, _under(compute, other=generator)[0])
         ]
+
+
+def start_draws_from(variant: Variant) -> list[str]:
+    """From which global generators the start of a variant is drawn."""
+    return draws_from(lambda: list(start_values(variant, 0).values()))
+
+
+def steps_draw_from(variant: Variant, tier: Tier) -> list[str]:
+    """From which global generators a variant's first steps are drawn, dropout left out."""
+    problem = _Unseeding.of(pose(variant, tier, seed=0, dropout=False))
+    return draws_from(lambda: _first_steps(variant, problem))
+
+
+class _Unseeding(Problem):
+    """A problem that leaves torch's global generator alone, so that draws from it show."""
+
+    @classmethod
+    def of(cls, problem: Problem) -> _Unseeding:
+        return cls(**{f.name: getattr(problem, f.name) for f in fields(problem)})
+
+    @property
+    def generator(self) -> torch.Generator:
+        """One that nothing draws from, to seed in its stead."""
+        return torch.Generator()
+
+
+def _first_steps(variant: Variant, problem: Problem) -> list[NDArray[Any]]:
+    """Every number of the first steps, without the seeds that the training loop sets."""
+    steps = (step for step in variant.run(problem) if isinstance(step, Step))
+    return [seen.value.numpy() for step in islice(steps, STEPS) for seen in look(variant, step)]
 
 
 def _under(

@@ -20,17 +20,13 @@ from torch import nn
 
 from refimpl.contract import Example, Facts, Sizes, Step, Variant
 from refimpl.data import DataSet, Tier
-from refimpl.global_rng import draws_from
+from refimpl.global_rng import draws_from, start_draws_from, steps_draw_from
 from refimpl.live import first_step, live_summary
-from refimpl.lockstep import look
 from refimpl.pace import pace_of
 from refimpl.plugin_problem import from_here
 from refimpl.problem import pose, start_values
 from refimpl.requirements import missing, missing_data
 from refimpl.training import drive
-
-STEPS = 3
-"""How many updates are made to see whether they draw from a global generator."""
 
 SLOW = 2.0
 """How many times as long as the fast loop's a step may take before it is worth a word."""
@@ -215,19 +211,11 @@ def _what_steps_show(variant: Variant, tier: Tier) -> Found:
 def _generators(variant: Variant, tier: Tier) -> Found:
     """Whether start or steps depend on a generator that the problem's seed does not decide."""
     hint = "draw from the generator that start= is given"
-    for name in draws_from(lambda: list(start_values(variant, 0).values())):
-        yield "warning", f"its start is drawn from {name}; {hint}"
-    problem = pose(variant, tier, seed=0, dropout=False)
+    for name in start_draws_from(variant):
+        yield "error", f"its start is drawn from {name}; {hint}"
     hint = "take order and start from the problem, and leave dropout to nn.Dropout"
-    for name in draws_from(lambda: _first_steps(variant, problem)):
-        yield "warning", f"its steps draw from {name}; {hint}"
-
-
-def _first_steps(variant: Variant, problem: Any) -> list[NDArray[Any]]:
-    """Every number of the first steps, without the seeds that the training loop sets."""
-    with torch.random.fork_rng(devices=[]):
-        steps = (step for step in variant.run(problem) if isinstance(step, Step))
-        return [seen.value.numpy() for step in islice(steps, STEPS) for seen in look(variant, step)]
+    for name in steps_draw_from(variant, tier):
+        yield "error", f"its steps draw from {name}; {hint}"
 
 
 def _data_sets(variants: list[Variant], tier: Tier) -> Iterator[Advice]:

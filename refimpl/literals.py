@@ -28,7 +28,7 @@ class Literals:
         """The calls of what ``refimpl`` calls ``name``, anywhere in the module, by line."""
         found = [
             node
-            for node in ast.walk(self.tree)
+            for node in self._nodes
             if isinstance(node, ast.Call) and self.called(node) == name
         ]
         return iter(sorted(found, key=lambda call: (call.lineno, call.col_offset)))
@@ -89,6 +89,11 @@ class Literals:
         return self._functions.get(name)
 
     @cached_property
+    def _nodes(self) -> list[ast.AST]:
+        """Everything in the module; to walk it takes longer than anything else here."""
+        return list(ast.walk(self.tree))
+
+    @cached_property
     def _functions(self) -> dict[str, ast.FunctionDef]:
         return {node.name: node for node in self.tree.body if isinstance(node, ast.FunctionDef)}
 
@@ -104,7 +109,7 @@ class Literals:
         """What refimpl's names are called here."""
         return {
             alias.asname: alias.name
-            for node in ast.walk(self.tree)
+            for node in self._nodes
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("refimpl")
             for alias in node.names
             if alias.asname

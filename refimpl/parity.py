@@ -5,7 +5,9 @@ run from it is measured twice: by the float32 run on the CPU, and by the oracle 
 moved by half a unit in the last place of float32. The second also tells how long a run can be
 compared at all: past the horizon, rounding has grown so much that agreement means nothing.
 Narrower precisions (bfloat16, float16) are judged by oracles moved by half a unit of their own:
-a unit of a net that changes sign at that size of error does not at float32's.
+a unit of a net that changes sign at that size of error does not at float32's. Only the first step's
+output, loss and gradients are, since the first update of an adaptive optimizer is ± its rate by the
+sign of each gradient, and a sign says nothing where the gradient is smaller than its rounding.
 """
 
 from __future__ import annotations
@@ -101,9 +103,17 @@ def _horizon(
     return len(oracle)
 
 
+def is_narrow(precision: torch.dtype) -> bool:
+    """Whether a dtype has fewer digits than float32."""
+    return torch.finfo(precision).eps > torch.finfo(torch.float32).eps
+
+
 def kinds_seen(execution: Execution) -> tuple[Kind, ...]:
     """What of a step can be compared under an execution."""
-    return ORDER if execution.sees_outputs else ("loss", "gradient", "parameter")
+    seen = [kind for kind in ORDER if kind != "output" or execution.sees_outputs]
+    if is_narrow(precision_of(execution)):
+        seen.remove("parameter")
+    return tuple(seen)
 
 
 def precision_of(execution: Execution) -> torch.dtype:
@@ -121,8 +131,10 @@ def compare_execution(
     first module that parts is named.
     """
     judged_by = precision_of(execution)
-    narrow = torch.finfo(judged_by).eps > torch.finfo(torch.float32).eps
-    stick = yardstick(variant, tier, steps, seed, judged_by if narrow else torch.float32)
+    if is_narrow(judged_by):
+        stick = yardstick(variant, tier, 1, seed, judged_by)
+    else:
+        stick = yardstick(variant, tier, steps, seed)
     candidate = stick.problem.but(
         execution=execution, precision=execution.dtype or "float32", horizon=stick.horizon
     )

@@ -82,6 +82,8 @@ def _hint(error: BaseException, source: Source) -> str:
         return _nearest(r"cannot import name '(\w+)' from 'refimpl'", error, refimpl.__all__)
     if isinstance(error, SystemExit):
         return "put what runs as a program under if __name__ == '__main__'"
+    if isinstance(error, NameError) and error.name in refimpl.__all__:
+        return f"write from refimpl import {error.name}"
     if isinstance(error, TypeError):
         return _about_call(error)
     return ""

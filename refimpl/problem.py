@@ -92,7 +92,7 @@ class Problem:
         cost more than a whole step of a small net.
         """
         if self.device.type == "cuda":
-            torch.cuda.init()
+            torch.cuda.init()  # type: ignore[no-untyped-call]
             index = torch.cuda.current_device() if self.device.index is None else self.device.index
             return torch.cuda.default_generators[index]
         return torch.default_generator

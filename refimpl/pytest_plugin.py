@@ -110,26 +110,22 @@ def registry_of(config: pytest.Config) -> Registry:
 def cells_of(config: pytest.Config, checks: list[Any]) -> list[Cell]:
     """Every check of every example asked for, on the device and tier asked for.
 
-    An unknown example name is a usage error.
+    An unknown name is an error of the collection; that of an example whose plugin was refused is
+    not, since the refusal is reported.
     """
     from refimpl.checking import cells
     from refimpl.errors import UnknownNameError
     from refimpl.executions import on_device
 
     loaded = registry_of(config)
-    names = config.option.example or sorted(loaded.examples)
+    names = dict.fromkeys(config.option.example or sorted(loaded.examples))
+    refused = {name for problem in loaded.problems for name in problem.examples}
     try:
-        examples = [loaded.example(name) for name in dict.fromkeys(names)]
-    except UnknownNameError as error:
-        if any(set(names) & set(problem.examples) for problem in loaded.problems):
-            examples = [loaded.examples[n].value for n in names if n in loaded.examples]
-        else:
-            raise pytest.UsageError(str(error)) from error
-    execution = on_device(config.option.device)
-    try:
+        examples = [loaded.example(n) for n in names if n in loaded.examples or n not in refused]
         others = _other_executions(config)
     except UnknownNameError as error:
-        raise pytest.UsageError(str(error)) from error
+        raise pytest.Collector.CollectError(str(error)) from None
+    execution = on_device(config.option.device)
     return [
         cell
         for example in examples
@@ -324,9 +320,9 @@ def pytest_terminal_summary(
 
     terminalreporter.ensure_newline()
     terminalreporter.section("refimpl")
-    terminalreporter.write(
-        conformance_table([result_from(r) for r in records], terminalreporter._tw.fullwidth)
-    )
+    results = [result_from(record) for record in records]
+    option, width = config.option, terminalreporter._tw.fullwidth
+    terminalreporter.write(conformance_table(results, width, option.device, option.plugin))
 
 
 def _document(example: Example) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,12 +23,17 @@ if TYPE_CHECKING:
 FAILURES_SHOWN = 40
 
 
-def conformance_table(results: Sequence[Result], width: int) -> str:
-    """The checks of each example, counted, and what failed, as text for a terminal."""
+def conformance_table(
+    results: Sequence[Result], width: int, device: str, plugins: Sequence[str] = ()
+) -> str:
+    """The checks of each example, counted, and what failed, as text for a terminal.
+
+    ``device`` and ``plugins`` are those of the run, for the commands that ask again.
+    """
     out = io.StringIO()
     console = Console(file=out, width=max(width, 60), force_terminal=False, highlight=False)
     console.print(_counts(results))
-    _print_failures(console, [r for r in results if r.outcome == "failed"])
+    _print_failures(console, [r for r in results if r.outcome == "failed"], device, plugins)
     _print_reasons(console, "skipped", [r for r in results if r.outcome == "skipped"])
     _print_reasons(console, "failed as expected", [r for r in results if r.outcome == "xfailed"])
     return out.getvalue()
@@ -62,19 +68,27 @@ def _row(results: Iterable[Result]) -> list[str]:
     ]
 
 
-def _print_failures(console: Console, failed: Sequence[Result]) -> None:
+def _print_failures(
+    console: Console, failed: Sequence[Result], device: str, plugins: Sequence[str]
+) -> None:
     for result in failed[:FAILURES_SHOWN]:
         console.print()
         console.print(Text(f"FAILED {result.example} · {result.variant} · {result.check}"))
-        console.print(Text(f"  {result.reason}"))
-        console.print(Text(f"  again: {again(result)}"))
+        console.print(Text(f"  {result.reason}"), soft_wrap=True)
+        console.print(Text(f"  again: {again(result, device, plugins)}"), soft_wrap=True)
     if len(failed) > FAILURES_SHOWN:
         console.print(f"… and {len(failed) - FAILURES_SHOWN} more failures")
 
 
-def again(result: Result) -> str:
-    """The command that asks the same question once more."""
-    return f"refimpl check {result.example} --data {result.tier} --device {result.execution}"
+def again(result: Result, device: str, plugins: Sequence[str] = ()) -> str:
+    """The command that asks the same question once more, of the same device and plugins."""
+    words = ["refimpl", "check"]
+    if "#" not in result.example:  # such a name stands for a plugin whose examples are not known
+        words.append(result.example)
+    words += ["--data", result.tier, "--device", device]
+    if result.execution != device:
+        words += ["--execution", result.execution]
+    return shlex.join([*words, *(word for plugin in plugins for word in ("--plugin", plugin))])
 
 
 def _print_reasons(console: Console, what: str, results: Sequence[Result]) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from dataclasses import replace
 
 import pytest
 from fakes.sound import EXAMPLE, like
@@ -21,7 +22,6 @@ from refimpl.checking import (
     within,
     within_budget,
 )
-from refimpl.contract import replace
 from refimpl.errors import ContractError, DataError, DataMissingError, MissingExtraError
 from refimpl.requirements import NEEDS_CUDA, NEEDS_REAL_DATA, NUMPY_ON_CPU, REASONS, missing
 

@@ -154,7 +154,8 @@ def test_a_foreign_file_is_refused(path, content):
 
 
 @pytest.mark.parametrize(
-    "content", [{"lin.weight": torch.zeros(1, 2)}, torch.zeros(3), [1, 2], {"format": torch.ones(2)}]
+    "content",
+    [{"lin.weight": torch.zeros(1, 2)}, torch.zeros(3), [1, 2], {"format": torch.ones(2)}],
 )
 def test_another_file_of_torchs_is_refused(path, content):
     torch.save(content, path)

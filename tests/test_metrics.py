@@ -17,7 +17,9 @@ batches = st.lists(st.tuples(probabilities, labels), min_size=1, max_size=40)
 
 def columns(pairs):
     """Outputs and targets as a model with one output has them, (N, 1) each."""
-    output, target = (torch.tensor(column, dtype=torch.float32) for column in zip(*pairs))
+    output, target = (
+        torch.tensor(column, dtype=torch.float32) for column in zip(*pairs, strict=True)
+    )
     return output[:, None], target[:, None]
 
 
@@ -87,7 +89,7 @@ scores = st.lists(
 
 @given(scores)
 def test_accuracy(pairs):
-    output, target = (torch.tensor(column) for column in zip(*pairs))
+    output, target = (torch.tensor(column) for column in zip(*pairs, strict=True))
     found = metrics.accuracy(output, target)
     assert found.shape == (len(pairs),)
     expected = sklearn.accuracy_score(target, output.numpy().argmax(axis=1))
@@ -100,7 +102,9 @@ pairs_of_values = st.lists(st.tuples(values, values), min_size=1, max_size=30)
 
 @given(pairs_of_values)
 def test_absolute_error(pairs):
-    output, target = (torch.tensor(c, dtype=torch.float64)[:, None] for c in zip(*pairs))
+    output, target = (
+        torch.tensor(c, dtype=torch.float64)[:, None] for c in zip(*pairs, strict=True)
+    )
     expected = sklearn.mean_absolute_error(target, output)
     found = metrics.absolute_error(output, target)
     assert found.shape == (len(pairs),)
@@ -109,7 +113,9 @@ def test_absolute_error(pairs):
 
 @given(pairs_of_values)
 def test_absolute_percentage_error(pairs):
-    output, target = (torch.tensor(c, dtype=torch.float64)[:, None] for c in zip(*pairs))
+    output, target = (
+        torch.tensor(c, dtype=torch.float64)[:, None] for c in zip(*pairs, strict=True)
+    )
     assume(bool((target.abs() > 1e-6).all()))
     expected = sklearn.mean_absolute_percentage_error(target, output)
     found = metrics.absolute_percentage_error(output, target)

@@ -32,7 +32,13 @@ def test_the_cpu_agrees_with_its_own_oracle_within_half_the_budget(titanic: Vari
     assert 0 < comparison.worst_ratio < 0.5
 
 
-@pytest.mark.parametrize("name", ["cpu-f64", "autocast-bf16", "data-parallel", "ensemble"])
+def test_a_narrow_precision_is_judged_by_its_first_step_alone(titanic: Variant) -> None:
+    comparison = compare_execution(titanic, execution("autocast-bf16"), "stand-in", STEPS)
+    assert comparison.agrees, str(comparison)
+    assert comparison.steps == 1
+
+
+@pytest.mark.parametrize("name", ["cpu-f64", "data-parallel", "ensemble"])
 def test_sound_executions_agree(titanic: Variant, name: str) -> None:
     comparison = compare_execution(titanic, execution(name), "stand-in", STEPS)
     assert comparison.agrees, str(comparison)

@@ -1,5 +1,8 @@
 """A problem holds everything of a run that is not the computation, and no state."""
 
+from dataclasses import replace
+from itertools import chain
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,7 @@ from torch import nn
 
 from refimpl import DataSet, Execution, Rows, Splits
 from refimpl.checkpoint import Checkpoint
-from refimpl.contract import Protocol, replace
+from refimpl.contract import Protocol
 from refimpl.data import philox
 from refimpl.errors import ContractError
 from refimpl.problem import Problem, pose, start_values
@@ -35,6 +38,10 @@ def rows_of(batches):
     return [xb.flatten().int().tolist() for xb, _ in batches]
 
 
+def flat(batches):
+    return list(chain.from_iterable(batches))
+
+
 # --- batches -------------------------------------------------------------------------------------
 
 sizes = st.integers(1, 12)
@@ -47,10 +54,10 @@ def test_every_epoch_reads_every_row_once_in_full_batches_but_for_the_last(
     problem = problem_of(count, batch_size=batch_size, shuffle=shuffle)
     for epoch in problem.epochs():
         batches = rows_of(problem.epoch_batches(epoch))
-        assert sorted(sum(batches, [])) == list(range(count))
+        assert sorted(flat(batches)) == list(range(count))
         assert {len(batch) for batch in batches[:-1]} <= {problem.batch_size}
         assert len(batches) == problem.steps_per_epoch
-        assert sum(batches, []) == problem.order(epoch)
+        assert flat(batches) == problem.order(epoch)
 
 
 @given(count=sizes, batch_size=sizes, shuffle=st.booleans(), data=st.data())
@@ -62,7 +69,7 @@ def test_a_problem_with_a_checkpoint_reads_the_batches_still_to_come(
     done = data.draw(st.integers(0, len(whole)))
     resumed = problem_of(count, checkpoint=done, **options)
     assert rows_of(resumed.batches()) == whole[done:]
-    assert sum((resumed.order(e) for e in resumed.epochs()), []) == sum(whole[done:], [])
+    assert flat(resumed.order(e) for e in resumed.epochs()) == flat(whole[done:])
 
 
 def test_inputs_stay_beside_their_targets():
@@ -87,7 +94,7 @@ def test_the_order_does_not_depend_on_torchs_generator():
 @pytest.mark.parametrize("options", [{"shuffle": False, "batch_size": 4}, {"batch_size": None}])
 def test_rows_that_are_not_shuffled_keep_their_order(options):
     batches = rows_of(problem_of(**options).batches())
-    assert sum(batches, []) == 3 * list(range(10))
+    assert flat(batches) == 3 * list(range(10))
 
 
 @given(count=sizes, batch_size=sizes, shards=st.integers(1, 3), shuffle=st.booleans())
@@ -98,7 +105,7 @@ def test_the_shards_of_every_batch_make_up_the_batch(count, batch_size, shards, 
         return
     parts = [rows_of(whole.but(shard=(r, shards)).batches()) for r in range(shards)]
     for batch, *pieces in zip(rows_of(whole.batches()), *parts, strict=True):
-        assert sorted(batch) == sorted(sum(pieces, []))
+        assert sorted(batch) == sorted(flat(pieces))
 
 
 # --- tensors -------------------------------------------------------------------------------------
@@ -110,7 +117,10 @@ def test_the_shards_of_every_batch_make_up_the_batch(count, batch_size, shards, 
         ({}, torch.float32),
         ({"protocol": replace(PROTOCOL, dtype="float64")}, torch.float64),
         ({"execution": Execution("f64", "", dtype="float64")}, torch.float64),
-        ({"precision": "float32", "execution": Execution("f64", "", dtype="float64")}, torch.float32),
+        (
+            {"precision": "float32", "execution": Execution("f64", "", dtype="float64")},
+            torch.float32,
+        ),
     ],
 )
 def test_everything_that_floats_is_in_the_dtype_of_the_run(changes, expected):
@@ -257,7 +267,9 @@ def test_what_a_constructor_draws_does_not_move_the_draws_of_dropout():
         first = problem.load(Dropping())(x)
         nn.Linear(100, 100)
         assert torch.equal(problem.load(Dropping())(x), first)
-        assert not torch.equal(problem.but(seed=1, values=problem.values).load(Dropping())(x), first)
+        assert not torch.equal(
+            problem.but(seed=1, values=problem.values).load(Dropping())(x), first
+        )
 
 
 # --- the generator of everything -----------------------------------------------------------------
@@ -269,7 +281,14 @@ def test_a_key_is_one_stream_and_another_key_another():
     assert draws == {key: tuple(philox(*key).random(4)) for key in KEYS}
 
 
-KEYS = [("start", 0), ("start", 1), ("order", 0, 0), ("order", 0, 1), ("order", 1, 0), ("dropout", 0)]
+KEYS = [
+    ("start", 0),
+    ("start", 1),
+    ("order", 0, 0),
+    ("order", 0, 1),
+    ("order", 1, 0),
+    ("dropout", 0),
+]
 
 
 def test_the_stream_is_the_same_on_every_platform_and_version():

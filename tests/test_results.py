@@ -143,7 +143,7 @@ def test_a_truncated_file_is_never_a_pass(tmp_path_factory, data):
 
 def test_what_a_dying_run_had_measured_is_kept(written):
     lines = lines_of((PASSED, FAILED))
-    results = written(lines[:2] + [lines[2][:40]], end="")
+    results = written([*lines[:2], lines[2][:40]], end="")
     assert results.checks == (PASSED,)
     assert not results.complete
 

@@ -3,6 +3,7 @@
 import itertools
 import math
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from refimpl import Epoch, Execution, ModuleVariant, Step
-from refimpl.contract import replace
 from refimpl.errors import ContractError
 from refimpl.metrics import absolute_error, roc_auc
 from refimpl.problem import TensorRows, pose
@@ -175,10 +175,10 @@ def test_runs_side_by_side_do_not_disturb_each_other():
 
 def test_figures_of_an_epoch_are_means_over_its_batches_as_they_were_trained_on():
     problem = pose(MODULE, seed=0)
-    steps = list(
+    steps = [
         (float(s.loss.detach()), float(absolute_error(s.output.detach(), s.target).mean()))
         for s in steps_of(MODULE, problem)
-    )
+    ]
     history = train(MODULE, problem)
     for number, record in enumerate(history.epochs):
         seen = np.array(steps[number * PER_EPOCH : (number + 1) * PER_EPOCH])

@@ -17,6 +17,7 @@ ALL: list[Check] = [
     gradients.gradient_is_the_slope,
     gradients.every_parameter_learns,
     repetition.same_seed_same_bits,
+    repetition.seed_decides_everything,
     repetition.checkpoint_predicts_the_same,
     repetition.resumed_run_is_the_same,
     agreement.ladder_in_float64,

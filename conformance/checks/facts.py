@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -78,9 +79,15 @@ def summary_sizes(subject: Subject) -> Iterator[Measurement]:
 
 @check("output-shape", applies=_states(lambda f: f.output))
 def output_shape(subject: Subject) -> Iterator[Measurement]:
-    """Has the output of a documented batch the documented shape?"""
+    """Has the output of a documented batch the documented shape, and its target one that fits?
+
+    A target of as many numbers in another shape, (N,) for (N, 1), makes a loss compare every pair.
+    """
     step = first_step(subject.trained, subject.tier, subject.execution)
     yield equal("output shape", step.output_shape, _facts(subject).output)
+    target = step.step.target
+    if target is not None and target.numel() == math.prod(step.output_shape):
+        yield equal("target shape", tuple(target.shape), step.output_shape)
 
 
 @check("exact-values", about="example", applies=lambda s: bool(s.example.values))

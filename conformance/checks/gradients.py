@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from refimpl.checking import Measurement, Subject, at_most, check, true
 from refimpl.contract import Step, Variant
@@ -16,7 +17,10 @@ from refimpl.errors import ContractError
 from refimpl.problem import Problem, pose
 from refimpl.training import steps_of
 
-STEP = 1e-6
+STEPS = (1e-6, 1e-7, 1e-5, 1e-8)
+"""How far to move, until one fits: a kink (ReLU, max-pooling) may lie within the larger steps, and
+rounding drowns the smaller ones. A wrong gradient fits none."""
+
 DIRECTIONS = 3
 TRUNCATION = 1e-6
 """Relative error that the extrapolated difference may leave (about 1e-9 is seen)."""
@@ -35,24 +39,58 @@ def gradient_is_the_slope(subject: Subject) -> Iterator[Measurement]:
     )  # fmt: skip
     first = _first(variant, problem)
     loss = abs(float(torch.as_tensor(first.loss).detach()))
-    noise = NOISE_ULPS * float(np.finfo(np.float64).eps) * loss / STEP
+    held = _held_rows(first)
     for name, gradient in _gradients(first).items():
         rng = philox("directions", name)
         for number in range(DIRECTIONS):
             direction = rng.standard_normal(gradient.shape)
-            slope = _slope(variant, problem, name, direction)
-            claimed = float((gradient * direction).sum())
-            typical = float(np.linalg.norm(gradient) * np.linalg.norm(direction))
-            scale = max(typical / np.sqrt(gradient.size), abs(slope))
-            budget = TRUNCATION * scale + noise
-            yield at_most(
-                f"slope error of {name} in direction {number + 1}, of its budget",
-                abs(slope - claimed) / budget,
-                1.0,
-            )
+            if name in held:
+                direction[held[name]] = 0
+            errors = (_error(variant, problem, name, gradient, direction, loss, s) for s in STEPS)
+            best = min(_until_within(1.0, errors))
+            what = f"slope error of {name} in direction {number + 1}, of its budget"
+            yield at_most(what, best, 1.0)
 
 
-def _slope(variant: Variant, problem: Problem, name: str, direction: NDArray[Any]) -> float:
+def _error(
+    variant: Variant,
+    problem: Problem,
+    name: str,
+    gradient: NDArray[Any],
+    direction: NDArray[Any],
+    loss: float,
+    step: float,
+) -> float:
+    """The slope's distance from what the gradient claims, over the budget for this step."""
+    slope = _slope(variant, problem, name, direction, step)
+    claimed = float((gradient * direction).sum())
+    typical = float(np.linalg.norm(gradient) * np.linalg.norm(direction)) / np.sqrt(gradient.size)
+    noise = NOISE_ULPS * float(np.finfo(np.float64).eps) * loss / step
+    return abs(slope - claimed) / (TRUNCATION * max(typical, abs(slope)) + noise)
+
+
+def _until_within(limit: float, values: Iterable[float]) -> Iterator[float]:
+    """The values up to the first that is within the limit, that one included."""
+    for value in values:
+        yield value
+        if value <= limit:
+            return
+
+
+def _held_rows(step: Step) -> dict[str, int]:
+    """Rows that are held back by design: the padding row of an embedding gets no gradient."""
+    if not isinstance(step.model, nn.Module):
+        return {}
+    return {
+        f"{name}.weight".lstrip("."): layer.padding_idx
+        for name, layer in step.model.named_modules()
+        if isinstance(layer, nn.Embedding) and layer.padding_idx is not None
+    }
+
+
+def _slope(
+    variant: Variant, problem: Problem, name: str, direction: NDArray[Any], step: float
+) -> float:
     """The slope of the first loss along ``direction`` in one parameter.
 
     Central differences at two steps, extrapolated to none: a percentage loss bends so sharply that
@@ -60,11 +98,11 @@ def _slope(variant: Variant, problem: Problem, name: str, direction: NDArray[Any
     """
     wide, narrow = (
         (
-            _first_loss(variant, problem, name, step * direction)
-            - _first_loss(variant, problem, name, -step * direction)
+            _first_loss(variant, problem, name, h * direction)
+            - _first_loss(variant, problem, name, -h * direction)
         )
-        / (2 * step)
-        for step in (STEP, STEP / 2)
+        / (2 * h)
+        for h in (step, step / 2)
     )
     return (4 * narrow - wide) / 3
 

@@ -15,7 +15,8 @@ from refimpl.checking import Measurement, Subject, check, equal, true
 from refimpl.checkpoint import Checkpoint, load, save, take
 from refimpl.contract import Step
 from refimpl.errors import ContractError
-from refimpl.lockstep import look
+from refimpl.global_rng import start_draws_from, steps_draw_from
+from refimpl.lockstep import Seen, look
 from refimpl.problem import Problem, pose
 from refimpl.training import predictor, steps_of
 
@@ -28,12 +29,14 @@ ROWS = 64
 @check("same-seed-same-bits")
 def same_seed_same_bits(subject: Subject) -> Iterator[Measurement]:
     """Is a rerun from one seed equal to the last bit, and a run from another seed not?"""
-    variant = subject.trained
-    problem = pose(variant, subject.tier, seed=0, execution=subject.execution)
-    first, again = (_everything(subject, problem) for _ in range(2))
+    first, again, other = (
+        _everything(
+            subject, pose(subject.trained, subject.tier, seed=seed, execution=subject.execution)
+        )
+        for seed in (0, 0, 1)
+    )
     different = [name for name in first if not torch.equal(first[name], again[name])]
     yield equal("tensors that differ in a rerun", different, [])
-    other = _everything(subject, pose(variant, subject.tier, seed=1, execution=subject.execution))
     same = [n for n in first if n.startswith("loss") and torch.equal(first[n], other[n])]
     yield true(
         "another seed is another run",
@@ -45,10 +48,23 @@ def same_seed_same_bits(subject: Subject) -> Iterator[Measurement]:
 def _everything(subject: Subject, problem: Problem) -> dict[str, Tensor]:
     """Every tensor of the first steps, by kind, name and step."""
     return {
-        f"{seen.kind} {seen.name} of step {number}": seen.value
+        f"{_label(seen)} of step {number}": seen.value
         for number, step in enumerate(steps_of(subject.trained, problem, STEPS), start=1)
         for seen in look(subject.trained, step)
     }
+
+
+@check("seed-decides-everything")
+def seed_decides_everything(subject: Subject) -> Iterator[Measurement]:
+    """Do start and steps draw from no generator but those that the seed makes?
+
+    A draw from a global generator is seeded by the training loop, so that it repeats; but it is
+    another one on another version or device.
+    """
+    start = start_draws_from(subject.trained)
+    yield equal("what else the start is drawn from", start, [])
+    steps = steps_draw_from(subject.trained, subject.tier)
+    yield equal("what else the steps draw from", steps, [])
 
 
 @check("checkpoint-predicts-the-same")
@@ -123,7 +139,11 @@ def resumed_run_is_the_same(subject: Subject) -> Iterator[Measurement]:
 
 
 def _tensors(subject: Subject, step: Step) -> dict[str, Tensor]:
-    return {f"{s.kind} {s.name}".strip(): s.value for s in look(subject.trained, step)}
+    return {_label(seen): seen.value for seen in look(subject.trained, step)}
+
+
+def _label(seen: Seen) -> str:
+    return f"{seen.kind} {seen.name}".strip()
 
 
 def _length(problem: Problem) -> int:

@@ -178,10 +178,15 @@ def _distinct(found: Sequence[Column]) -> Iterator[Column]:
         if len(alike) == 1:
             yield column
             continue
-        starts = [str(other.header.get("started", "")) for other in alike]
+        starts = [moment(other.header.get("started", "")) for other in alike]
         telling = len(set(starts)) == len(starts) and all(starts)
-        tail = str(column.header["started"]) if telling else ", ".join(column.names)
+        tail = moment(column.header["started"]) if telling else ", ".join(column.names)
         yield replace(column, label=f"{column.label} · {tail}")
+
+
+def moment(started: str) -> str:
+    """A time as it stands in a header, to the minute: ``2026-11-21 02:03``."""
+    return str(started)[:16].replace("T", " ")
 
 
 def _version(text: str) -> Version:

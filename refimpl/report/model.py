@@ -6,15 +6,20 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from refimpl.checking import Outcome, Result
 from refimpl.curves import Curve
 from refimpl.report.changes import Since, since
 from refimpl.report.columns import Column
-from refimpl.report.plots import Drawn, Plot, Series, Strips, plot, strips
+from refimpl.report.plots import COLOURS, Drawn, Plot, Series, Strips, plot, strips
 
-OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+WORDS: Mapping[str, str] = {
+    "passed": "passed",
+    "failed": "failed",
+    "skipped": "skipped",
+    "xfailed": "failed as expected",
+}
 WORST_FIRST: tuple[Outcome, ...] = ("failed", "xfailed", "skipped", "passed")
 
 BUDGET = "budget"
@@ -73,7 +78,9 @@ class Cell:
         for result in self.results:
             groups[result.variant].append(result)
         ordered = {name: sorted(own, key=_worst_first) for name, own in groups.items()}
-        return dict(sorted(ordered.items(), key=lambda item: (_worst_first(item[1][0])[0], item[0])))
+        return dict(
+            sorted(ordered.items(), key=lambda item: (_worst_first(item[1][0])[0], item[0]))
+        )
 
 
 def _worst_first(result: Result) -> tuple[int, str, str]:
@@ -91,6 +98,21 @@ class Row:
     origin: str
     cells: tuple[Cell, ...]
     plots: tuple[Plot, ...]
+    legend: tuple[Key, ...]
+
+    @property
+    def shared_lines(self) -> bool:
+        """Whether a drawing has a line that is of several colours of the legend."""
+        return any(line.colour is None for plot in self.plots for line in plot.lines)
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a colour stands for in the drawings of an example."""
+
+    colour: int
+    dashed: bool
+    name: str
 
 
 # --- findings ------------------------------------------------------------------------------------
@@ -215,6 +237,7 @@ def _rows(columns: Sequence[Column]) -> Iterator[Row]:
         place = " · ".join(str(about[key]) for key in ("document", "section") if about.get(key))
         anchor = f"{slug(name)}-{number}"
         cells = tuple(_cells(anchor, name, columns))
+        curves = tuple(_learning_curves(cells))
         yield Row(
             anchor,
             name,
@@ -222,7 +245,8 @@ def _rows(columns: Sequence[Column]) -> Iterator[Row]:
             place,
             str(_first(c.header.get("plugins", {}).get(name) for c in columns) or ""),
             cells,
-            tuple(_learning_curves(cells)),
+            tuple(_drawings(curves)),
+            tuple(_legend(curves)),
         )
 
 
@@ -244,28 +268,53 @@ def slug(text: str) -> str:
 # --- curves --------------------------------------------------------------------------------------
 
 
-def _learning_curves(cells: Sequence[Cell]) -> Iterator[Plot]:
-    """One drawing for each figure that runs of this example report epoch by epoch."""
-    with_curves = [
+@dataclass(frozen=True)
+class _Told:
+    """A curve, who tells it, and the name that its colour has in the legend."""
+
+    column: Column
+    result: Result
+    curve: Curve
+    key: str
+
+    @property
+    def name(self) -> str:
+        """The variant, and the environment where there are several."""
+        return self.key if self.key == self.result.variant else f"{self.result.variant}, {self.key}"
+
+
+def _learning_curves(cells: Sequence[Cell]) -> Iterator[_Told]:
+    """What runs of an example report epoch by epoch; told apart by environment, or by variant."""
+    found = [
         (cell.column, result, curve)
         for cell in cells
         for result in cell.results
         for curve in result.curves
         if curve.along == "epoch"
     ]
-    several = len({column.label for column, _, _ in with_curves}) > 1
-    colours: dict[str, int] = {}
-    for what in dict.fromkeys(curve.what for _, _, curve in with_curves):
-        own = [entry for entry in with_curves if entry[2].what == what]
-        series = []
-        for column, result, curve in own:
-            colour = colours.setdefault(column.label if several else result.variant, len(colours))
-            name = f"{result.variant} ({column.label})" if several else result.variant
-            series.append(_series(name, curve, colour))
-        target = _first(_target(result, what) for _, result, _ in own)
-        drawing = plot(
-            Drawn(what, "epoch", series, _first(_band(c) for _, _, c in own), target, target or ())
-        )
+    several = len({column.label for column, _, _ in found}) > 1
+    for column, result, curve in found:
+        yield _Told(column, result, curve, column.label if several else result.variant)
+
+
+def _colours(curves: Sequence[_Told]) -> dict[str, int]:
+    return {key: n for n, key in enumerate(dict.fromkeys(told.key for told in curves))}
+
+
+def _legend(curves: Sequence[_Told]) -> Iterator[Key]:
+    for key, colour in _colours(curves).items():
+        yield Key(colour % COLOURS, colour >= COLOURS, key)
+
+
+def _drawings(curves: Sequence[_Told]) -> Iterator[Plot]:
+    """One drawing for each figure."""
+    colours = _colours(curves)
+    for what in dict.fromkeys(told.curve.what for told in curves):
+        own = [told for told in curves if told.curve.what == what]
+        series = [_series(told.name, told.curve, colours[told.key]) for told in own]
+        band = _first(_band(told.curve) for told in own)
+        target = _first(_target(told.result, what) for told in own)
+        drawing = plot(Drawn(what, "epoch", series, band, target))
         if drawing is not None:
             yield drawing
 
@@ -324,7 +373,7 @@ def _growth(result: Result) -> Plot | None:
     curve = next((c for c in result.curves if c.along == "step"), None)
     if curve is None or len(curve.values) < 2:
         return None
-    return plot(Drawn(curve.what, "step", [_series(result.variant, curve, 0)], extra=(1.0,)))
+    return plot(Drawn(curve.what, "step", [_series(result.variant, curve, 0)], limit=1.0))
 
 
 def _reasons(columns: Sequence[Column], outcome: Outcome) -> Iterator[Reason]:
@@ -354,7 +403,9 @@ def _errata(columns: Sequence[Column]) -> Iterator[ErratumRow]:
         yield ErratumRow(
             example,
             name,
-            *(str(about.get(key, "")) for key in ("says", "today", "since")),
+            str(about.get("says", "")),
+            str(about.get("today", "")),
+            str(about.get("since", "")),
             tuple(found[example, name].get(column.label) for column in columns),
         )
 
@@ -376,23 +427,27 @@ def _data_differences(
 
 def _verdict(columns: Sequence[Column], rows: Sequence[Row]) -> Verdict:
     states = Counter(column.state for column in columns)
-    failed = sum(cell.outcomes["failed"] for row in rows for cell in row.cells)
-    asked = sum(len(cell.results) for row in rows for cell in row.cells)
+    outcomes: Counter[str] = sum((cell.outcomes for row in rows for cell in row.cells), Counter())
+    asked, failed = sum(outcomes.values()), outcomes["failed"]
     where = _count(len(columns), "environment")
+    answered = f"{counted(outcomes)} in {where}"
     if states["failed"] or states["unreadable"]:
-        bad = states["failed"] + states["unreadable"]
         headline = f"{failed} of {_count(asked, 'check')} failed" if failed else "The run failed"
-        sentence = f"{bad} of {where} not in order" if len(columns) > 1 else _why(columns)
-        return Verdict("failed", headline, sentence)
+        bad = states["failed"] + states["unreadable"]
+        rest = f"{counted(outcomes)}; {bad} of {where} not in order"
+        return Verdict("failed", headline, rest if len(columns) > 1 else answered)
     missing = states["incomplete"] + states["absent"]
     if missing or not columns:
-        sentence = f"{missing} of {where} without a finished run; nothing failed in what there is"
-        return Verdict("incomplete", "Incomplete", sentence)
-    return Verdict("passed", "Passed", f"{_count(asked, 'check')} in {where}, and none failed")
+        lacking = f"{missing} of them without a finished run, which is no pass"
+        return Verdict("incomplete", "Incomplete", f"{answered}; {lacking}")
+    return Verdict("passed", "Passed", answered)
 
 
-def _why(columns: Sequence[Column]) -> str:
-    return "; ".join(column.why for column in columns if column.why)
+def counted(outcomes: Mapping[str, int]) -> str:
+    """``2 failed, 50 passed, 3 skipped``."""
+    order = ("failed", "passed", "xfailed", "skipped")
+    told = [f"{outcomes[name]:,} {WORDS[name]}" for name in order if outcomes.get(name)]
+    return ", ".join(told) or "no check"
 
 
 def _count(number: int, noun: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 WIDTH, HEIGHT = 320.0, 180.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 8.0, 24.0
@@ -34,7 +34,7 @@ class Series:
     names: tuple[str, ...]
     at: tuple[float, ...]
     values: tuple[float, ...]
-    colour: int = 0
+    colour: int | None = 0
 
     @property
     def name(self) -> str:
@@ -53,7 +53,7 @@ class Line:
 
     name: str
     path: str
-    colour: int
+    colour: int | None
     dashed: bool
     first: float
     last: float
@@ -73,6 +73,7 @@ class Plot:
     band: str = ""
     target: tuple[float, float] | None = None
     target_text: str = ""
+    limit: float | None = None
     width: float = WIDTH
     height: float = HEIGHT
 
@@ -147,14 +148,25 @@ def _decades(low: float, high: float) -> list[float]:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What is to be drawn of one figure: its lines, the band, and the range it should end in."""
+    """What is to be drawn of one figure: its lines, and what they should keep to.
+
+    ``band`` is epochs, lower and upper edge; ``target`` the range to end in; ``limit`` what no
+    value may exceed.
+    """
 
     what: str
     along: str
     series: Sequence[Series]
     band: tuple[Sequence[float], Sequence[float], Sequence[float]] | None = None
     target: tuple[float, float] | None = None
-    extra: Sequence[float] = field(default=())
+    limit: float | None = None
+
+    @property
+    def bounds(self) -> list[float]:
+        """Every finite number that must be in the drawing beside the lines."""
+        edges = [*self.band[1], *self.band[2]] if self.band else []
+        limits = [self.limit] if self.limit is not None else []
+        return [v for v in (*edges, *(self.target or ()), *limits) if math.isfinite(v)]
 
 
 def plot(drawn: Drawn) -> Plot | None:
@@ -163,8 +175,8 @@ def plot(drawn: Drawn) -> Plot | None:
     points = [point for line in series for point in line.finite]
     if not points:
         return None
-    bounds = [v for v in (*_band_values(drawn), *drawn.extra) if math.isfinite(v)]
-    across, up = _scales(points, bounds)
+    across, up = _scales(points, drawn.bounds)
+    low, high = sorted(drawn.target) if drawn.target else (0.0, 0.0)
     return Plot(
         drawn.what,
         drawn.along,
@@ -173,19 +185,24 @@ def plot(drawn: Drawn) -> Plot | None:
         up.ticks,
         up.logarithmic,
         _band(drawn, across, up),
-        tuple(sorted(up(v) for v in drawn.target)) if drawn.target else None,  # type: ignore[arg-type]
-        f"{number(drawn.target[0])} … {number(drawn.target[1])}" if drawn.target else "",
+        (up(high), up(low)) if drawn.target else None,
+        f"{number(low)} … {number(high)}" if drawn.target else "",
+        up(drawn.limit) if drawn.limit is not None else None,
     )
 
 
 def merged(series: Sequence[Series]) -> list[Series]:
-    """The series, those of one colour that look the same as one, with all their names."""
+    """The series, those that look the same as one, with all their names.
+
+    It has no colour of its own where they have several: one would hide the others.
+    """
     first: dict[tuple[object, ...], Series] = {}
     for line in series:
-        look = (line.colour, line.at, tuple(number(value) for value in line.values))
-        same = first.get(look)
-        names = (*same.names, *line.names) if same else line.names
-        first[look] = Series(names, line.at, line.values, line.colour)
+        look = (line.at, tuple(number(value) for value in line.values))
+        same = first.get(look, line)
+        names = line.names if same is line else (*same.names, *line.names)
+        colour = line.colour if same.colour == line.colour else None
+        first[look] = Series(names, line.at, line.values, colour)
     return list(first.values())
 
 
@@ -206,8 +223,9 @@ def _scales(points: Sequence[tuple[float, float]], bounds: Sequence[float]) -> t
 def _whole(across: Scale) -> tuple[Tick, ...]:
     """Ticks at whole epochs or steps; the last one of all is always among them."""
     ticks = [Tick(across(v), f"{v:.0f}") for v in _round(across.low, across.high) if v == int(v)]
-    last = Tick(across(across.high), f"{across.high:.0f}")
-    return (*(tick for tick in ticks if last.at - tick.at > 24), last)
+    first, last = (Tick(across(v), f"{v:.0f}") for v in (across.low, across.high))
+    between = [tick for tick in ticks if tick.at - first.at > 20 and last.at - tick.at > 24]
+    return (first, *between, last) if last.at > first.at else (last,)
 
 
 def _line(series: Series, across: Scale, up: Scale) -> Line:
@@ -215,8 +233,9 @@ def _line(series: Series, across: Scale, up: Scale) -> Line:
     path = "M" + "L".join(f"{across(x):g} {up(y):g}" for x, y in points)
     values = [y for _, y in series.finite]
     x, y = points[-1]
-    colour, turn = series.colour % COLOURS, series.colour // COLOURS
-    return Line(series.name, path, colour, turn > 0, values[0], values[-1], (across(x), up(y)))
+    colour = None if series.colour is None else series.colour % COLOURS
+    dashed = series.colour is not None and series.colour >= COLOURS
+    return Line(series.name, path, colour, dashed, values[0], values[-1], (across(x), up(y)))
 
 
 def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -224,11 +243,6 @@ def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
         return points
     last = len(points) - 1
     return [points[round(i * last / (POINTS_DRAWN - 1))] for i in range(POINTS_DRAWN)]
-
-
-def _band_values(drawn: Drawn) -> Iterator[float]:
-    if drawn.band:
-        yield from (*drawn.band[1], *drawn.band[2])
 
 
 def _band(drawn: Drawn, across: Scale, up: Scale) -> str:
@@ -288,10 +302,16 @@ def strips(ratios: Mapping[str, Sequence[tuple[str, float]]]) -> Strips:
     largest = max((_order(r) for own in ratios.values() for _, r in own), default=1.0)
     scale = Scale(SMALLEST, 10.0 if largest <= 10 else 1e3, 0.0, 100.0, logarithmic=True)
     rows = tuple(
-        Strip(name, tuple(Dot(scale(_order(ratio)), of, ratio) for of, ratio in own))
+        Strip(name, _apart([Dot(scale(_order(ratio)), of, ratio) for of, ratio in own]))
         for name, own in ratios.items()
     )
     return Strips(rows, scale.ticks, scale(1.0))
+
+
+def _apart(dots: Sequence[Dot]) -> tuple[Dot, ...]:
+    """The dots that can be told apart, from left to right: the larger of two at one place."""
+    ordered = sorted(dots, key=lambda dot: _order(dot.ratio))
+    return tuple({round(dot.at * 2): dot for dot in ordered}.values())
 
 
 def _order(ratio: float) -> float:

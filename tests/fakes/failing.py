@@ -8,11 +8,11 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from fakes.sound import EXAMPLE, MODULE, SCRATCH, Net, scratch, start
 from torch import nn
 from torch.nn import functional as F
 
-from refimpl import Example, Exact, Facts, Figure, Layer, Sizes, Step, Variant
+from fakes.sound import EXAMPLE, MODULE, SCRATCH, Net, start
+from refimpl import Exact, Example, Facts, Figure, Layer, Sizes, Step, Variant
 
 
 def spoiled(check: str, *variants: Variant, **changes) -> Example:
@@ -25,8 +25,11 @@ def with_facts(check: str, **facts) -> Example:
     return spoiled(check, SCRATCH, replace(MODULE, facts=replace(MODULE.facts, **facts)))
 
 
-def by_hand(problem, *, loss_of=F.mse_loss, rate=1.0, shown=lambda x: x, coarser=False):
-    """The loop of ``scratch``, with places to plant a mistake in."""
+def by_hand(problem, *, loss_of=F.mse_loss, rates=(1.0, 1.0), shown=lambda x: x, coarser=False):
+    """The loop of ``scratch``, with places to plant a mistake in.
+
+    ``rates`` are factors of the learning rate of weights and bias.
+    """
     weights, bias = problem.start["weights"], problem.start["bias"]
 
     def model(x):
@@ -37,7 +40,7 @@ def by_hand(problem, *, loss_of=F.mse_loss, rate=1.0, shown=lambda x: x, coarser
         loss = loss_of(output, yb)
         loss.backward()
         with torch.no_grad():
-            for parameter in (weights, bias):
+            for parameter, rate in zip((weights, bias), rates, strict=True):
                 parameter -= rate * problem.lr * parameter.grad
                 if coarser and parameter.dtype == torch.float32:
                     parameter.copy_(parameter.bfloat16())
@@ -120,15 +123,18 @@ def with_momentum(name: str, steps) -> Variant:
     return Variant(name, steps, build=Net, names=MODULE.names, ladder="momentum")
 
 
+def scaled_at_random(output, target):
+    """A loss that is scaled by a draw from torch's global generator."""
+    return F.mse_loss(output, target) * (1 + torch.rand(()).item())
+
+
 # --- executions ----------------------------------------------------------------------------------
 
 
 def never_wrapped(problem):
     """A module that is made without ``problem.load``, so that nothing can wrap it."""
     net = Net().to(problem.dtype)
-    with torch.no_grad():
-        for name, value in (problem.checkpoint.parameters if problem.checkpoint else problem.values).items():
-            net.get_parameter(name).copy_(torch.as_tensor(value))
+    net.load_state_dict(problem.start)
     parameters = dict(net.named_parameters())
     optimizer = torch.optim.SGD(net.parameters(), lr=problem.lr)
     for xb, yb in problem.batches():
@@ -169,13 +175,19 @@ _ALL = (
         "same-seed-same-bits",
         *(whole_set(replace(SCRATCH, name=n, start=same_start)) for n in ("first", "second")),
     ),
-    spoiled("checkpoint-predicts-the-same", SCRATCH, replace(SCRATCH, name="planted", steps=unsaved)),
+    spoiled(
+        "seed-decides-everything",
+        *(planted(name, loss_of=scaled_at_random) for name in ("first", "second")),
+    ),
+    spoiled(
+        "checkpoint-predicts-the-same", SCRATCH, replace(SCRATCH, name="planted", steps=unsaved)
+    ),
     spoiled(
         "resumed-run-is-the-same",
         with_momentum("mindful", mindful),
         with_momentum("forgetful", forgetful),
     ),
-    spoiled("ladder-agrees-in-float64", SCRATCH, planted(rate=1 + 1e-10)),
+    spoiled("ladder-agrees-in-float64", SCRATCH, planted(rates=(1.0, 1 + 1e-10))),
     spoiled("ladder-agrees-in-float32", SCRATCH, planted(coarser=True)),
     spoiled(
         "shards-make-the-batch",
@@ -185,13 +197,16 @@ _ALL = (
     spoiled(
         "same-on-every-execution",
         SCRATCH,
-        replace(MODULE, name="never-wrapped", steps=never_wrapped),
+        Variant("never-wrapped", never_wrapped, build=Net, names=MODULE.names, ladder="plane"),
     ),
     with_facts("reaches-documented-figures", figures=(Figure("val_loss", 9.0, real=(8.0, 10.0)),)),
 )
 
 FAILING = {example.name.removeprefix("fails-"): example for example in _ALL}
 
-BEFORE = {"golden-trajectory": replace(FAILING["golden-trajectory"], variants=(
-    planted("scratch", rate=1.01), replace(MODULE, protocol=EXAMPLE.protocol)))}
+WHEN_GOLDEN = {
+    "golden-trajectory": spoiled(
+        "golden-trajectory", planted("scratch", rates=(1.01, 1.01)), MODULE
+    )
+}
 """What an example was when its golden trajectories were made, where it is not that any more."""

@@ -1,4 +1,4 @@
-"""no-start: variant 'script' has no start to begin from; give it start="""
+"""no-start: variant 'script' has no start to begin from; give it start= or build="""
 
 from refimpl import DataSet, Example, Facts, Protocol, Variant, hookimpl
 

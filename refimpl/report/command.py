@@ -1,0 +1,36 @@
+"""What ``refimpl report`` does: read, build, write, and say in one line what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from refimpl.errors import RefimplError
+from refimpl.report.columns import columns
+from refimpl.report.model import Report, report
+from refimpl.report.render import page, summary
+
+
+def write_report(
+    results: Sequence[Path],
+    output: Path,
+    against: Sequence[Path] = (),
+    markdown: Path | None = None,
+    expected: Sequence[str] = (),
+) -> Report:
+    """Write the page, and the summary where one is asked for; return what they say.
+
+    Raises :class:`RefimplError` where there is nothing to read or nowhere to write.
+    """
+    for path in (output, markdown):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise RefimplError(f"cannot write {path}: its folder does not exist")
+    found = columns(results, expected)
+    if not found:
+        where = ", ".join(str(path) for path in results)
+        raise RefimplError(f"there is no results file in {where}")
+    made = report(found, columns(against) if against else ())
+    output.write_text(page(made), encoding="utf-8")
+    if markdown is not None:
+        markdown.write_text(summary(made), encoding="utf-8")
+    return made

@@ -1,0 +1,175 @@
+"""The report as a page and as a summary. Everything that is not ours is escaped."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from refimpl.checking import Measurement, Result
+from refimpl.report.columns import Column, moment
+from refimpl.report.model import WORDS, Report, counted
+from refimpl.report.plots import number
+
+LONGEST = 240
+"""So many characters of a figure are shown; exact values may be whole arrays."""
+
+STATES = {"incomplete": "incomplete", "absent": "not run", "unreadable": "unreadable"}
+SIGNS = {
+    "passed": "✓", "failed": "✗", "skipped": "–", "xfailed": "≈", "incomplete": "◌",
+    "partial": "◌", "absent": "·", "unreadable": "✗",
+}  # fmt: skip
+
+
+def page(report: Report) -> str:
+    """One self-contained HTML page: style and script stand in it, and nothing is fetched."""
+    script = _own("report.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return _templates(autoescape=True).get_template("report.html.j2").render(
+        report=report,
+        style=Markup(_own("report.css")),
+        script=Markup(script),
+        environments=list(environments(report.columns)),
+        # The page's own script and no other may run, whatever a plugin's text smuggles in.
+        policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'",
+    )  # fmt: skip
+
+
+def summary(report: Report) -> str:
+    """The same in Markdown, short: for the page of a CI job."""
+    return _templates(autoescape=False).get_template("summary.md.j2").render(report=report)
+
+
+@cache
+def _own(name: str) -> str:
+    return files(__package__).joinpath("templates").joinpath(name).read_text("utf-8")
+
+
+@cache
+def _templates(autoescape: bool) -> Environment:
+    environment = Environment(
+        loader=PackageLoader("refimpl.report", "templates"),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        figure=figure, duration=duration, headline=headline, counts=counted, md=markdown,
+        number=number, moment=moment, name=name,
+    )  # fmt: skip
+    environment.globals.update(SIGNS=SIGNS, WORDS={**WORDS, **STATES})
+    return environment
+
+
+# --- how single things are written ---------------------------------------------------------------
+
+
+def figure(value: Any) -> str:
+    """A measured value as it is shown: six digits of a float, the beginning of something long."""
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a reader says them."""
+    if seconds < 0.05:
+        return "<0.1 s"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def name(result: Result) -> str:
+    """Example, variant where it is about one, check, and execution where it is not just the CPU."""
+    parts = (result.example, result.variant, result.check, result.execution)
+    return " · ".join(part for part in parts if part not in ("-", "cpu"))
+
+
+def headline(result: Result) -> Measurement | None:
+    """The one figure to show of a check: what does not hold, else the nearest to its limit."""
+    wrong = [m for m in result.measurements if not m.holds]
+    numbers = [m for m in result.measurements if m.unit or m.low is not None or m.high is not None]
+    return next(iter([*wrong, *sorted(numbers, key=_tightness), *result.measurements]), None)
+
+
+def _tightness(measured: Measurement) -> float:
+    """How much of its limit a figure leaves; errors over a budget first, by their size."""
+    return -float(measured.measured) if measured.unit else 1.0
+
+
+_MARKDOWN = re.compile(r"([\\`*_\[\]|~#])")
+
+
+def markdown(text: object) -> str:
+    """A text as it stands, in one line, in Markdown that also takes HTML."""
+    line = " ".join(str(text).split())
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MARKDOWN.sub(r"\\\1", line)
+
+
+# --- the table of environments -------------------------------------------------------------------
+
+
+def environments(columns: Sequence[Column]) -> Iterator[tuple[str, list[str]]]:
+    """Each fact that any of the environments tells, and what it is in each."""
+    for fact, tell in FACTS.items():
+        values = [_text(tell(column)) if column.runs else "" for column in columns]
+        if any(values):
+            yield fact, values
+    packages = {name for c in columns for name in c.environment.get("packages", {})}
+    for package in sorted(packages - {"torch"}):
+        values = [_text(c.environment.get("packages", {}).get(package)) for c in columns]
+        if any(values):
+            yield package, values
+
+
+def _environment(key: str) -> Callable[[Column], Any]:
+    return lambda column: column.environment.get(key)
+
+
+def _header(key: str) -> Callable[[Column], Any]:
+    return lambda column: column.header.get(key)
+
+
+def _workers(column: Column) -> str:
+    workers = column.header.get("workers") or {}
+    threads = workers.get("threads") or column.environment.get("threads")
+    threads = f"{threads} thread{'' if threads == 1 else 's'}"
+    if not workers.get("count"):
+        return f"none beside the process itself, {threads}"
+    pinned = f", pinned to GPU {', '.join(workers['gpus'])}" if workers.get("gpus") else ""
+    return f"{workers['count']}, {threads} each{pinned}"
+
+
+FACTS: dict[str, Callable[[Column], Any]] = {
+    "results": lambda column: ", ".join(run.path.name for run in column.runs),
+    "started": _header("started"),
+    "took": lambda column: duration(column.seconds) if column.seconds else "",
+    "data": _header("tier"),
+    "device": _header("device"),
+    "devices there": lambda column: ", ".join(column.environment.get("devices", ())),
+    "workers": _workers,
+    "TF32": lambda column: "on" if column.environment.get("tf32") else "off",
+    "Python": _environment("python"),
+    "torch": lambda column: column.environment.get("packages", {}).get("torch"),
+    "CUDA of torch": _environment("cuda"),
+    "platform": _environment("platform"),
+    "refimpl": _environment("refimpl"),
+    "run": _header("run"),
+}
+"""What the table says of each environment, before the versions of its packages."""
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)

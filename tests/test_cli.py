@@ -1,0 +1,430 @@
+"""The command line: what it prints, what it says of mistakes, and how it exits."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from fakes.sound import EXAMPLE, MODULE
+
+from refimpl import cli, training
+from refimpl.checkpoint import load
+from refimpl.errors import UnknownNameError
+from refimpl.problem import pose
+from refimpl.progress import final_line
+from refimpl.training import train
+
+TESTS = Path(__file__).parent
+SOUND = ("--plugin", str(TESTS / "fakes" / "sound.py"))
+SIGN_ERROR = ("--plugin", str(TESTS / "fakes" / "sign_error.py"))
+
+
+@dataclass
+class Ran:
+    """What came of a command."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def complaint(self):
+        """Its error, which must be one line and all there is."""
+        assert self.out == ""
+        assert re.fullmatch(r"refimpl: .+\n", self.err), self.err
+        return self.err.removeprefix("refimpl: ").rstrip("\n")
+
+
+@pytest.fixture
+def refimpl(capsys):
+    """Runs a command in this process."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return Ran(ended.value.code or 0, out, err)
+
+    return run
+
+
+def process(*arguments, program="-m refimpl"):
+    """Runs a command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, *program.split(), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(TESTS)},
+    )
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Fails the test if anything is trained."""
+
+    def refuse(*arguments, **options):
+        pytest.fail("it was trained first")
+
+    monkeypatch.setattr(training, "train", refuse)
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    """Writes a plugin."""
+
+    def write(text, name="made.py"):
+        (tmp_path / name).write_text(text)
+        return "--plugin", str(tmp_path / name)
+
+    return write
+
+
+# --- help and lists ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["list"],
+        ["list", "--json"],
+        ["run", "--help"],
+        ["check", "-h"],
+        ["run", "titanc"],
+    ],
+    ids=" ".join,
+)
+def test_lists_and_help_and_wrong_names_import_no_torch(arguments):
+    program = (
+        "import sys; from refimpl.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: print(*sys.modules, file=sys.stderr)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=60
+    )
+    loaded = set(ran.stderr.splitlines()[-1].split())
+    assert "refimpl.cli" in loaded
+    assert loaded.isdisjoint({"torch", "numpy"})
+
+
+def test_the_list_has_every_example_of_the_tree_and_of_plugins(refimpl):
+    ran = refimpl("list", *SOUND)
+    assert ran.status == 0
+    assert ran.err == ""
+    for name in ("linear-regression-1d", "mnist-logistic", "titanic-dnn", "ring-dnn", "fake-sound"):
+        assert re.search(rf"^{name} ", ran.out, re.MULTILINE)
+
+
+def test_the_list_as_json_is_what_the_sources_say(refimpl):
+    (entry,) = [
+        e for e in json.loads(refimpl("list", "--json", *SOUND).out) if e["name"] == "fake-sound"
+    ]
+    assert entry["title"] == "A plane through points"
+    assert entry["variants"] == ["scratch", "module"]
+    assert entry["origin"] == f"file {SOUND[1]}"
+
+
+def test_a_broken_plugin_does_not_keep_the_others_from_being_listed(refimpl, plugin):
+    ran = refimpl("list", *plugin("def broken(:"))
+    assert ran.status == 1
+    assert "titanic-dnn" in ran.out
+    assert re.fullmatch(r"refimpl: plugin made \(file .*made\.py\).*invalid syntax.*\n", ran.err)
+
+
+def test_without_a_command_there_is_the_help():
+    ran = process()
+    assert ran.returncode in (0, 2)  # by click's version
+    text = ran.stdout + ran.stderr
+    assert text.startswith("Usage: refimpl [OPTIONS] COMMAND")
+    assert re.search(r"^  compare ", text, re.MULTILINE)
+
+
+# --- info ----------------------------------------------------------------------------------------
+
+
+def test_info_as_json_has_the_documented_table_measured_from_the_live_model(refimpl):
+    ran = refimpl("info", "titanic-dnn", "--json")
+    assert (ran.status, ran.err) == (0, "")
+    found = json.loads(ran.out)
+    assert found["parameters"] == found["trainable"] == 651
+    assert [
+        (row["name"], row["kind"], row["output"], row["parameters"]) for row in found["layers"]
+    ] == [
+        ("linear1", "Linear", [-1, 20], 320),
+        ("relu1", "ReLU", [-1, 20], 0),
+        ("linear2", "Linear", [-1, 15], 315),
+        ("relu2", "ReLU", [-1, 15], 0),
+        ("linear3", "Linear", [-1, 1], 16),
+        ("sigmoid", "Sigmoid", [-1, 1], 0),
+    ]
+    assert found["sizes"]["total"] == 0.003090
+
+
+def test_info_measures_and_does_not_repeat_the_facts(refimpl, plugin):
+    wrong = plugin(
+        "from dataclasses import replace\n"
+        "from fakes.failing import FAILING\n"
+        "from refimpl import hookimpl\n"
+        "EXAMPLE = replace(FAILING['parameter-count'], name='wrong-count')\n"
+        "@hookimpl\n"
+        "def refimpl_examples(): return [EXAMPLE]\n"
+    )
+    (found,) = json.loads(
+        refimpl("info", "wrong-count", "--variant", "module", "--json", *wrong).out
+    )["variants"]
+    assert found["parameters"] == 3
+    assert found["documented"]["parameters"] == 4
+
+
+def test_info_as_text_has_document_variants_and_table(refimpl):
+    ran = refimpl("info", "fake-sound", *SOUND)
+    assert ran.status == 0
+    assert ran.out.startswith("fake-sound: A plane through points\ntests, 0 · file ")
+    assert ran.out.count("  3 parameters, 3 trainable") == 2
+    assert re.search(r"^  lin +Linear +\(-1, 1\) +3$", ran.out, re.MULTILINE)
+    assert "1 documented failures" in ran.out
+
+
+def test_env_says_what_is_here(refimpl):
+    ran = refimpl("env")
+    assert ran.status == 0
+    assert re.search(r"^torch +\d+\.\d+", ran.out, re.MULTILINE)
+    assert re.search(r"^devices +cpu", ran.out, re.MULTILINE)
+    assert "torchtext (text)" in ran.out
+
+
+def test_errata_are_tried_and_fail_where_they_are_not_as_expected(refimpl, plugin):
+    assert refimpl("errata", "fake-sound", *SOUND).status == 0
+    failing = plugin(
+        "from fakes.failing import FAILING\n"
+        "from refimpl import hookimpl\n"
+        "@hookimpl\n"
+        "def refimpl_examples(): return [FAILING['errata']]\n"
+    )
+    ran = refimpl("errata", "fails-errata", *failing)
+    assert ran.status == 1
+    assert "which is NOT what was expected" in ran.out
+
+
+# --- run -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", ["scratch", "module"])
+def test_a_run_ends_with_its_final_figures_by_name(refimpl, variant):
+    ran = refimpl("run", "fake-sound", "--variant", variant, "--seed", 3, *SOUND)
+    assert (ran.status, ran.err) == (0, "")
+    *_, last = ran.out.splitlines()
+    chosen = EXAMPLE.variant(variant)
+    expected = train(chosen, pose(chosen, seed=3)).final
+    assert last == final_line(expected)
+    assert [part.partition("=")[0] for part in last.split()] == [
+        "loss", "error", "val_loss", "val_error", "weights[0]", "weights[1]", "bias",
+    ]  # fmt: skip
+
+
+def test_a_run_shows_its_epochs_as_they_end(refimpl):
+    ran = refimpl("run", "fake-sound", "--epochs", 2, *SOUND)
+    title, first, second, _ = ran.out.splitlines()
+    assert title == "fake-sound · scratch · stand-in data"
+    assert re.fullmatch(r"epoch 1/2 loss=\S+ error=\S+ val_loss=\S+ val_error=\S+ \(.* s\)", first)
+    assert second.startswith("epoch 2/2 ")
+
+
+def test_a_run_is_saved_and_drawn(refimpl, tmp_path):
+    saved, drawn = tmp_path / "run.pt", tmp_path / "curves.png"
+    ran = refimpl(
+        "run", "fake-sound", "--variant", "module", "--save", saved, "--plot", drawn, *SOUND
+    )
+    assert f"saved {saved}" in ran.out
+    assert f"plotted {drawn}" in ran.out
+    assert load(saved).step == 12
+    assert load(saved).parameters.keys() == {"lin.weight", "lin.bias"}
+    assert drawn.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize(
+    ("option", "file", "said"),
+    [
+        ("--save", "no/run.pt", "cannot write .*run.pt: its folder does not exist"),
+        ("--plot", "no/curves.png", "cannot write .*curves.png: its folder does not exist"),
+        ("--plot", "curves.txt", "cannot plot to .*: its ending must be one of .*png"),
+        ("--plot", "curves", "cannot plot to .*: its ending must be one of"),
+        ("--save", ".", "is a directory"),
+    ],
+)
+def test_a_file_that_could_not_be_written_is_refused_before_the_training(
+    refimpl, tmp_path, option, file, said
+):
+    ran = refimpl("run", "fake-sound", option, tmp_path / file, *SOUND)
+    assert ran.status in (1, 2)
+    assert re.search(said, ran.complaint)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("untrained")
+def test_a_device_that_is_not_here_is_refused_before_the_training(refimpl):
+    for command in ("run", "check"):
+        ran = refimpl(command, "fake-sound", "--device", "xla", *SOUND)
+        assert ran.status == 1
+        assert ran.complaint == "device 'xla' cannot be used here: needs the device xla"
+
+
+def test_real_data_that_is_not_here_is_an_error_that_says_what_to_do(
+    refimpl, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("REFIMPL_DATA", str(tmp_path))
+    ran = refimpl("run", "titanic-dnn", "--data", "real")
+    assert ran.status == 1
+    assert "the real data of 'titanic' is not complete" in ran.complaint
+    assert "refimpl data fetch titanic" in ran.complaint
+
+
+# --- compare -------------------------------------------------------------------------------------
+
+
+def test_variants_that_agree_exit_with_0(refimpl):
+    ran = refimpl("compare", "fake-sound", "scratch", "module", "--steps", 5, *SOUND)
+    assert (ran.status, ran.err) == (0, "")
+    for line, precision in zip(ran.out.splitlines(), ("float64", "float32"), strict=True):
+        assert line.startswith(f"module against scratch in {precision} agrees over 5 steps")
+
+
+def test_a_planted_sign_error_is_named_with_its_step_and_parameter_and_exits_with_1(refimpl):
+    ran = refimpl("compare", "sign-error", "scratch", "planted", *SIGN_ERROR)
+    assert ran.status == 1
+    for line, precision in zip(ran.out.splitlines(), ("float64", "float32"), strict=True):
+        head = f"planted against scratch in {precision} diverges at step 1, parameter bias[0]: "
+        assert line.startswith(head)
+
+
+def test_variants_that_are_not_the_same_computation_are_not_compared(refimpl):
+    ran = refimpl("compare", "sign-error", "scratch", "alone", *SIGN_ERROR)
+    assert ran.status == 1
+    assert ran.complaint == (
+        "scratch and alone of sign-error are not the same computation; "
+        "scratch can be compared with: scratch, planted"
+    )
+
+
+# --- mistakes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["lsit"], "there is no command 'lsit'; did you mean 'list'?"),
+        (["data", "fecth"], "there is no command 'fecth'; did you mean 'fetch'?"),
+        (["run", "titanc-dnn"], "there is no example 'titanc-dnn'; did you mean 'titanic-dnn'?"),
+        (["info", "titanc-dnn"], "there is no example 'titanc-dnn'; did you mean 'titanic-dnn'?"),
+        (["check", "titanc-dnn"], "there is no example 'titanc-dnn'; did you mean 'titanic-dnn'?"),
+        (
+            ["compare", "ring-dn", "a", "b"],
+            "there is no example 'ring-dn'; did you mean 'ring-dnn'?",
+        ),
+        (
+            ["run", "fake-sound", "--variant", "modul", *SOUND],
+            "fake-sound has no variant 'modul'; did you mean 'module'?",
+        ),
+        (
+            ["compare", "fake-sound", "scratch", "x", *SOUND],
+            "fake-sound has no variant 'x'; there are: module, scratch",
+        ),
+        (
+            ["compare", "fake-sound", "--execution", "cpu-f46", *SOUND],
+            "there is no execution 'cpu-f46'; did you mean 'cpu-f64'?",
+        ),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
+)
+def test_an_unknown_name_is_answered_with_the_nearest(refimpl, arguments, said):
+    ran = refimpl(*arguments)
+    assert ran.status == 1
+    assert ran.complaint == said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run"], "Missing argument 'NAME'"),
+        (["run", "titanic-dnn", "--epochs", "0"], "0 is not in the range x>=1"),
+        (["run", "titanic-dnn", "--epoch", "2"], "No such option.*--epoch"),
+        (["run", "titanic-dnn", "--data", "true"], "'true' is not one of 'stand-in', 'real'"),
+        (["check", "-n", "some"], "'some' is neither a number nor 'auto'"),
+        (["compare", "ring-dnn", "low"], "name two variants, A and B, or one --execution"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_command_that_is_used_wrongly_exits_with_2(refimpl, arguments, said):
+    ran = refimpl(*arguments)
+    assert ran.status == 2
+    assert re.search(said, ran.complaint)
+
+
+def raising(error):
+    """A plugin whose one variant raises this at its first step."""
+    return (
+        "from dataclasses import replace\n"
+        "from fakes.sound import EXAMPLE, SCRATCH\n"
+        "from refimpl import hookimpl\n"
+        "def steps(problem):\n"
+        f"    raise {error}\n"
+        "    yield\n"
+        "variant = replace(SCRATCH, steps=steps, ladder=None)\n"
+        "EXAMPLE = replace(EXAMPLE, name='raising', variants=(variant,))\n"
+        "@hookimpl\n"
+        "def refimpl_examples(): return [EXAMPLE]\n"
+    )
+
+
+def test_whatever_a_variant_raises_is_one_line(refimpl, plugin):
+    ran = refimpl("info", "raising", *plugin(raising("ValueError('one\\n  two')")))
+    assert ran.status == 1
+    assert ran.complaint == "ValueError: one two (--debug shows where)"
+
+
+def test_an_interruption_is_no_traceback(refimpl, plugin):
+    ran = refimpl("info", "raising", *plugin(raising("KeyboardInterrupt")))
+    assert ran.status == 130
+    assert ran.err.strip() == "refimpl: interrupted"  # click ends the line of the ^C first
+
+
+def test_a_refused_example_is_answered_with_the_reason(refimpl, plugin):
+    ran = refimpl("run", "made", *plugin("from refimpl import Example\nExample('made', 1, 2)"))
+    assert ran.status == 1
+    assert "example 'made' was refused: plugin made (file " in ran.complaint
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--debug", "run", "titanc"], ["run", "titanc", "--debug"]], ids=" ".join
+)
+def test_with_debug_an_error_keeps_its_traceback(arguments):
+    with pytest.raises(UnknownNameError, match="titanic-dnn"):
+        cli.main(arguments)
+
+
+def test_with_debug_what_a_variant_raises_keeps_its_traceback(plugin):
+    with pytest.raises(ZeroDivisionError) as raised:
+        cli.main(["info", "raising", "--debug", *plugin(raising("ZeroDivisionError"))])
+    assert raised.traceback[-1].path.name == "made.py"
+
+
+def test_a_traceback_is_printed_with_debug_and_not_without():
+    assert "Traceback (most recent call last):" in process("run", "titanc", "--debug").stderr
+    assert process("run", "titanc").stderr.count("\n") == 1
+
+
+def test_a_pipe_that_is_closed_early_is_no_traceback():
+    command = f"{sys.executable} -m refimpl list | head -c 1"
+    ran = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in ran.stderr
+
+
+def test_the_fakes_module_variant_is_the_second():
+    assert EXAMPLE.variants[1].name == MODULE.name

@@ -1,0 +1,234 @@
+"""The suite itself: for every check one example fails that check alone, and a sound one none."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+from fakes.failing import FAILING, WHEN_GOLDEN
+from fakes.sound import EXAMPLE, MODULE, SCRATCH
+from torch import nn
+
+from refimpl import Erratum, Exact, Example, Failure, golden, requirements
+from refimpl.checking import ask, cells
+from refimpl.conformance.checks import ALL
+from refimpl.executions import refimpl_executions
+from refimpl.problem import CPU
+from refimpl.training import steps_of
+from refimpl.validation import check_example
+
+EXECUTIONS = {execution.name: execution for execution in refimpl_executions()}
+WRAPPED = [EXECUTIONS["data-parallel"]]
+QUICK = [EXECUTIONS[name] for name in ("cpu-f64", "data-parallel", "ensemble")]
+
+
+@pytest.fixture(autouse=True)
+def goldens(tmp_path, monkeypatch):
+    """Golden trajectories of the fakes, and none of anything else."""
+    monkeypatch.setattr(golden, "folder", lambda: tmp_path)
+
+    def make(example):
+        list(golden.update([example]))
+
+    return make
+
+
+def asked(example, *checks, others=WRAPPED):
+    return [ask(cell) for cell in cells(example, checks or ALL, CPU, "stand-in", others)]
+
+
+def named(*names):
+    return [check for check in ALL if check.name in names]
+
+
+def reasons(results):
+    return {result.id: result.reason for result in results if result.outcome != "passed"}
+
+
+# --- one fake for every check --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("check", FAILING)
+def test_a_fake_fails_its_check_and_no_other(check, goldens):
+    example = FAILING[check]
+    goldens(WHEN_GOLDEN.get(check, example))
+    results = asked(example)
+    wrong = {result.check for result in results if result.outcome != "passed"}
+    assert wrong == {check}, reasons(results)
+    assert {result.outcome for result in results} == {"passed", "failed"}
+
+
+def test_there_is_a_fake_for_every_check():
+    assert [check.name for check in ALL if check.name not in FAILING] == []
+    assert len({check.name for check in ALL}) == len(ALL)
+
+
+def test_the_sound_example_is_asked_everything_and_passes(goldens):
+    goldens(EXAMPLE)
+    results = asked(EXAMPLE, others=QUICK)
+    assert reasons(results) == {}
+    assert {result.check for result in results} == {check.name for check in ALL}
+    assert all(result.measurements for result in results)
+
+
+@pytest.mark.parametrize("example", [EXAMPLE, *FAILING.values()], ids=lambda e: e.name)
+def test_the_fakes_keep_the_contract(example):
+    assert list(check_example(example)) == []
+
+
+# --- no false alarms -----------------------------------------------------------------------------
+
+
+class Regular(nn.Module):
+    """Everything that has a state or a chance of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(2, 4)
+        self.norm = nn.BatchNorm1d(4)
+        self.drop = nn.Dropout(0.5)
+        self.last = nn.Linear(4, 1)
+
+    def forward(self, x):
+        return self.last(self.drop(self.norm(self.first(x)).relu()))
+
+
+def test_running_statistics_and_dropout_and_momentum_raise_no_alarm():
+    variant = replace(MODULE, build=Regular, ladder=None, names={}, data_parallel=False, facts=None)
+    example = replace(EXAMPLE, name="regular", facts=replace(EXAMPLE.facts, parameters=25))
+    for optimizer in (torch.optim.Adam, lambda p, lr: torch.optim.SGD(p, lr, momentum=0.9)):
+        one = replace(example, variants=(replace(variant, optimizer=optimizer),))
+        of_runs = named(
+            "same-seed-same-bits", "checkpoint-predicts-the-same", "resumed-run-is-the-same"
+        )
+        results = asked(one, *of_runs)
+        assert len(results) == 3
+        assert reasons(results) == {}
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_batch_of_fewer_rows_than_shards_raises_no_alarm(rows):
+    protocol = replace(EXAMPLE.protocol, batch_size=rows)
+    example = replace(EXAMPLE, variants=(replace(SCRATCH, protocol=protocol),))
+    (result,) = asked(example, *named("shards-make-the-batch"))
+    assert result.outcome == "passed", result.reason
+
+
+# --- what a check says ---------------------------------------------------------------------------
+
+
+def test_a_run_that_is_not_the_same_twice_is_told_by_its_tensors():
+    runs = Counter()
+
+    def restless(problem):
+        runs["made"] += 1
+        for step in SCRATCH.steps(problem):
+            yield replace(step, loss=step.loss + runs["made"])
+
+    example = replace(EXAMPLE, variants=(replace(SCRATCH, steps=restless),))
+    (result,) = asked(example, *named("same-seed-same-bits"))
+    assert result.reason.startswith("tensors that differ in a rerun is ['loss of step 1'")
+
+
+def test_a_resumed_run_that_stops_early_is_told_by_its_steps():
+    def short(problem):
+        for number, step in enumerate(SCRATCH.steps(problem)):
+            if problem.first_step and number == 2:
+                return
+            yield step
+
+    example = replace(EXAMPLE, variants=(replace(SCRATCH, steps=short),))
+    (result,) = asked(example, *named("resumed-run-is-the-same"))
+    assert result.reason == "steps after resuming is 2, expected 6"
+
+
+def test_a_figure_that_the_run_does_not_report_is_a_failure_that_says_what_it_reports():
+    figures = (replace(MODULE.facts.figures[0], metric="val_auc"),)
+    variant = replace(MODULE, facts=replace(MODULE.facts, figures=figures))
+    (result,) = asked(replace(EXAMPLE, variants=(variant,)), *named("reaches-documented-figures"))
+    assert result.reason.startswith("the run reports no val_auc (it reports bias, error, loss")
+
+
+@pytest.mark.parametrize(
+    ("attempt", "said"),
+    [
+        (lambda: None, "f no longer fails; expected ValueError"),
+        (lambda: int("x"), "f raises ValueError, but its message lacks 'broadcast': invalid lit"),
+        (lambda: 1 / 0, "f raises ZeroDivisionError instead: division by zero"),
+    ],
+)
+def test_a_documented_mistake_that_fails_otherwise_is_told_apart(attempt, said):
+    example = Example(
+        "x", "t", "d", "s", failures=(Failure("f", attempt, ValueError, "broadcast"),)
+    )
+    (result,) = asked(example)
+    assert result.reason.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("measured", "expected", "digits", "same"),
+    [
+        (0.12345, 0.1235, 4, True),
+        (0.12335, 0.1235, 4, False),
+        (1 / 3, 0.333, None, False),
+        (torch.tensor(1 / 3), 1 / 3, None, True),
+        (torch.tensor([1, 2]), [1, 2], None, True),
+        (torch.tensor([[1, 2]]), [1, 2], None, False),
+        (torch.tensor([1.0, float("nan")]), [1.0, float("nan")], 4, True),
+        (torch.Size([2, 3]), (2, 3), None, True),
+        ([[1], [2, 3]], [[1], [2, 3]], None, True),
+        ([[1], [2, 4]], [[1], [2, 3]], None, False),
+        (True, True, None, True),
+        (1, True, None, False),
+        ("float32", "float32", None, True),
+        (None, None, None, True),
+        (0, None, None, False),
+    ],
+)
+def test_exact_values_are_compared_to_their_digits_or_as_they_stand(
+    measured, expected, digits, same
+):
+    example = Example("x", "t", "d", "s", values=(Exact("v", lambda: measured, expected, digits),))
+    (result,) = asked(example)
+    assert (result.outcome == "passed") is same, result.reason
+
+
+# --- claims that cannot be tried here ------------------------------------------------------------
+
+NEEDY = Example(
+    "needy", "t", "d", "s",
+    values=(Exact("v", lambda: 2, 2, needs="torchtext"),),
+    failures=(Failure("f", lambda: int("x"), ValueError, needs="torchtext"),),
+    errata=(Erratum("e", "a", "b", "torch>=1.0", lambda: False, needs="torchtext"),),
+)  # fmt: skip
+
+
+@pytest.fixture
+def without_torchtext(monkeypatch):
+    monkeypatch.setattr(requirements, "import_error", lambda package: "ImportError: none")
+
+
+@pytest.mark.usefixtures("without_torchtext")
+def test_where_no_claim_can_be_tried_the_check_is_skipped_with_the_reason():
+    results = asked(NEEDY)
+    assert {r.check: r.outcome for r in results} == dict.fromkeys(
+        ("exact-values", "documented-failures", "errata"), "skipped"
+    )
+    assert {r.reason for r in results} == {"needs torchtext"}
+
+
+@pytest.mark.usefixtures("without_torchtext")
+def test_where_some_claims_can_be_tried_they_are():
+    example = replace(NEEDY, values=(*NEEDY.values, Exact("w", lambda: 3, 2)))
+    (result,) = asked(example, *named("exact-values"))
+    assert result.reason == "w is 3, expected 2"
+    assert len(result.measurements) == 1
+
+
+def test_the_fakes_run_is_long_enough_to_be_stopped_in_the_middle():
+    from refimpl.problem import pose
+
+    assert len(list(steps_of(MODULE_OF_EXAMPLE, pose(MODULE_OF_EXAMPLE)))) == 12
+
+
+MODULE_OF_EXAMPLE = EXAMPLE.variant("module")

@@ -1,0 +1,257 @@
+"""What ``refimpl new`` makes passes as made, and says what is wrong once it is filled in so."""
+
+import shutil
+import subprocess
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from refimpl import catalogue, scaffold
+from refimpl.cli import cli
+from refimpl.conformance import check_example
+from refimpl.expectations import beside, read
+from refimpl.linting import lint
+from refimpl.registry import load
+from refimpl.scaffold import ScaffoldError, new_distribution, new_in_tree
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+NAME = "made-new"
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A checkout with no plugins yet; gives its folder of plugins."""
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    (tmp_path / "pyproject.toml").touch()
+    spec = ModuleSpec("refimpl.plugins", None, is_package=True)
+    spec.submodule_search_locations.append(str(folder))
+    monkeypatch.setattr(scaffold, "find_spec", lambda name: spec)
+    return folder
+
+
+def outcomes(answers) -> set[str]:
+    return {answer.outcome for answer in answers}
+
+
+# --- as made -------------------------------------------------------------------------------------
+
+
+def test_an_in_tree_plugin_passes_every_check_as_made(checkout):
+    (path,) = new_in_tree(NAME)
+    assert path == checkout / "made_new.py"
+    registry = load([str(path)], only=[NAME])
+    assert registry.problems == ()
+    assert outcomes(check_example(registry.example(NAME))) <= {"passed", "skipped"}
+
+
+def test_a_distribution_has_all_that_it_needs(tmp_path):
+    made = new_distribution(NAME, tmp_path / "made")
+    assert sorted(str(path.relative_to(tmp_path / "made")) for path in made) == [
+        "README.md",
+        "pyproject.toml",
+        "src/refimpl_made_new/__init__.py",
+        "src/refimpl_made_new/expected-failures.toml",
+        "tests/test_made_new.py",
+    ]
+    project = tomllib.loads((tmp_path / "made" / "pyproject.toml").read_text())
+    assert project["project"]["name"] == "refimpl-made-new"
+    assert project["project"]["entry-points"] == {"refimpl.plugins": {NAME: "refimpl_made_new"}}
+
+
+def test_the_plugin_of_a_distribution_is_in_order_and_expects_no_failure(tmp_path):
+    new_distribution(NAME, tmp_path)
+    registry = load([str(tmp_path / "src" / "refimpl_made_new")], only=[NAME])
+    assert registry.problems == ()
+    path = beside(registry.examples[NAME].source)
+    assert path is not None
+    assert read(path) == ()
+
+
+def test_the_entry_that_is_shown_in_a_comment_is_a_valid_one(tmp_path):
+    new_distribution(NAME, tmp_path)
+    path = tmp_path / "src" / "refimpl_made_new" / "expected-failures.toml"
+    shown = path.read_text().partition("For example:")[2]
+    path.write_text("\n".join(line.removeprefix("#").strip() for line in shown.splitlines()))
+    (entry,) = read(path)
+    assert (entry.example, entry.torch) == (NAME, ">=2.6")
+
+
+def test_its_name_can_be_listed_without_running_it(checkout):
+    (path,) = new_in_tree(NAME)
+    entry = next(e for e in catalogue.entries([str(path)]) if e.name == NAME)
+    assert entry.complete
+    assert entry.variants == ("by-hand", "module")
+
+
+def test_lint_finds_nothing_but_what_is_left_to_do(checkout):
+    (path,) = new_in_tree(NAME)
+    (advice,) = lint(load([str(path)], only=[NAME]).example(NAME), source=path).advice
+    todo = [n for n, line in enumerate(path.read_text().splitlines(), 1) if "TODO" in line]
+    assert f"lines {', '.join(map(str, todo))} of" in advice.text
+    assert len(todo) > 5
+
+
+@pytest.mark.skipif(shutil.which("ruff") is None, reason="ruff is not installed")
+@pytest.mark.parametrize("name", ["a", "a-name-as-long-as-an-example-of-a-document-may-well-have"])
+def test_what_is_made_is_formatted_and_lints(tmp_path, name):
+    new_distribution(name, tmp_path)
+    settings = Path(__file__).parent.parent / "pyproject.toml"
+    for command in (["format", "--check"], ["check"]):
+        subprocess.run(["ruff", *command, "--config", settings, tmp_path], check=True)
+
+
+# --- filled in wrongly ---------------------------------------------------------------------------
+
+WRONG = {
+    "a target that is flat": (
+        "Rows(x.astype(np.float32), y.astype(np.float32))",
+        "Rows(x.astype(np.float32), y.astype(np.float32)[:, 0])",
+        "by-hand output-shape: target shape is (20,), expected (20, 1)",
+    ),
+    "a model of another size": (
+        "nn.Linear(1, 1)",
+        "nn.Linear(1, 1, bias=False)",
+        "module parameter-count: parameters is 1, expected 2",
+    ),
+    "a layer of another name": (
+        "self.linear",
+        "self.dense",
+        "module layer-table: layers is ['dense'], expected ['linear']",
+    ),
+    "a loop that never yields": (
+        "yield Step(",
+        "_ = Step(",
+        "variant 'by-hand' is trained by by_hand(), which never yields; yield Step(loss, ...)",
+    ),
+    "a loop that turns the wrong way": (
+        "bias -= problem.lr * bias.grad",
+        "bias += problem.lr * bias.grad",
+        "module against by-hand in float64 diverges at step 1, parameter bias",
+    ),
+    "gradients that pile up": (
+        "        weight.grad = bias.grad = None\n",
+        "",
+        "module against by-hand in float64 diverges at step 2, gradient bias",
+    ),
+    "a start from torch's generator": (
+        '"bias": rng.standard_normal(1)}',
+        '"bias": torch.randn(1).numpy()}',
+        'what else the start is drawn from is ["torch\'s global generator"], expected []',
+    ),
+    "an order of torch's own": (
+        "for x, y in problem.batches():\n",
+        "for x, y in problem.batches():\n        x, y = x[(i := torch.randperm(9))], y[i]\n",
+        'what else the steps draw from is ["torch\'s global generator"], expected []',
+    ),
+    "a parameter that is left out": (
+        '{"weight": weight, "bias": bias}, output',
+        '{"weight": weight}, output',
+        "by-hand parameter-count: parameters is 1, expected 2",
+    ),
+    "a figure that is not reached": (
+        "real=(0.008, 0.012)",
+        "real=(0.0, 0.001)",
+        "reaches-documented-figures: loss is 0.009",
+    ),
+    "a value that is not so": (
+        "len(points().train), 200)",
+        "len(points().train), 100)",
+        "- exact-values: rows to train on is 200, expected 100",
+    ),
+    "a fact that is not so": (
+        'state_dict=("linear.weight", "linear.bias")',
+        'state_dict=("linear.bias", "linear.weight")',
+        "module state-dict-keys: state_dict keys is ('linear.weight', 'linear.bias'), expected",
+    ),
+    "a document that is not named": (
+        'document="TODO"',
+        'document=""',
+        "document is empty; say what the document calls it",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Using a target size")
+@pytest.mark.parametrize("filling", WRONG)
+def test_what_is_filled_in_wrongly_is_said(checkout, filling):
+    old, new, said = WRONG[filling]
+    (path,) = new_in_tree(NAME)
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    registry = load([str(path)], only=[NAME])
+    if NAME in registry.examples:
+        answers = check_example(registry.example(NAME), executions=["cpu"])
+        failed = [f"{a.variant} {a.check}: {a.reason}" for a in answers if a.outcome == "failed"]
+    else:
+        failed = [f"plugin-in-order: {problem}" for problem in registry.problems]
+    assert any(said in reason for reason in failed), failed
+
+
+# --- where it cannot be made ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("MadeNew", "'MadeNew' is not in kebab-case; write it 'made-new'"),
+        ("", "the example's name is empty"),
+        ("3d-points", "would be a module '3d_points', which Python cannot import"),
+        ("lambda", "would be a module 'lambda', which Python cannot import"),
+        (
+            "titanic-dnn",
+            "an example 'titanic-dnn' already, from in-tree refimpl.plugins.titanic_dnn",
+        ),
+    ],
+)
+def test_a_name_that_will_not_do_is_refused(checkout, name, said):
+    with pytest.raises(ScaffoldError) as refused:
+        new_in_tree(name)
+    assert said in str(refused.value)
+    assert list(checkout.iterdir()) == []
+
+
+def test_a_distribution_may_have_a_name_that_a_module_could_not(tmp_path):
+    new_distribution("3d-points", tmp_path)
+    assert (tmp_path / "src" / "refimpl_3d_points" / "__init__.py").is_file()
+
+
+def test_nothing_is_overwritten_and_nothing_half_written(tmp_path):
+    there = tmp_path / "README.md"
+    there.write_text("mine")
+    with pytest.raises(ScaffoldError, match="is there already; nothing was written"):
+        new_distribution(NAME, tmp_path)
+    assert there.read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [there]
+
+
+def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ScaffoldError, match=r"cannot write .*file"):
+        new_distribution(NAME, tmp_path / "file" / "made")
+
+
+def test_without_a_checkout_there_is_no_plugins_folder(checkout):
+    (checkout.parent / "pyproject.toml").unlink()
+    with pytest.raises(ScaffoldError, match=r"not installed from a checkout.*--distribution DIR"):
+        new_in_tree(NAME)
+
+
+def test_the_command_says_what_it_made_and_what_to_do_next(tmp_path):
+    folder = tmp_path / "made"
+    arguments = ["new", NAME, "--distribution", str(folder)]
+    run = CliRunner().invoke(cli, arguments, standalone_mode=False)
+    lines = run.stdout.splitlines()
+    assert lines[0] == f"made {folder / 'pyproject.toml'}"
+    assert lines[-2:] == [
+        f"then: python -m pip install --editable {folder}",
+        f"then: refimpl check {NAME}",
+    ]
