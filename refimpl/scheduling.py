@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 
 class CrashSafeScheduling(LoadGroupScheduling):  # type: ignore[misc]
-    """xdist's ``loadgroup``, but a test that killed its worker is not given to the next one.
+    """xdist's ``loadgroup``, but the death of a worker costs no more than its test.
 
-    xdist puts it back with the rest of its group, where it kills one worker after the other until
-    no restart is left.
+    xdist puts a test that killed its worker back with the rest of its group, where it kills one
+    worker after the other until no restart is left. It also gives work to workers that have not
+    collected theirs yet, which ends the run, where two die at about the same time.
     """
 
     def remove_node(self, node: WorkerController) -> str | None:
@@ -40,6 +41,11 @@ class CrashSafeScheduling(LoadGroupScheduling):  # type: ignore[misc]
         for other in self.assigned_work:
             self._reschedule(other)
         return fatal
+
+    def _reschedule(self, node: WorkerController) -> None:
+        """Give a worker more, if it is ready; one that is not yet is asked again when it is."""
+        if node in self.registered_collections:
+            super()._reschedule(node)
 
 
 def longest_first(items: list[pytest.Item], seconds: Mapping[str, float]) -> list[pytest.Item]:
