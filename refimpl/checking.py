@@ -1,7 +1,8 @@
 """Checks: one question asked of an example, with a measured answer.
 
 A check is a generator of :class:`Measurement`; it passes when it made at least one and all hold.
-Between them it may yield a :class:`~refimpl.curves.Curve`, which a report draws and which decides nothing.
+Between them it may yield a :class:`~refimpl.curves.Curve`, which a report draws and which decides
+nothing.
 :func:`ask` runs one and never raises, so that one broken plugin costs only its own answers.
 """
 

@@ -392,7 +392,7 @@ def _require_one_ladder(example: Example, first: Variant, second: Variant) -> No
 @click.option("--results", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Write the results to this file, as JSON Lines.")  # fmt: skip
 @click.option("--expected-failures", type=click.Path(dir_okay=False, path_type=Path),
-              metavar="FILE", help="Failures to expect, beside those that plugins bring.")  # fmt: skip
+              metavar="FILE", help="Failures to expect, beside those plugins bring.")  # fmt: skip
 @plugin_option
 @debug_option
 def check(
@@ -490,13 +490,14 @@ def figures(results: tuple[Path, ...], output: Path | None, plugins: tuple[str, 
 @cli.command()
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              default=Path("report.html"), show_default=True, help="Where the page goes.")  # fmt: skip
+              default="report.html", show_default=True, help="Where the page goes.")  # fmt: skip
 @click.option("--against", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
               help="Say what changed since these earlier results.")  # fmt: skip
 @click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Write a summary too, for the page of a CI job.")  # fmt: skip
 @click.option("--expect", multiple=True, metavar="NAME",
-              help="There should be a NAME.jsonl; without it the cell is shown as not run.")  # fmt: skip
+              help="There should be a NAME.jsonl, or the cell is shown as not run; "
+              "py3{10,11}-torch26 means two.")  # fmt: skip
 @click.option("--exit-code", is_flag=True, help="Exit with 1 unless everything passed.")
 @debug_option
 def report(
@@ -511,10 +512,10 @@ def report(
 
     The page holds everything it shows and fetches nothing.
     """
+    from refimpl.report.columns import names_meant
     from refimpl.report.command import write_report
 
-    expected = [name for given in expect for name in given.replace(",", " ").split()]
-    made = write_report(results, output, against, markdown, expected)
+    made = write_report(results, output, against, markdown, names_meant(expect))
     click.echo(f"{made.verdict.headline}: {made.verdict.sentence}")
     click.echo(f"wrote {output}" + (f" and {markdown}" if markdown else ""))
     return int(exit_code and made.verdict.state != "passed")
@@ -579,16 +580,13 @@ def verify(names: tuple[str, ...]) -> int:
 @cli.command()
 @click.argument("name")
 @click.option("--distribution", "folder", type=click.Path(file_okay=False, path_type=Path),
-              metavar="DIR", help="Make an installable distribution of its own in this folder.")  # fmt: skip
+              metavar="DIR", help="Make a distribution of its own in this folder.")  # fmt: skip
 @debug_option
 def new(name: str, folder: Path | None) -> None:
     """Make a plugin that passes every check, for you to replace piece by piece."""
     from refimpl import scaffold
 
-    if folder is None:
-        made = scaffold.new_in_tree(name)
-    else:
-        made = scaffold.new_distribution(name, folder)
+    made = scaffold.new_distribution(name, folder) if folder else scaffold.new_in_tree(name)
     for path in made:
         click.echo(f"made {path}")
     if folder is not None:
@@ -623,3 +621,23 @@ def lint(
     linted = linting.lint(example, tier, variant, registered.source.path, every_fact)
     click.echo(linted_text(example, linted, every_fact))
     return 0 if linted.sound else 1
+
+
+@cli.command()
+@click.argument("names", nargs=-1)
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+              default=Path("docs/examples"), show_default=True, help="Where they go.")  # fmt: skip
+@click.option("--no-curves", is_flag=True, help="Leave the pictures as they are; trains nothing.")
+@plugin_option
+@debug_option
+def docs(names: tuple[str, ...], output: Path, no_curves: bool, plugins: tuple[str, ...]) -> None:
+    """Write a learner's page of each example named, or of all, with its learning curves."""
+    from refimpl import pages, registry
+
+    loaded = registry.load(plugins, only=names or None)
+    wanted = names or sorted(loaded.examples)
+    for name in wanted:
+        loaded.example(name)
+    registered = [loaded.examples[name] for name in wanted]
+    for path in pages.write(registered, output, curves=not no_curves, index=not names):
+        click.echo(f"wrote {path}")

@@ -39,10 +39,13 @@ CONTRACT = 1
 class Step:
     """What is seen of one update, right after it.
 
-    ``loss`` and ``output`` are of the batch before the update; ``parameters`` after it.
-    The gradients of this step still stand in each parameter's ``.grad`` (zero them before the
-    next ``backward``, not before the ``yield``), or are given in ``gradients`` where autograd
-    did not make them. ``model`` predicts with the current parameters.
+    ``loss``, a scalar, and ``output``, a row for each of the batch, are from before the update;
+    ``target`` is what the loss held the output against. ``parameters`` are from after it, by name;
+    a tensor that the loop goes on changing may be given as it is. The gradients of this step still
+    stand in each parameter's ``.grad`` (zero them before the next ``backward``, not before the
+    ``yield``), or are given in ``gradients``, by the same names, where autograd did not make them.
+    ``model`` predicts with the current parameters: outputs for inputs as the batches have them.
+    Only ``loss`` and ``parameters`` are needed, but what is not shown cannot be checked.
     """
 
     loss: Tensor | float

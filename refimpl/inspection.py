@@ -36,7 +36,7 @@ def measure(variant: Variant, tier: Tier = "stand-in") -> Live:
     """Make the variant's first step and tabulate what its live model is."""
     head: dict[str, Any] = {
         "name": variant.name,
-        "summary": _summary(variant),
+        "summary": summary_of(variant),
         "ladder": variant.ladder,
         "protocol": asdict(variant.protocol) if variant.protocol else {},
         "documented": documented(variant.facts or Facts()),
@@ -73,7 +73,7 @@ def documented(facts: Facts) -> dict[str, Any]:
     return {name: value for name, value in asdict(facts).items() if value not in (None, ())}
 
 
-def _summary(variant: Variant) -> str:
+def summary_of(variant: Variant) -> str:
     """What the variant says of itself: its summary, else its generator's first line."""
     if variant.summary or variant.steps is None:
         return variant.summary

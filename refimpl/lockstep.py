@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import zip_longest
 
 import torch
@@ -228,11 +229,20 @@ def compare_in_ladder(
     return compare_steps(
         Comparison(candidate.name, reference.name, precision),
         looks(candidate, own, count),
-        looks(reference, problem.but(precision="float64"), count),
-        [looks(reference, problem.but(precision="float32"), count)],
+        _of_reference(reference, tier, count, "float64"),
+        [_of_reference(reference, tier, count, "float32")],
         getattr(torch, precision),
         ("loss", "gradient") if only_gradients else ("loss", "gradient", "parameter"),
     )
+
+
+@lru_cache(maxsize=4)
+def _of_reference(
+    reference: Variant, tier: Tier, steps: int, precision: str
+) -> tuple[list[Seen], ...]:
+    """The first steps of a ladder's reference on the CPU, kept for the rungs that come next."""
+    problem = pose(reference, tier, dropout=False, horizon=steps)
+    return tuple(looks(reference, problem.but(precision=precision), steps))
 
 
 def looks(variant: Variant, problem: Problem, steps: int) -> Iterator[list[Seen]]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from refimpl.errors import RefimplError
 from refimpl.training import History
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def formats() -> tuple[str, ...]:
@@ -25,23 +30,50 @@ def require_format(path: Path) -> None:
 
 def plot_history(history: History, title: str, path: Path) -> None:
     """Draw every figure over the epochs, training and validation in one panel each."""
+    plot_histories({"": history}, title, path)
+
+
+def plot_histories(histories: Mapping[str, History], title: str, path: Path) -> None:
+    """Draw every figure of several runs over their epochs, by the runs' names.
+
+    One panel a figure; a run's validation is dashed, in the colour of its training. What is drawn
+    twice is the same file, to the byte, in formats that allow for it.
+    """
+    import matplotlib
     from matplotlib.figure import Figure
 
-    names = [name for name in history.epochs[-1].metrics if not name.startswith("val_")]
-    alone = [n for n in history.epochs[-1].metrics if n.startswith("val_") and n[4:] not in names]
-    panels = names + alone
+    panels = _panels(histories.values())
     figure = Figure(figsize=(4.8 * len(panels), 3.6), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    epochs = [record.epoch for record in history.epochs]
     for axis, name in zip(axes, panels, strict=True):
-        marker = "o" if len(epochs) < 30 else ""
-        axis.plot(epochs, history.curve(name), marker=marker, markersize=3, label="training")
-        if validation := history.curve(f"val_{name}"):
-            axis.plot(epochs, validation, marker=marker, markersize=3, label="validation")
-            axis.legend(frameon=False)
+        for colour, (run, history) in enumerate(histories.items()):
+            _draw(axis, history, name, run, f"C{colour}")
         axis.set_xlabel("epoch")
         axis.set_title(name)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
+        if len(axis.get_lines()) > 1:
+            axis.legend(frameon=False)
     figure.suptitle(title)
-    figure.savefig(path, dpi=144)
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
+        undated = {"Date": None} if path.suffix == ".svg" else None
+        figure.savefig(path, dpi=144, metadata=undated)
+
+
+def _panels(histories: Iterable[History]) -> list[str]:
+    """The figures to draw, those of training first; validation is drawn beside its own."""
+    names = list(dict.fromkeys(n for h in histories for r in h.epochs for n in r.metrics))
+    training = [name for name in names if not name.startswith("val_")]
+    alone = [n for n in names if n.startswith("val_") and n.removeprefix("val_") not in training]
+    return training + alone
+
+
+def _draw(axis: Axes, history: History, name: str, run: str, colour: str) -> None:
+    for metric, what, style in ((name, "training", "-"), (f"val_{name}", "validation", "--")):
+        drawn = [(r.epoch, r.metrics[metric]) for r in history.epochs if metric in r.metrics]
+        if not drawn:
+            continue
+        epochs, values = zip(*drawn, strict=True)
+        marker = "o" if len(drawn) < 30 else ""
+        label = f"{run}, {what}" if run else what
+        axis.plot(epochs, values, style, color=colour, marker=marker, markersize=3, label=label)

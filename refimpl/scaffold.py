@@ -107,13 +107,14 @@ def _write(folder: Path, templates: Mapping[str, str], names: Names) -> list[Pat
     """Render each template to its path under ``folder``: all of them, or none."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
+    release = Version(__version__)
     environment = Environment(
         loader=PackageLoader("refimpl"), undefined=StrictUndefined, keep_trailing_newline=True
     )
     texts = {
         folder / path: environment.get_template(template).render(
             name=names.name, title=names.title, stem=names.stem, module=names.module,
-            distribution=names.distribution, refimpl=Version(__version__).base_version,
+            distribution=names.distribution, refimpl=f"{release.major}.{release.minor}",
         )
         for path, template in templates.items()
     }  # fmt: skip

@@ -104,7 +104,9 @@ class Reader:
         self.folder = Path(after.read_text().strip())
         after.unlink()
         expected = int(block.attributes.get("exit", 0))
-        assert run.returncode == expected, f"{block.where} ends with {run.returncode}:\n{run.stdout}"
+        assert run.returncode == expected, (
+            f"{block.where} ends with {run.returncode}:\n{run.stdout}"
+        )
         return run.stdout
 
     def replace_section(self, block: Block) -> None:
@@ -112,14 +114,12 @@ class Reader:
         file = self.folder / block.attributes["section"]
         text = file.read_text(encoding="utf-8")
         heading = SECTION.match(block.text)
-        start = 0
-        if heading is not None:
-            start = text.find(heading[0])
-            assert start >= 0, f"{block.where}: {file.name} has no section {heading[0]!r}"
+        start = text.find(heading[0]) if heading else 0
+        assert start >= 0, f"{block.where}: {file.name} has no section {heading[0]!r}"
         following = SECTION.search(text, start + 1)
-        end = following.start() if following else len(text)
-        missing_blank = "" if heading or block.text.endswith("\n\n") else "\n"
-        file.write_text(text[:start] + block.text + missing_blank + text[end:], encoding="utf-8")
+        rest = text[following.start() :] if following else ""
+        between = ("\n\n\n" if heading else "\n\n") if rest else "\n"
+        file.write_text(text[:start] + block.text.rstrip() + between + rest, encoding="utf-8")
 
 
 def require_like(printed: str, shown: Block) -> None:

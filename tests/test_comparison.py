@@ -75,7 +75,9 @@ def test_the_infinities_and_nan_are_not_each_other():
 def test_an_infinite_element_of_the_oracle_does_not_excuse_the_others():
     oracle = torch.tensor([math.inf, 1.0], dtype=torch.float64)
     wrong = torch.tensor([math.inf, 2.0], dtype=torch.float64)
+    rounded = torch.tensor([math.inf, 1.0 + EPS32], dtype=torch.float64)
     assert closeness(oracle.clone(), oracle, 0.0, torch.float32).error_ratio == 0
+    assert 0 < closeness(rounded, oracle, 0.0, torch.float32).error_ratio <= 1
     assert closeness(wrong, oracle, 0.0, torch.float32).error_ratio > 1
 
 

@@ -62,7 +62,9 @@ def test_the_tutorial_works_word_for_word_and_makes_the_example_beside_it(tmp_pa
 
 
 def test_the_readme_of_the_example_says_nothing_that_the_tutorial_does_not():
-    told = {line for block in blocks(TUTORIAL) if block.language == "sh" for line in commands(block)}
+    told = {
+        line for block in blocks(TUTORIAL) if block.language == "sh" for line in commands(block)
+    }
     (own,) = (block for block in blocks(EXAMPLE / "README.md") if block.language == "sh")
     plain = {re.sub(r" -n 0$", "", line) for line in told} | {"refimpl info legendre-sine"}
     assert set(commands(own)) <= plain

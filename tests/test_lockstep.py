@@ -159,6 +159,25 @@ def test_float32_sees_a_computation_that_is_coarser_than_float32():
     assert compared(candidate, "float32").divergence.name == "weights"
 
 
+def losses(*values):
+    """Steps of which nothing but their losses is seen."""
+    return [[Seen("loss", "", torch.tensor(value, dtype=torch.float64))] for value in values]
+
+
+def test_a_reference_that_is_right_by_luck_does_not_narrow_the_budget_of_the_steps_that_follow():
+    comparison = Comparison("candidate", "oracle", "float32")
+    oracle, reference, candidate = losses(1.0, 1.0), losses(1.01, 1.0), losses(1.01, 1.02)
+    assert compare_steps(comparison, candidate, oracle, [reference], torch.float32).agrees
+    assert comparison.ratios == pytest.approx([0.25, 0.5], rel=1e-3)
+
+
+def test_of_several_references_the_one_that_is_furthest_off_sets_the_budget():
+    comparison = Comparison("candidate", "oracle", "float32")
+    references = [losses(1.001), losses(0.99)]
+    compare_steps(comparison, losses(1.02), losses(1.0), references, torch.float32)
+    assert comparison.worst_ratio == pytest.approx(0.5, rel=1e-3)
+
+
 # --- ladders of gradients ------------------------------------------------------------------------
 
 
@@ -258,7 +277,7 @@ MODULE_LIKE = like("module")
 
 
 def test_what_was_seen_does_not_change_with_the_steps_that_follow():
-    steps = steps_of(MODULE_LIKE, pose(MODULE_LIKE, seed=0))
+    steps = steps_of(MODULE_LIKE, pose(MODULE_LIKE, seed=0, precision="float64"))
     first = next(steps)
     seen = {(s.kind, s.name): s.value for s in look(MODULE_LIKE, first)}
     before = seen["parameter", "weights"].clone()

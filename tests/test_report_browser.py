@@ -12,7 +12,9 @@ from refimpl.report.render import page
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: refimpl[test]")
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
+)
 DRIVER = shutil.which("chromedriver")
 
 pytestmark = [

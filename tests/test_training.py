@@ -212,7 +212,7 @@ def test_a_variant_that_shows_no_output_has_a_loss_alone():
 
 @pytest.mark.parametrize("average", ["batches", "samples"])
 def test_validation_figures_are_means_over_batches_or_rows(average):
-    history = trained(average=average, valid_batch_size=3)
+    history = trained(average=average, batch_size=2, valid_batch_size=3)
     model, valid = history.last.model, pose(MODULE).valid
     parts = [F.mse_loss(model(valid.x[s]), valid.y[s]).item() for s in (slice(0, 3), slice(3, 4))]
     weights = [3, 1] if average == "samples" else None

@@ -17,11 +17,11 @@ from refimpl.errors import ContractError
 from refimpl.problem import Problem, pose
 from refimpl.training import steps_of
 
-STEPS = (1e-6, 1e-7, 1e-5, 1e-8)
+STEPS = (1e-7, 1e-6, 1e-8, 1e-5)
 """How far to move, until one fits: a kink (ReLU, max-pooling) may lie within the larger steps, and
 rounding drowns the smaller ones. A wrong gradient fits none."""
 
-DIRECTIONS = 3
+DIRECTIONS = 2
 TRUNCATION = 1e-6
 """Relative error that the extrapolated difference may leave (about 1e-9 is seen)."""
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,7 +89,7 @@ class Column:
             str(self.header.get("device", "")),
             str(self.header.get("tier", "")),
             str(self.header.get("started", "")),
-            self.names,
+            self.names if self.runs else (),  # what was expected stands as it was given
         )
 
 
@@ -126,6 +128,17 @@ def columns(paths: Iterable[Path], expected: Sequence[str] = ()) -> tuple[Column
         if name not in present
     ]
     return tuple(_distinct(sorted([*found, *troubles, *absent], key=lambda c: c.order)))
+
+
+def names_meant(patterns: Iterable[str]) -> list[str]:
+    """The names in texts such as ``py3{10,11}-torch26, lint``, where braces list alternatives."""
+    words = (word for pattern in patterns for word in re.split(r"[\s,]+(?![^{}]*\})", pattern))
+    return list(dict.fromkeys(name for word in words if word for name in _alternatives(word)))
+
+
+def _alternatives(word: str) -> Iterator[str]:
+    parts = [part.split(",") for part in re.split(r"[{}]", word)]
+    yield from map("".join, product(*parts))
 
 
 def results_files(paths: Iterable[Path]) -> Iterator[Path]:

@@ -19,7 +19,12 @@ WORDS: Mapping[str, str] = {
     "failed": "failed",
     "skipped": "skipped",
     "xfailed": "failed as expected",
+    "incomplete": "incomplete",
+    "absent": "not run",
+    "unreadable": "unreadable",
 }
+"""How outcomes and states are called."""
+
 WORST_FIRST: tuple[Outcome, ...] = ("failed", "xfailed", "skipped", "passed")
 
 BUDGET = "budget"
@@ -150,8 +155,8 @@ class Reason:
 class ErratumRow:
     """Something a document says that no longer holds, in each environment.
 
-    ``found`` has, for each column, what it says of the document there and whether that was
-    expected; ``None`` where it was not tried.
+    ``found`` has, for each column with runs, what the document is there (right or wrong) and
+    whether that was expected; ``None`` where it was not tried.
     """
 
     example: str
@@ -189,6 +194,16 @@ class Report:
     data_differences: tuple[tuple[str, Mapping[str, list[str]]], ...]
 
     @property
+    def ran(self) -> tuple[Column, ...]:
+        """The environments in which something was run."""
+        return tuple(column for column in self.columns if column.runs)
+
+    @property
+    def absent(self) -> tuple[Column, ...]:
+        """Those that were expected, and in which nothing was."""
+        return tuple(column for column in self.columns if column.state == "absent")
+
+    @property
     def outcomes(self) -> Counter[str]:
         """The outcomes of every check in every environment."""
         total: Counter[str] = Counter()
@@ -200,6 +215,13 @@ class Report:
     def checks(self) -> int:
         """How many checks were answered."""
         return sum(self.outcomes.values())
+
+    @property
+    def what(self) -> str:
+        """On which data, and by which refimpl."""
+        tiers = dict.fromkeys(str(column.header.get("tier", "?")) for column in self.ran)
+        versions = dict.fromkeys(str(c.environment.get("refimpl", "?")) for c in self.ran)
+        return f"{' and '.join(tiers)} data, refimpl {' and '.join(versions)}"
 
     @property
     def started(self) -> tuple[str, str]:
@@ -222,7 +244,7 @@ def report(columns: Sequence[Column], against: Sequence[Column] = ()) -> Report:
         divergences=tuple(_divergences(columns)),
         skips=tuple(_reasons(columns, "skipped")),
         expected_failures=tuple(_reasons(columns, "xfailed")),
-        errata=tuple(_errata(columns)),
+        errata=tuple(_errata([column for column in columns if column.runs])),
         data_differences=tuple(_data_differences(columns)),
     )
 
@@ -429,18 +451,16 @@ def _verdict(columns: Sequence[Column], rows: Sequence[Row]) -> Verdict:
     states = Counter(column.state for column in columns)
     outcomes: Counter[str] = sum((cell.outcomes for row in rows for cell in row.cells), Counter())
     asked, failed = sum(outcomes.values()), outcomes["failed"]
-    where = _count(len(columns), "environment")
-    answered = f"{counted(outcomes)} in {where}"
+    ran = len(columns) - states["absent"]
+    rest = [f"{states[s]} {WORDS[s]}" for s in ("incomplete", "unreadable", "absent") if states[s]]
+    sentence = f"{counted(outcomes)} in {_count(ran, 'environment')}"
+    sentence = f"{sentence}; {', '.join(rest)}" if rest else sentence
     if states["failed"] or states["unreadable"]:
         headline = f"{failed} of {_count(asked, 'check')} failed" if failed else "The run failed"
-        bad = states["failed"] + states["unreadable"]
-        rest = f"{counted(outcomes)}; {bad} of {where} not in order"
-        return Verdict("failed", headline, rest if len(columns) > 1 else answered)
-    missing = states["incomplete"] + states["absent"]
-    if missing or not columns:
-        lacking = f"{missing} of them without a finished run, which is no pass"
-        return Verdict("incomplete", "Incomplete", f"{answered}; {lacking}")
-    return Verdict("passed", "Passed", answered)
+        return Verdict("failed", headline, sentence)
+    if rest or not columns:
+        return Verdict("incomplete", "Incomplete, which is no pass", sentence)
+    return Verdict("passed", "Passed", sentence)
 
 
 def counted(outcomes: Mapping[str, int]) -> str:

@@ -21,7 +21,6 @@ from refimpl.report.plots import number
 LONGEST = 240
 """So many characters of a figure are shown; exact values may be whole arrays."""
 
-STATES = {"incomplete": "incomplete", "absent": "not run", "unreadable": "unreadable"}
 SIGNS = {
     "passed": "✓", "failed": "✗", "skipped": "–", "xfailed": "≈", "incomplete": "◌",
     "partial": "◌", "absent": "·", "unreadable": "✗",
@@ -36,7 +35,7 @@ def page(report: Report) -> str:
         report=report,
         style=Markup(_own("report.css")),
         script=Markup(script),
-        environments=list(environments(report.columns)),
+        environments=list(environments(report.ran)),
         # The page's own script and no other may run, whatever a plugin's text smuggles in.
         policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
         "base-uri 'none'; form-action 'none'",
@@ -66,7 +65,7 @@ def _templates(autoescape: bool) -> Environment:
         figure=figure, duration=duration, headline=headline, counts=counted, md=markdown,
         number=number, moment=moment, name=name,
     )  # fmt: skip
-    environment.globals.update(SIGNS=SIGNS, WORDS={**WORDS, **STATES})
+    environment.globals.update(SIGNS=SIGNS, WORDS=WORDS)
     return environment
 
 
@@ -124,7 +123,7 @@ def markdown(text: object) -> str:
 def environments(columns: Sequence[Column]) -> Iterator[tuple[str, list[str]]]:
     """Each fact that any of the environments tells, and what it is in each."""
     for fact, tell in FACTS.items():
-        values = [_text(tell(column)) if column.runs else "" for column in columns]
+        values = [_text(tell(column)) for column in columns]
         if any(values):
             yield fact, values
     packages = {name for c in columns for name in c.environment.get("packages", {})}
