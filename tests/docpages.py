@@ -8,14 +8,17 @@ What a fenced block is for stands in its first line:
   all that is above the first;
 - ``python file=FILE`` and ``toml file=FILE`` are the whole of FILE;
 - ``python`` alone is run; the blocks of a page share their names;
-- other languages are shown and not run.
+- other languages are shown and not run: ``bash`` is what needs more than a test has, such as a GPU.
 """
 
 import doctest
+import os
 import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +66,20 @@ def _blocks(page: Path, lines: Sequence[str]) -> Iterator[Block]:
 
 
 def commands(block: Block) -> list[str]:
-    """The lines of a block of commands."""
-    return [line.strip() for line in block.text.splitlines() if line.strip()]
+    """The commands of a block, with those that go on over several lines joined."""
+    joined = re.sub(r"\\\n\s*", "", block.text)
+    return [line.strip() for line in joined.splitlines() if line.strip()]
+
+
+@contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    """In this folder for a while."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 @dataclass
@@ -78,7 +93,7 @@ class Reader:
     def follow(self, page: Path) -> None:
         """Do everything that the page says."""
         found = blocks(page)
-        for block, after in zip(found, [*found[1:], None], strict=True):
+        for block, after in zip_longest(found, found[1:]):
             if block.language == "sh":
                 printed = self.run(block)
                 if after is not None and after.language == "text":
@@ -90,7 +105,8 @@ class Reader:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(block.text, encoding="utf-8")
             elif block.language == "python":
-                exec(compile(block.text, block.where, "exec"), self.names)
+                with working_in(self.folder):
+                    exec(compile(block.text, block.where, "exec"), self.names)
 
     def run(self, block: Block) -> str:
         """What the block's commands print; the folder that they end in is the next block's."""

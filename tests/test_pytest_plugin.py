@@ -85,6 +85,10 @@ class Run:
         return [r.outcome for r in self.results.checks if r.example == example]
 
 
+BROKEN = pytest.mark.xdist_group("beside-broken")
+DEATH = pytest.mark.xdist_group("with-a-death")
+"""Tests that share a run share a worker, so that the run is made once."""
+
 PYTEST = "pytest -p no:cacheprovider --pyargs refimpl.conformance -q"
 
 # --- plugins that are broken ---------------------------------------------------------------------
@@ -103,12 +107,14 @@ def beside_broken(tmp_path_factory):
     )
 
 
+@BROKEN
 def test_a_run_with_a_broken_plugin_exits_with_1(beside_broken):
     assert beside_broken.status == 1
     assert not beside_broken.results.passed
     assert beside_broken.results.complete
 
 
+@BROKEN
 @pytest.mark.parametrize(
     ("example", "check", "reason"),
     [
@@ -122,6 +128,7 @@ def test_every_broken_plugin_is_reported_by_name_and_reason(beside_broken, examp
     assert f"FAILED {example} · " in beside_broken.out
 
 
+@BROKEN
 def test_nothing_else_fails_and_the_other_examples_are_all_checked(beside_broken):
     assert len(beside_broken.failed()) == 3
     asked = {r.check for r in beside_broken.results.checks if r.example == "fake-sound"}
@@ -129,18 +136,21 @@ def test_nothing_else_fails_and_the_other_examples_are_all_checked(beside_broken
     assert set(beside_broken.outcomes("fake-sound")) == {"passed"}
 
 
+@BROKEN
 def test_the_table_counts_the_checks_of_every_example(beside_broken):
     count = len(beside_broken.outcomes("fake-sound"))
     assert re.search(rf"^fake-sound +{count} +{count} +0 +0 ", beside_broken.out, re.MULTILINE)
     assert f"results: {beside_broken.file}" in beside_broken.out
 
 
+@BROKEN
 def test_what_failed_is_followed_by_the_command_that_asks_again(beside_broken):
     (line,) = re.findall(r"again: (refimpl check wrong-count .*)", beside_broken.out)
     assert line.startswith("refimpl check wrong-count --data stand-in --device cpu --plugin /")
     assert line.endswith("--plugin wrong_count.py")
 
 
+@BROKEN
 def test_the_header_says_what_was_run_on_what(beside_broken):
     header = beside_broken.results.header
     assert (header["tier"], header["device"]) == ("stand-in", "cpu")
@@ -165,6 +175,7 @@ def with_a_death(tmp_path_factory):
     )
 
 
+@DEATH
 def test_a_worker_that_dies_costs_its_test_and_is_named(with_a_death):
     assert with_a_death.status == 1
     (key,) = with_a_death.failed()
@@ -174,11 +185,13 @@ def test_a_worker_that_dies_costs_its_test_and_is_named(with_a_death):
     assert "crashed" in result.reason
 
 
+@DEATH
 def test_the_rest_goes_on_after_a_death(with_a_death):
     assert set(with_a_death.outcomes("quick")) == {"passed"}
     assert with_a_death.outcomes("dying").count("passed") == len(with_a_death.outcomes("dying")) - 1
 
 
+@DEATH
 def test_the_results_of_all_workers_are_in_one_complete_file(with_a_death, tmp_path):
     asked = config(tmp_path, "quick", "dying", quick=QUICK, dying=DYING)
     expected = {cell.id for cell in cells_of(asked, ALL)}

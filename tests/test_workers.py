@@ -10,7 +10,7 @@ import pytest
 
 from refimpl import pytest_workers, workers
 from refimpl.checking import Cell, Check, Subject
-from refimpl.contract import Example, Execution, Facts, Protocol, Variant
+from refimpl.contract import Example, Execution, Facts, Layer, Protocol, Variant
 from refimpl.scheduling import CrashSafeScheduling, estimate, longest_first
 from refimpl.workers import Gpu, Pinning, count_on_gpus, find_gpus, named_gpus, places, threads_each
 
@@ -262,9 +262,9 @@ def test_more_gpus_for_a_worker_than_there_are_is_a_usage_error(monkeypatch):
 # --- what comes first ----------------------------------------------------------------------------
 
 
-def a_cell(example, variant="only", check="c", epochs=1, parameters=1):
+def a_cell(example, variant="only", check="c", epochs=1, parameters=1, layers=()):
     protocol = Protocol(epochs=epochs, learning_rate=0.1)
-    own = Variant(variant, protocol=protocol, facts=Facts(parameters=parameters))
+    own = Variant(variant, protocol=protocol, facts=Facts(parameters=parameters, layers=layers))
     subject = Subject(
         Example(example, "t", "d", "s", (own,)), own, Execution("cpu", "cpu"), "stand-in"
     )
@@ -324,11 +324,16 @@ def test_every_worker_comes_to_the_same_order():
 
 
 def test_more_epochs_and_larger_models_are_reckoned_to_take_longer():
-    costs = [
-        estimate(a_cell("e", epochs=e, parameters=p))
-        for e, p in [(1, 1), (9, 1), (9, 99), (99, 99)]
-    ]
+    protocols = [(1, 1), (9, 1), (9, 99), (99, 99)]
+    costs = [estimate(a_cell("e", epochs=e, parameters=p)) for e, p in protocols]
     assert all(a < b for a, b in pairwise(costs))
+
+
+def test_a_convolution_is_reckoned_to_take_as_often_as_it_is_applied():
+    convolution = Layer("conv", "Conv2d", (-1, 8, 30, 30), 80)
+    dense = Layer("fc", "Linear", (-1, 8), 800)
+    small, large = (a_cell("e", layers=(layer,)) for layer in (dense, convolution))
+    assert estimate(large) - estimate(small) == 80 * 900 - 800
 
 
 # --- what a crash costs --------------------------------------------------------------------------
