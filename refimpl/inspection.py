@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -74,10 +75,13 @@ def documented(facts: Facts) -> dict[str, Any]:
 
 
 def summary_of(variant: Variant) -> str:
-    """What the variant says of itself: its summary, else its generator's first line."""
-    if variant.summary or variant.steps is None:
+    """What the variant says of itself: its summary, else the first line of its loop or model."""
+    if variant.summary:
         return variant.summary
-    return (variant.steps.__doc__ or "").strip().partition("\n")[0]
+    made: Any = variant.steps or variant.build
+    while isinstance(made, partial):
+        made = made.func
+    return (getattr(made, "__doc__", None) or "").strip().partition("\n")[0]
 
 
 def describe(

@@ -27,9 +27,7 @@ class Literals:
     def calls(self, name: str) -> Iterator[ast.Call]:
         """The calls of what ``refimpl`` calls ``name``, anywhere in the module, by line."""
         found = [
-            node
-            for node in self._nodes
-            if isinstance(node, ast.Call) and self.called(node) == name
+            node for node in self._nodes if isinstance(node, ast.Call) and self.called(node) == name
         ]
         return iter(sorted(found, key=lambda call: (call.lineno, call.col_offset)))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -348,8 +348,15 @@ class ResultsFile(ReportLogPlugin):  # type: ignore[misc]
         self.outcomes: dict[str, int] = dict.fromkeys(OUTCOMES, 0)
         self.recorded: set[tuple[str, ...]] = set()
 
-    def pytest_sessionstart(self) -> None:
-        """The header: what is run, on what."""
+    @pytest.hookimpl(wrapper=True)
+    def pytest_sessionstart(self) -> Generator[None, object, object]:
+        """The header, while the workers start: it needs torch, which takes its time."""
+        started = yield
+        self._write_header()
+        return started
+
+    def _write_header(self) -> None:
+        """What is run, on what."""
         from refimpl.environment import environment
         from refimpl.results import HEADER, SCHEMA
         from refimpl.store import files_held_to

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from refimpl.contract import Variant
 
 
+_CELL = re.compile(r"\[([^/\[\]]+/[^/]+)/[^/]+/[^/]+/[^/\]]+\](@|$)")
+"""The id of a cell at the end of a test's name; its group comes first in it."""
+
+
 class CrashSafeScheduling(LoadGroupScheduling):  # type: ignore[misc]
     """xdist's ``loadgroup``, but the death of a worker costs no more than its test.
 
@@ -24,6 +29,15 @@ class CrashSafeScheduling(LoadGroupScheduling):  # type: ignore[misc]
     worker after the other until no restart is left. It also gives work to workers that have not
     collected theirs yet, which ends the run, where two die at about the same time.
     """
+
+    def _split_scope(self, nodeid: str) -> str:
+        """The group of a test: of a cell, example/variant, whose checks share a training run.
+
+        xdist puts a test's group behind its name and reads it there, which has no effect since
+        pytest 9.2 (its names are no plain text any more); a cell's stands in the name itself.
+        """
+        cell = _CELL.search(nodeid)
+        return cell[1] if cell else str(super()._split_scope(nodeid))
 
     def remove_node(self, node: WorkerController) -> str | None:
         """Give what a dead worker still had to others; return the test that it died of."""

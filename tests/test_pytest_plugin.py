@@ -1,6 +1,7 @@
 """The suite as pytest runs it: what is broken is named, the rest goes on, all of it is on file."""
 
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -9,12 +10,14 @@ from types import SimpleNamespace
 
 import pytest
 from fakes.sound import EXAMPLE
+from filelock import FileLock
 
 from refimpl import pytest_plugin
 from refimpl.conformance.checks import ALL
 from refimpl.pytest_plugin import RESULT, cells_of, results_in
 from refimpl.rendering import again
 from refimpl.results import read, result_from
+from refimpl.scheduling import CrashSafeScheduling
 
 TESTS = Path(__file__).parent
 SOUND = str(TESTS / "fakes" / "sound.py")
@@ -72,7 +75,7 @@ class Run:
             cwd=folder, capture_output=True, text=True, timeout=300,
             env={**os.environ, "PYTHONPATH": str(TESTS), "PYTEST_ADDOPTS": QUICKER},
         )  # fmt: skip
-        self.status, self.out, self.err = ran.returncode, ran.stdout, ran.stderr
+        self.status, self.out = ran.returncode, ran.stdout
 
     @property
     def results(self):
@@ -85,9 +88,18 @@ class Run:
         return [r.outcome for r in self.results.checks if r.example == example]
 
 
-BROKEN = pytest.mark.xdist_group("beside-broken")
-DEATH = pytest.mark.xdist_group("with-a-death")
-"""Tests that share a run share a worker, so that the run is made once."""
+def once(tmp_path_factory, name, *arguments, **plugins):
+    """A run that several tests look at, made by the first worker that wants it for them all."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    kept = folder / f"{name}.pickle"
+    with FileLock(folder / f"{name}.lock"):
+        if not kept.exists():
+            (folder / name).mkdir()
+            kept.write_bytes(pickle.dumps(Run(folder / name, *arguments, **plugins)))
+        return pickle.loads(kept.read_bytes())
+
 
 PYTEST = "pytest -p no:cacheprovider --pyargs refimpl.conformance -q"
 
@@ -97,8 +109,9 @@ PYTEST = "pytest -p no:cacheprovider --pyargs refimpl.conformance -q"
 @pytest.fixture(scope="module")
 def beside_broken(tmp_path_factory):
     """A sound example beside three plugins that are broken each in its own way."""
-    return Run(
-        tmp_path_factory.mktemp("broken"),
+    return once(
+        tmp_path_factory,
+        "broken",
         "refimpl check",
         "fake-sound wrong-count -n 0 --execution cpu-f64",
         syntax_error=SYNTAX_ERROR,
@@ -107,14 +120,12 @@ def beside_broken(tmp_path_factory):
     )
 
 
-@BROKEN
 def test_a_run_with_a_broken_plugin_exits_with_1(beside_broken):
     assert beside_broken.status == 1
     assert not beside_broken.results.passed
     assert beside_broken.results.complete
 
 
-@BROKEN
 @pytest.mark.parametrize(
     ("example", "check", "reason"),
     [
@@ -128,7 +139,6 @@ def test_every_broken_plugin_is_reported_by_name_and_reason(beside_broken, examp
     assert f"FAILED {example} · " in beside_broken.out
 
 
-@BROKEN
 def test_nothing_else_fails_and_the_other_examples_are_all_checked(beside_broken):
     assert len(beside_broken.failed()) == 3
     asked = {r.check for r in beside_broken.results.checks if r.example == "fake-sound"}
@@ -136,21 +146,18 @@ def test_nothing_else_fails_and_the_other_examples_are_all_checked(beside_broken
     assert set(beside_broken.outcomes("fake-sound")) == {"passed"}
 
 
-@BROKEN
 def test_the_table_counts_the_checks_of_every_example(beside_broken):
     count = len(beside_broken.outcomes("fake-sound"))
     assert re.search(rf"^fake-sound +{count} +{count} +0 +0 ", beside_broken.out, re.MULTILINE)
     assert f"results: {beside_broken.file}" in beside_broken.out
 
 
-@BROKEN
 def test_what_failed_is_followed_by_the_command_that_asks_again(beside_broken):
     (line,) = re.findall(r"again: (refimpl check wrong-count .*)", beside_broken.out)
     assert line.startswith("refimpl check wrong-count --data stand-in --device cpu --plugin /")
     assert line.endswith("--plugin wrong_count.py")
 
 
-@BROKEN
 def test_the_header_says_what_was_run_on_what(beside_broken):
     header = beside_broken.results.header
     assert (header["tier"], header["device"]) == ("stand-in", "cpu")
@@ -166,8 +173,9 @@ def test_the_header_says_what_was_run_on_what(beside_broken):
 @pytest.fixture(scope="module")
 def with_a_death(tmp_path_factory):
     """An example that takes its worker down in one check and another, on two workers."""
-    return Run(
-        tmp_path_factory.mktemp("death"),
+    return once(
+        tmp_path_factory,
+        "death",
         PYTEST,
         "-n 2 --example quick --example dying --execution cpu-f64",
         dying=DYING,
@@ -175,7 +183,6 @@ def with_a_death(tmp_path_factory):
     )
 
 
-@DEATH
 def test_a_worker_that_dies_costs_its_test_and_is_named(with_a_death):
     assert with_a_death.status == 1
     (key,) = with_a_death.failed()
@@ -185,13 +192,11 @@ def test_a_worker_that_dies_costs_its_test_and_is_named(with_a_death):
     assert "crashed" in result.reason
 
 
-@DEATH
 def test_the_rest_goes_on_after_a_death(with_a_death):
     assert set(with_a_death.outcomes("quick")) == {"passed"}
     assert with_a_death.outcomes("dying").count("passed") == len(with_a_death.outcomes("dying")) - 1
 
 
-@DEATH
 def test_the_results_of_all_workers_are_in_one_complete_file(with_a_death, tmp_path):
     asked = config(tmp_path, "quick", "dying", quick=QUICK, dying=DYING)
     expected = {cell.id for cell in cells_of(asked, ALL)}
@@ -272,6 +277,11 @@ def test_the_checks_of_one_variant_share_a_worker(tmp_path):
         variant = cell.subject.variant.name if cell.subject.variant else "-"
         assert mark.args == (f"fake-sound/{variant}",)
         assert parameter.id == cell.id
+
+
+@pytest.mark.parametrize("nodeid", [CELL, f"{CELL}@made/script"], ids=["plain", "grouped"])
+def test_the_worker_is_chosen_by_the_example_and_variant_of_a_test(nodeid):
+    assert CrashSafeScheduling._split_scope(SimpleNamespace(), nodeid) == "made/script"
 
 
 # --- what a report carries -----------------------------------------------------------------------
