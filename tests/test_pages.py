@@ -1,0 +1,195 @@
+"""A learner's page says what the plugin says, and its picture is what the runs were."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import nn
+
+from refimpl import (
+    Erratum,
+    Exact,
+    Example,
+    Facts,
+    Failure,
+    Figure,
+    Layer,
+    ModuleVariant,
+    Protocol,
+    Variant,
+    pages,
+)
+from refimpl.cli import cli
+from refimpl.discovery import Source
+from refimpl.inspection import summary_of
+from refimpl.registry import Registered, load
+
+GOOD = Path(__file__).parent / "good_plugins" / "good_training.py"
+
+
+@pytest.fixture(scope="module")
+def good() -> Registered[Example]:
+    return load([str(GOOD)], only=["good-training"]).examples["good-training"]
+
+
+def page_of(registered, tmp_path, **changes) -> str:
+    changed = replace(registered, value=replace(registered.value, **changes))
+    return pages.page(changed, tmp_path)
+
+
+def rows_of(text: str, heading: str) -> list[list[str]]:
+    """The cells of the table under a heading, without its head."""
+    table = text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    return [[c.strip() for c in re.split(r"(?<!\\)\|", line[1:-1])] for line in lines[2:]]
+
+
+# --- the text ------------------------------------------------------------------------------------
+
+
+def test_it_says_what_the_plugin_says_of_itself(good, tmp_path):
+    text = page_of(good, tmp_path)
+    assert text.startswith("# A good example that trains\n")
+    assert "A plugin that is in order: two variants of a line through the origin" in text
+    assert (
+        "- `ones`: Four rows of the same point. Stand-in: to train x (4, 1) and y (4, 1)." in text
+    )
+
+
+def test_it_shows_which_variants_are_the_same_computation(good, tmp_path):
+    text = page_of(good, tmp_path)
+    assert rows_of(text, "Its variants") == [
+        ["`scratch`", "Gradient descent by hand.", "", "1"],
+        ["`module`", "", "scratch", "1"],
+    ]
+    assert "refimpl compare good-training scratch module\n" in text
+
+
+def test_a_layer_table_is_measured_and_shown_once_for_all_that_have_it(good, tmp_path):
+    build = lambda: nn.Sequential(nn.Linear(1, 1, bias=False))  # noqa: E731
+    module = replace(good.value.variant("module"), build=build, ladder=None, start=None)
+    text = page_of(good, tmp_path, variants=(module, replace(module, name="again")))
+    assert rows_of(text, "Layers of module, again") == [["`0`", "Linear", "(-1, 1)", "1"]]
+
+
+def test_the_layers_of_what_cannot_run_everywhere_are_the_documented_ones(good, tmp_path):
+    facts = Facts(parameters=1, layers=(Layer("fc", "Linear", (-1, 9), 1),))
+    needy = replace(good.value.variant("module"), needs="torchtext", facts=facts)
+    text = page_of(good, tmp_path, variants=(needy,))
+    assert rows_of(text, "Layers of module") == [["`fc`", "Linear", "(-1, 9)", "1"]]
+
+
+def test_figures_stand_beside_the_ranges_that_hold_on_each_tier(good, tmp_path):
+    figures = (Figure("loss", 0.5, real=(0.25, 0.75)), Figure("rate", None, digits=None))
+    variant = replace(good.value.variant("scratch"), facts=Facts(parameters=1, figures=figures))
+    rows = rows_of(page_of(good, tmp_path, variants=(variant,)), "Where training ends")
+    assert rows == [
+        ["scratch", "`loss`", "0.5", "0.25 … 0.75", "0.25 … 0.75"],
+        ["scratch", "`rate`", "", "", ""],
+    ]
+
+
+def test_values_failures_and_errata_are_listed_and_cannot_break_their_tables(good, tmp_path):
+    text = page_of(
+        good,
+        tmp_path,
+        values=(Exact("a | b", list, "x|y"), Exact("long", list, list(range(99)))),
+        failures=(Failure("dividing by zero", list, ZeroDivisionError),),
+        errata=(Erratum("eig", "there is one", "there is\nnone", "torch>=2", lambda: False),),
+    )
+    short, long = rows_of(text, "What it prints exactly")
+    assert short == [r"a \| b", r"`'x\|y'`"]
+    assert long[1].endswith("…`")
+    assert "- dividing by zero: `ZeroDivisionError`" in text
+    assert rows_of(text, "What no longer holds") == [
+        ["eig", "there is one", "there is none", "`torch>=2`"]
+    ]
+
+
+def test_an_example_that_trains_nothing_has_no_run_to_try(tmp_path):
+    example = Example("made", "Made", "d", "s", values=(Exact("sum", lambda: 2, 2),))
+    text = pages.page(Registered(example, Source("made", "module made", "made")), tmp_path)
+    assert "refimpl info made" in text
+    assert "refimpl run" not in text
+    assert "*d, s · module made · " in text
+
+
+def test_the_source_is_linked_to_where_page_and_plugin_are_of_one_project(good, tmp_path):
+    (tmp_path / "pyproject.toml").touch()
+    plugin = tmp_path / "src" / "made.py"
+    plugin.parent.mkdir()
+    plugin.write_text('"""Made."""')
+    source = replace(good.source, path=plugin)
+    text = pages.page(replace(good, source=source), tmp_path / "docs" / "examples")
+    assert "[made.py](../../src/made.py)" in text
+    assert good.origin in page_of(good, tmp_path)
+
+
+def described(x):
+    """What it is.
+
+    And more.
+    """
+
+
+@pytest.mark.parametrize(
+    ("variant", "says"),
+    [
+        (Variant("a", described), "What it is."),
+        (Variant("a", described, "Its own words."), "Its own words."),
+        (ModuleVariant("a", build=described), "What it is."),
+        (ModuleVariant("a", build=lambda: None), ""),
+    ],
+)
+def test_a_variant_is_summed_up_by_its_own_words_its_loop_or_its_model(variant, says):
+    assert summary_of(variant) == says
+
+
+# --- the picture ---------------------------------------------------------------------------------
+
+
+def test_one_of_each_ladder_is_drawn_and_the_same_to_the_byte(good, tmp_path):
+    first, again = tmp_path / "first.svg", tmp_path / "again.svg"
+    alone = ModuleVariant("alone", build=lambda: nn.Linear(1, 1), optimizer=torch.optim.SGD)
+    example = replace(good.value, variants=(*good.value.variants, alone))
+    assert pages.draw_curves(example, first)
+    pages.draw_curves(example, again)
+    assert first.read_bytes() == again.read_bytes()
+    text = first.read_text()
+    assert "scratch, training" in text
+    assert "alone, training" in text
+    assert "module, training" not in text
+
+
+def test_a_run_of_one_epoch_has_no_curve(good, tmp_path):
+    short = replace(good.value.variant("scratch"), protocol=Protocol(1, 0.1))
+    picture = tmp_path / "picture.svg"
+    assert not pages.draw_curves(replace(good.value, variants=(short,)), picture)
+    assert not picture.exists()
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli, ["docs", *arguments], standalone_mode=False)
+
+
+def test_the_command_writes_page_and_picture_and_can_leave_the_picture(tmp_path):
+    options = ("good-training", "--plugin", str(GOOD), "--output", str(tmp_path / "pages"))
+    written = run(*options).stdout.splitlines()
+    page, picture = tmp_path / "pages/good-training.md", tmp_path / "pages/good-training.svg"
+    assert written == [f"wrote {picture}", f"wrote {page}"]
+    assert "](good-training.svg)" in page.read_text()
+    picture.write_text("as it is")
+    assert run(*options, "--no-curves").stdout.splitlines() == [f"wrote {page}"]
+    assert picture.read_text() == "as it is"
+
+
+def test_an_unknown_example_is_said_before_anything_is_written(tmp_path):
+    outcome = run("autogard", "--output", str(tmp_path / "pages"))
+    assert "no example 'autogard'; did you mean 'autograd'" in str(outcome.exception)
+    assert not (tmp_path / "pages").exists()
