@@ -294,7 +294,7 @@ def test_a_figure_that_moved_is_told_with_both_values(tmp_path):
     assert (moved.what, moved.before, moved.after) == ("val_loss", 0.41, 0.40)
     assert found.since[0].versions == ("torch 2.14.1 → 2.15.0",)
     text = words(Page(page(found)).text)
-    assert "1 figures moved" in text
+    assert "1 figure moved" in text
     assert "torch 2.14.1 → 2.15.0" in text
 
 
@@ -614,7 +614,7 @@ def test_the_summary_has_the_verdict_the_matrix_and_the_failures(tmp_path):
     assert "| ring-dnn | ✗ 1 failed |" in text
     assert "| titanic-dnn | ✓ 1 passed |" in text
     assert "- **ring-dnn · low · output-shape** (Python 3.11 · torch 2.14.1 · cpu): it is" in text
-    assert "- needs torchtext: 1 checks of imdb-cnn" in text
+    assert "- needs torchtext: 1 check of imdb-cnn" in text
 
 
 def test_no_text_breaks_out_of_the_summary(tmp_path):

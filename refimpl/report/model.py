@@ -453,10 +453,10 @@ def _verdict(columns: Sequence[Column], rows: Sequence[Row]) -> Verdict:
     asked, failed = sum(outcomes.values()), outcomes["failed"]
     ran = len(columns) - states["absent"]
     rest = [f"{states[s]} {WORDS[s]}" for s in ("incomplete", "unreadable", "absent") if states[s]]
-    sentence = f"{counted(outcomes)} in {_count(ran, 'environment')}"
+    sentence = f"{counted(outcomes)} in {number_of(ran, 'environment')}"
     sentence = f"{sentence}; {', '.join(rest)}" if rest else sentence
     if states["failed"] or states["unreadable"]:
-        headline = f"{failed} of {_count(asked, 'check')} failed" if failed else "The run failed"
+        headline = f"{failed} of {number_of(asked, 'check')} failed" if failed else "The run failed"
         return Verdict("failed", headline, sentence)
     if rest or not columns:
         return Verdict("incomplete", "Incomplete, which is no pass", sentence)
@@ -470,5 +470,6 @@ def counted(outcomes: Mapping[str, int]) -> str:
     return ", ".join(told) or "no check"
 
 
-def _count(number: int, noun: str) -> str:
+def number_of(number: int, noun: str) -> str:
+    """``1 check``, ``1,574 checks``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from refimpl.checking import Measurement, Result
 from refimpl.report.columns import Column, moment
-from refimpl.report.model import WORDS, Report, counted
+from refimpl.report.model import WORDS, Report, counted, number_of
 from refimpl.report.plots import number
 
 LONGEST = 240
@@ -63,7 +63,7 @@ def _templates(autoescape: bool) -> Environment:
     )
     environment.filters.update(
         figure=figure, duration=duration, headline=headline, counts=counted, md=markdown,
-        number=number, moment=moment, name=name,
+        number=number, moment=moment, name=name, of=number_of,
     )  # fmt: skip
     environment.globals.update(SIGNS=SIGNS, WORDS=WORDS)
     return environment
