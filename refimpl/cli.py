@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 NO_ARGUMENTS: type[Exception] | tuple[()] = getattr(click.exceptions, "NoArgsIsHelpError", ())
 """What newer versions of click raise with the help as its text; older ones print it themselves."""
+
+_SUITE_SETTINGS = Path(__file__).with_name("suite.ini")
 
 LINES_OF_PROGRESS = 20
 """How many epochs a run shows at the most where it does not write to a terminal."""
@@ -419,6 +422,7 @@ def check(
     if workers != "auto" and not workers.isdigit():
         raise click.BadParameter(f"{workers!r} is neither a number nor 'auto'", param_hint="-n")
     arguments = ["--pyargs", "refimpl.conformance", "-q", "--no-header", "-n", workers]
+    arguments += ["-c", str(_SUITE_SETTINGS), "--rootdir", os.getcwd(), "--noconftest"]
     arguments += ["-p", "no:cacheprovider", "--data", tier, "--device", device]
     arguments += [part for name in names for part in ("--example", name)]
     arguments += [part for plugin in plugins for part in ("--plugin", plugin)]

@@ -52,13 +52,14 @@ def refimpl(capsys):
     return run
 
 
-def process(*arguments, program="-m refimpl"):
+def process(*arguments, program="-m refimpl", cwd=None):
     """Runs a command in a process of its own."""
     return subprocess.run(
         [sys.executable, *program.split(), *arguments],
         capture_output=True,
         text=True,
         timeout=120,
+        cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(TESTS)},
     )
 
@@ -424,6 +425,17 @@ def test_a_pipe_that_is_closed_early_is_no_traceback():
     command = f"{sys.executable} -m refimpl list | head -c 1"
     ran = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
     assert "Traceback" not in ran.stderr
+
+
+def test_a_check_minds_no_settings_or_conftest_of_the_folder_it_is_started_in(tmp_path):
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --nonsense\n")
+    for folder in (tmp_path, tmp_path / "tests"):
+        folder.mkdir(exist_ok=True)
+        (folder / "conftest.py").write_text("raise ImportError('read')\n")
+    ran = process("check", "autograd", "-n", "0", "--results", "here.jsonl", cwd=tmp_path)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "here.jsonl" in ran.stdout
+    assert (tmp_path / "here.jsonl").exists()
 
 
 def test_the_fakes_module_variant_is_the_second():
