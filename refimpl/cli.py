@@ -436,6 +436,54 @@ def check(
 
 @cli.command()
 @click.argument("names", nargs=-1)
+@click.option("--mutant", "mutants", multiple=True, metavar="NAME",
+              help="Plant this one only (several times).")  # fmt: skip
+@click.option("--variant", "variants", multiple=True, metavar="NAME",
+              help="In this variant only (several times).")  # fmt: skip
+@click.option("--every-variant", is_flag=True,
+              help="In every variant, not only in the first where it takes effect.")  # fmt: skip
+@click.option("--without", multiple=True, metavar="CHECK",
+              help="Do without this check, to see what the others catch.")  # fmt: skip
+@click.option("--equivalent", "equivalents", multiple=True, metavar="FILE",
+              type=click.Path(dir_okay=False, path_type=Path),
+              help="Mutants that are no bug, beside those that the suite lists.")  # fmt: skip
+@data_option
+@click.option("--results", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Keep what is found in this file, and go on where it ends.")  # fmt: skip
+@click.option("--table", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Write the page of the mutants to this file.")  # fmt: skip
+@click.option("--list", "only_list", is_flag=True, help="Say which mutants there are.")
+@plugin_option
+@debug_option
+def mutants(
+    names: tuple[str, ...],
+    mutants: tuple[str, ...],
+    variants: tuple[str, ...],
+    every_variant: bool,
+    without: tuple[str, ...],
+    equivalents: tuple[Path, ...],
+    tier: Tier,
+    results: Path | None,
+    table: Path | None,
+    only_list: bool,
+    plugins: tuple[str, ...],
+) -> int:
+    """Plant known training bugs in the examples named, or in all: a check must kill each."""
+    from importlib import import_module
+
+    command = import_module("refimpl.conformance.mutants.command")
+    if only_list:
+        click.echo(command.catalogue())
+        return 0
+    found: int = command.hunt(
+        names, plugins, tier, mutants=mutants, variants=variants, every_variant=every_variant,
+        without=without, equivalents=equivalents, results=results, table=table,
+    )  # fmt: skip
+    return found
+
+
+@cli.command()
+@click.argument("names", nargs=-1)
 @click.option("--update", is_flag=True, help="Write the golden files anew from this torch.")
 @plugin_option
 @debug_option
@@ -486,6 +534,76 @@ def figures(results: tuple[Path, ...], output: Path | None, plugins: tuple[str, 
         )
         output.write_text(head + table, encoding="utf-8")
         click.echo(f"wrote {output}")
+
+
+# --- baselines -----------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("names", nargs=-1)
+@click.option("--seeds", default=50, show_default=True, type=click.IntRange(5),
+              help="How many runs each baseline shall have in all.")  # fmt: skip
+@click.option("--variant", "variants", multiple=True, metavar="NAME",
+              help="Only variants of this name (several times).")  # fmt: skip
+@data_option
+@click.option("-n", "workers", type=click.IntRange(1), default=None, metavar="N",
+              help="How many processes; one a core by default.")  # fmt: skip
+@click.option("--ray", "address", metavar="ADDRESS",
+              help="Use the Ray cluster there; 'local' starts one here.")  # fmt: skip
+@plugin_option
+@debug_option
+def calibrate(
+    names: tuple[str, ...],
+    seeds: int,
+    variants: tuple[str, ...],
+    tier: Tier,
+    workers: int | None,
+    address: str | None,
+    plugins: tuple[str, ...],
+) -> None:
+    """Train many seeds of the examples named, or of all, and keep how they end as baselines.
+
+    Each finished seed is on the disk before the next begins: whoever ends this early loses the
+    seeds in flight, and the same command goes on with the rest.
+    """
+    from refimpl import calibration, registry
+    from refimpl.progress import CalibrationProgress
+    from refimpl.seeds import Engine
+
+    engine = Engine(workers or os.cpu_count() or 1, address)
+    loaded = registry.load(plugins, only=names or None)
+    examples = [loaded.example(name) for name in names or sorted(loaded.examples)]
+    chosen = list(calibration.wanted(examples, variants, tier))
+    if not chosen:
+        raise RefimplError("nothing of what was named trains here, so there is no baseline to make")
+    with CalibrationProgress() as progress:
+        paths = calibration.calibrate(chosen, tier, seeds, engine, plugins, progress)
+    click.echo(f"{len(paths)} baselines of {seeds} seeds in {paths[0].parent}")
+
+
+@cli.command()
+@click.argument("names", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="As JSON, with every figure.")
+@plugin_option
+@debug_option
+def audit(names: tuple[str, ...], as_json: bool, plugins: tuple[str, ...]) -> int:
+    """Hold the baselines to what they declare: how often an unchanged program would fail.
+
+    Exits with 1 where the sweep, or one figure of it, fails more often than declared, where a
+    training variant has no baseline, or where a documented figure lies outside its band.
+    """
+    from refimpl import registry
+    from refimpl.auditing import audited
+    from refimpl.rendering import print_audit
+
+    loaded = registry.load(plugins, only=names or None)
+    examples = [loaded.example(name) for name in names or sorted(loaded.examples)]
+    found = audited(examples)
+    if as_json:
+        click.echo(json.dumps(found.record(), indent=2))
+    else:
+        print_audit(found)
+    return 0 if found.holds else 1
 
 
 # --- report --------------------------------------------------------------------------------------

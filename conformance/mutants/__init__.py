@@ -1,0 +1,18 @@
+"""Known training bugs, planted in the variants: each must be killed by a check of the suite.
+
+Which bugs there are is data: :data:`ALL`. :mod:`~refimpl.conformance.mutants.planting` plants one,
+:mod:`~refimpl.conformance.mutants.hunting` asks the suite about it.
+"""
+
+from __future__ import annotations
+
+from refimpl.conformance.mutants import batches, executions, losses, models, optimising
+from refimpl.conformance.mutants.planting import Mutant
+
+ALL: tuple[Mutant, ...] = tuple(
+    each
+    for module in (optimising, losses, batches, models, executions)
+    for each in vars(module).values()
+    if isinstance(each, Mutant)
+)
+"""Every mutant, by subject."""

@@ -1,0 +1,100 @@
+"""Mutants that are no bug where they are planted: listed as data, each with the reason.
+
+An entry reads::
+
+    [[equivalent]]
+    example = "my-example"
+    mutant = "loss-arguments-swapped"
+    reason = "the squared error is the same either way"
+
+    # a condition
+    variant = "script"
+
+What is listed must be so: an entry whose mutant is killed after all, or that is about nothing,
+fails the run.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from refimpl.errors import RefimplError
+from refimpl.names import unknown
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+TABLE = "equivalent"
+REQUIRED = ("example", "mutant", "reason")
+KEYS = (*REQUIRED, "variant")
+OWN = Path(__file__).with_name("equivalent.toml")
+
+
+class EquivalentsError(RefimplError):
+    """A list of equivalent mutants that cannot be taken at its word."""
+
+
+@dataclass(frozen=True)
+class Equivalent:
+    """One entry: this mutant of this example changes nothing that anyone could see."""
+
+    example: str
+    mutant: str
+    reason: str
+    variant: str | None = None
+    file: Path = Path()
+
+    def matches(self, example: str, variant: str, mutant: str) -> bool:
+        """Whether it is about this mutant of this variant."""
+        return (self.example, self.mutant) == (example, mutant) and self.variant in (None, variant)
+
+    def __str__(self) -> str:
+        about = " · ".join(part for part in (self.example, self.variant, self.mutant) if part)
+        return f"{self.file.name}: the entry for {about} ({self.reason})"
+
+
+def read(path: Path, mutants: Collection[str]) -> tuple[Equivalent, ...]:
+    """The entries of a file.
+
+    Raises :class:`EquivalentsError` where it is not TOML or an entry lacks something or has too
+    much, and :class:`~refimpl.errors.UnknownNameError` for a mutant that there is not.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise EquivalentsError(f"{path} cannot be read as TOML: {error}") from error
+    entries = content.get(TABLE, [])
+    if content.keys() - {TABLE} or not isinstance(entries, list):
+        raise EquivalentsError(f"{path}: write each entry under [[{TABLE}]]")
+    return tuple(_entry(path, number, raw, mutants) for number, raw in enumerate(entries, start=1))
+
+
+def _entry(path: Path, number: int, raw: Mapping[str, Any], mutants: Collection[str]) -> Equivalent:
+    wrong = next(_wrong(raw), None)
+    if wrong is not None:
+        raise EquivalentsError(f"{path}, entry {number}: {wrong}")
+    if raw["mutant"] not in mutants:
+        raise unknown(f"{path}: there is no mutant {raw['mutant']!r}", raw["mutant"], mutants)
+    return Equivalent(**raw, file=path)
+
+
+def _wrong(raw: Mapping[str, Any]) -> Iterator[str]:
+    for key in sorted(raw.keys() - set(KEYS)):
+        yield f"unknown key {key!r}; there are: {', '.join(KEYS)}"
+    for key in REQUIRED:
+        if key not in raw:
+            yield f"it has no {key}"
+    for key, value in raw.items():
+        if not isinstance(value, str) or not value.strip():
+            yield f"{key} must be a text that says something, found {value!r}"
+
+
+def gathered(files: Iterable[Path], mutants: Collection[str]) -> tuple[Equivalent, ...]:
+    """The entries of the suite's own list and of others."""
+    return tuple(entry for path in (OWN, *files) for entry in read(path, mutants))

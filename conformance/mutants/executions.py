@@ -1,0 +1,121 @@
+"""Bugs of whatever carries a computation out: its precision, its shards, its averages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from refimpl.conformance.mutants.planting import (
+    Fault,
+    Injection,
+    Plant,
+    gradients,
+    has_module,
+    wrong_execution,
+)
+from refimpl.contract import Epoch, Execution, Step, Variant
+from refimpl.problem import CPU, Problem
+
+SUMMARY = "wrong on purpose"
+
+
+def _divides(variant: Variant) -> bool:
+    """Modules whose batches can be shared out."""
+    return has_module(variant) and variant.data_parallel
+
+
+def _planted_steps(variant: Variant, problem: Problem, plant: Plant, fault: Fault) -> Iterator[Any]:
+    injection = Injection(variant, fault, plant)
+    steps = iter(variant.run(injection.posed(problem.but(execution=CPU))))
+    while True:
+        with injection.in_force():
+            step = next(steps, None)
+        if step is None:
+            return
+        yield step
+
+
+@wrong_execution(_divides)
+def shards_not_averaged(fault: Fault) -> Execution:
+    """Processes train apart, each on its shard: their gradients are never averaged."""
+
+    def steps(variant: Variant, problem: Problem) -> Iterator[Step | Epoch]:
+        fault.hit()
+        yield from variant.run(problem.but(shard=(0, 2), execution=CPU))
+
+    return Execution("shards-not-averaged", SUMMARY, steps=steps, sees_outputs=False)
+
+
+@wrong_execution(_divides)
+def shards_summed(fault: Fault) -> Execution:
+    """Gradients of two processes are added up, and not divided by two."""
+
+    def doubled(leaves: Any, share: float) -> bool:
+        for gradient in gradients(leaves):
+            gradient.mul_(2)
+        return True
+
+    def steps(variant: Variant, problem: Problem) -> Iterator[Step | Epoch]:
+        yield from _planted_steps(variant, problem, Plant(after_backward=doubled), fault)
+
+    return Execution("shards-summed", SUMMARY, steps=steps, sees_outputs=False)
+
+
+@wrong_execution(has_module)
+def products_in_ten_bits(fault: Fault) -> Execution:
+    """Products keep ten bits of the mantissa, as TF32 does where nobody turns it off."""
+
+    def coarse(x: Tensor) -> Tensor:
+        if x.dtype != torch.float32:
+            return x
+        bits = x.detach().contiguous().view(torch.int32)
+        kept = ((bits + (1 << 12)) & ~((1 << 13) - 1)).view(torch.float32)
+        return x + (kept - x).detach()
+
+    def wrap(module: nn.Module) -> nn.Module:
+        for layer in module.modules():
+            if next(layer.parameters(recurse=False), None) is not None:
+                layer.register_forward_pre_hook(_rounding(coarse, fault))
+        return module
+
+    return Execution("products-in-ten-bits", SUMMARY, wrap=wrap)
+
+
+def _rounding(coarse: Any, fault: Fault) -> Any:
+    def hook(layer: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        rounded = [a.is_floating_point() if isinstance(a, Tensor) else False for a in args]
+        if any(rounded):
+            fault.hit()
+        return tuple(coarse(a) if number else a for a, number in zip(args, rounded, strict=True))
+
+    return hook
+
+
+@wrong_execution(has_module)
+def autocast_left_on(fault: Fault) -> Execution:
+    """Autocast to bfloat16 is on where float32 is claimed."""
+
+    def around() -> AbstractContextManager[object]:
+        fault.hit()
+        return torch.autocast("cpu", torch.bfloat16)
+
+    return Execution("autocast-left-on", SUMMARY, around=around)
+
+
+@wrong_execution(has_module)
+def never_synchronised(fault: Fault) -> Execution:
+    """What a replica computes never reaches the parameters: their gradients are zeroed."""
+
+    def lost(leaves: Any, share: float) -> bool:
+        for gradient in gradients(leaves):
+            gradient.zero_()
+        return True
+
+    def steps(variant: Variant, problem: Problem) -> Iterator[Step | Epoch]:
+        yield from _planted_steps(variant, problem, Plant(after_backward=lost), fault)
+
+    return Execution("never-synchronised", SUMMARY, steps=steps, sees_outputs=False)

@@ -1,0 +1,453 @@
+"""How a training bug is planted in one variant, and in nothing else.
+
+A planted variant advances the sound one's own generator. The bug is in force only while that
+generator runs: patches are entered before each of its steps and undone after it, so that whoever
+drives it, and whatever it is held against, never sees them. What belongs to the candidate for good
+(its module, its optimizer, its rows) is changed on those objects alone.
+
+The planted variant is an object of its own, so that whatever is kept by a variant's identity
+(references of a ladder, whole training runs) is kept apart from what is kept of the sound one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from refimpl.contract import Execution, Step, Steps, Variant
+from refimpl.problem import Problem, TensorRows
+from refimpl.starts import torch_default
+
+Arrays = Mapping[str, NDArray[Any]]
+Replacement = Callable[..., Any]
+"""Called with the original and its arguments; ``NotImplemented`` leaves the call as it was."""
+
+
+# --- a bug, and where it is planted --------------------------------------------------------------
+
+
+@dataclass
+class Fault:
+    """One bug at one strength, in one variant.
+
+    ``hits`` counts where it took effect; ``resting`` is true while the framework's own code runs
+    amid a variant's.
+    """
+
+    variant: Variant | None = None
+    strength: float = 1.0
+    hits: int = 0
+    resting: bool = False
+
+    def hit(self) -> None:
+        """The bug took effect."""
+        self.hits += 1
+
+    @contextmanager
+    def rest(self) -> Iterator[None]:
+        """Leave the framework's own code alone."""
+        before, self.resting = self.resting, True
+        try:
+            yield
+        finally:
+            self.resting = before
+
+
+@dataclass(frozen=True)
+class Plant:
+    """Where a bug is planted in one run. Made anew for each run, so that it may keep a state.
+
+    - ``start``: the values that the variant's start gives;
+    - ``problem``: the problem itself, made into another;
+    - ``train``, ``valid``: the rows of that split, given also those of the other; ``order``: the
+      order of a whole epoch's rows, given also the number of rows in a batch;
+    - ``module``: the module before its start is loaded; says whether it was changed;
+    - ``optimizer``: each optimizer once it is made; says whether it was changed;
+    - ``resume``: whether the optimizer of a resumed run is left as new, though it had this state;
+    - ``calls``: functions of torch, by their names, within a step; ``forward``: within the module
+      or whatever the variant predicts with, in evaluation too;
+    - ``after_backward``: is given the leaves whose gradients were just made, and the size of the
+      batch over that of a full one;
+    - ``around``: entered around each step; ``step``: what is shown of it.
+    """
+
+    start: Callable[[Arrays], Arrays] | None = None
+    problem: Callable[[Problem], Problem] | None = None
+    train: Callable[[TensorRows, TensorRows | None], TensorRows] | None = None
+    valid: Callable[[TensorRows, TensorRows], TensorRows] | None = None
+    order: Callable[[Tensor, int, int], Tensor] | None = None
+    module: Callable[[nn.Module], bool] | None = None
+    optimizer: Callable[[torch.optim.Optimizer], bool] | None = None
+    resume: Callable[[Any, Mapping[str, Any]], bool] | None = None
+    calls: Mapping[str, Replacement] = field(default_factory=dict)
+    forward: Mapping[str, Replacement] = field(default_factory=dict)
+    after_backward: Callable[[Sequence[Tensor], float], bool] | None = None
+    around: Callable[[], AbstractContextManager[object]] = nullcontext
+    step: Callable[[Step], Step] | None = None
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A training bug: ``imitates`` says which, ``applies`` to which variants it could be done.
+
+    ``mutate(fault)`` is called for each run and says where it is planted. ``execution(fault)``
+    makes a wrong way to carry a variant out instead. A bug with a magnitude has the ``weakest``
+    and the ``strongest`` worth trying, between which the smallest that is caught is searched.
+    """
+
+    name: str
+    imitates: str
+    applies: Callable[[Variant], bool]
+    mutate: Callable[[Fault], Plant] | None = None
+    execution: Callable[[Fault], Execution] | None = None
+    weakest: float | None = None
+    strongest: float = 1.0
+
+    @property
+    def has_magnitude(self) -> bool:
+        """Whether it can be weak or strong."""
+        return self.weakest is not None
+
+
+def anything(variant: Variant) -> bool:
+    """Every variant."""
+    return True
+
+
+def in_torch(variant: Variant) -> bool:
+    """Variants that compute with torch."""
+    return not variant.numpy
+
+
+def has_module(variant: Variant) -> bool:
+    """Variants that train a module."""
+    return not (variant.numpy or variant.bare)
+
+
+def _named(function: Callable[..., object]) -> tuple[str, str]:
+    if not function.__doc__:
+        raise TypeError(f"{function.__name__} needs a docstring: what it imitates")
+    what = " ".join(function.__doc__.split()).removesuffix(".")
+    return function.__name__.replace("_", "-"), what
+
+
+def mutant(
+    applies: Callable[[Variant], bool] = in_torch,
+    weakest: float | None = None,
+    strongest: float = 1.0,
+) -> Callable[[Callable[[Fault], Plant]], Mutant]:
+    """Make a function that plants a bug a mutant; its docstring says what it imitates."""
+
+    def made(mutate: Callable[[Fault], Plant]) -> Mutant:
+        name, what = _named(mutate)
+        return Mutant(name, what, applies, mutate, weakest=weakest, strongest=strongest)
+
+    return made
+
+
+def wrong_execution(
+    applies: Callable[[Variant], bool] = in_torch,
+) -> Callable[[Callable[[Fault], Execution]], Mutant]:
+    """Make a function that makes a wrong execution a mutant."""
+
+    def made(execution: Callable[[Fault], Execution]) -> Mutant:
+        name, what = _named(execution)
+        return Mutant(name, what, applies, execution=execution)
+
+    return made
+
+
+@mutant(anything)
+def sound(fault: Fault) -> Plant:
+    """Nothing: the machinery of planting, with no bug in it."""
+    return Plant()
+
+
+# --- the planted variant -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Planted(Variant):
+    """A variant with a bug in it: its steps are the sound one's own."""
+
+    original: Variant = field(default_factory=lambda: Variant("nothing"))
+    mutate: Callable[[Fault], Plant] = sound.mutate  # type: ignore[assignment]
+    fault: Fault = field(default_factory=Fault)
+
+    def run(self, problem: Problem) -> Steps:
+        """The steps of one run, with the bug in force while the variant computes."""
+        injection = Injection(self.original, self.fault, self.mutate(self.fault))
+        steps = iter(self.original.run(injection.posed(problem)))
+        while True:
+            with injection.in_force():
+                step = next(steps, None)
+            if step is None:
+                return
+            yield injection.shown(step) if isinstance(step, Step) else step
+
+
+def planted(variant: Variant, bug: Mutant, fault: Fault) -> Planted:
+    """``variant`` with a bug in it."""
+    if bug.mutate is None:
+        raise TypeError(f"{bug.name} is about executions, not about variants")
+    fault.variant = variant
+    own = {f.name: getattr(variant, f.name) for f in fields(Variant)}
+    change = bug.mutate(fault).start
+    if change is not None:
+        own.update(_started(variant, fault, change))
+    return Planted(**own, original=variant, mutate=bug.mutate, fault=fault)
+
+
+def _started(variant: Variant, fault: Fault, change: Callable[[Arrays], Arrays]) -> dict[str, Any]:
+    """The start of a variant with a bug in it."""
+    draw = variant.start or (torch_default(variant.build) if variant.build else None)
+
+    def changed(values: Arrays) -> Arrays:
+        made = change(values)
+        if not all(np.array_equal(made[name], value) for name, value in values.items()):
+            fault.hit()
+        return made
+
+    printed = variant.documented_start
+    return {
+        "start": draw and (lambda rng: changed(draw(rng))),
+        "documented_start": printed and changed(printed),
+    }
+
+
+class Injection:
+    """A bug in one run of a variant."""
+
+    def __init__(self, variant: Variant, fault: Fault, plant: Plant) -> None:
+        self.variant, self.fault, self.plant = variant, fault, plant
+        self.leaves: list[Tensor] = []
+        self.share = 1.0
+        self.rows: dict[str, TensorRows] = {}
+        self._calls = dict(plant.calls)
+        if not has_module(variant):
+            self._calls.update(plant.forward)
+        if plant.after_backward is not None:
+            self._calls["backward"] = self._backward  # says itself whether it did anything
+
+    def posed(self, problem: Problem) -> Problem:
+        """The problem as the variant is given it."""
+        if self.plant.problem is not None:
+            with self.fault.rest():
+                changed = self.plant.problem(problem)
+            if changed is not problem:
+                self.fault.hit()
+                problem = changed
+        return _of(problem, self)
+
+    @contextmanager
+    def in_force(self) -> Iterator[None]:
+        """The bug, for as long as the variant computes."""
+        with ExitStack() as stack:
+            if self.plant.optimizer is not None:
+                constructor = _noting(torch.optim.Optimizer.__init__, self._optimizer)
+                stack.enter_context(patch.object(torch.optim.Optimizer, "__init__", constructor))
+            stack.enter_context(self.plant.around())
+            if self._calls:
+                stack.enter_context(Calls(self.fault, self._calls))
+            yield
+
+    def shown(self, step: Step) -> Step:
+        """What is seen of a step."""
+        model = step.model
+        if self.plant.forward and model is not None and not isinstance(model, nn.Module):
+            step.model = self._predicting(model)
+        return self.plant.step(step) if self.plant.step is not None else step
+
+    def module(self, module: nn.Module) -> None:
+        """Plant the bug in a module."""
+        if self.plant.module is not None and self.plant.module(module):
+            self.fault.hit()
+        if self.plant.forward:
+            module.forward = self._predicting(module.forward)
+
+    def changed(self, split: str, rows: TensorRows, other: TensorRows | None) -> TensorRows:
+        """The rows of a split as the variant sees them."""
+        change = getattr(self.plant, split)
+        if change is None:
+            return rows
+        if split not in self.rows:
+            self.rows[split] = change(rows, other)
+            new = self.rows[split]
+            if not (_same(new.x, rows.x) and _same(new.y, rows.y)):
+                self.fault.hit()
+        return self.rows[split]
+
+    def _predicting(self, model: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def predict(*args: Any, **kwargs: Any) -> Tensor:
+            with Calls(self.fault, self.plant.forward):
+                return model(*args, **kwargs)
+
+        return predict
+
+    def _optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.plant.optimizer is not None and self.plant.optimizer(optimizer):
+            self.fault.hit()
+
+    def _backward(self, original: Replacement, *args: Any, **kwargs: Any) -> Any:
+        self.fault.hits -= 1
+        made = original(*args, **kwargs)
+        assert self.plant.after_backward is not None
+        with torch.no_grad():
+            if self.plant.after_backward(self.leaves, self.share):
+                self.fault.hit()
+        return made
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.equal(one, other)
+
+
+def _noting(original: Callable[..., None], note: Callable[[Any], None]) -> Callable[..., None]:
+    def constructor(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        note(self)
+
+    return constructor
+
+
+class Calls(TorchFunctionMode):
+    """Functions of torch replaced by their names, whoever calls them, in this context alone.
+
+    What a replaced function calls itself is left as it is. Setting ``.grad`` is called ``grad=``.
+    """
+
+    def __init__(self, fault: Fault, replacements: Mapping[str, Replacement]) -> None:
+        super().__init__()
+        self.fault, self.replacements = fault, replacements
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """One call of a function of torch."""
+        given = kwargs or {}
+        replacement = self.replacements.get(_name(func))
+        if replacement is None or self.fault.resting:
+            return func(*args, **given)
+        before = self.fault.hits
+        self.fault.hit()  # before the call, which may raise
+        made = replacement(func, *args, **given)
+        if made is not NotImplemented:
+            return made
+        self.fault.hits = before
+        return func(*args, **given)
+
+
+def _name(function: Any) -> str:
+    name: str = getattr(function, "__name__", "")
+    if name == "__set__" and getattr(function, "__self__", None) is Tensor.grad:
+        return "grad="
+    return name
+
+
+# --- the problem that it is given ----------------------------------------------------------------
+
+
+class _PlantedProblem(Problem):
+    """What a planted variant is given to solve: mixed in before the problem's own class."""
+
+    injection: Injection
+
+    @property
+    def train(self) -> TensorRows:
+        with self.injection.fault.rest():
+            return self.injection.changed("train", super().train, super().valid)
+
+    @property
+    def valid(self) -> TensorRows | None:
+        with self.injection.fault.rest():
+            rows = super().valid
+            return rows and self.injection.changed("valid", rows, super().train)
+
+    def _order(self, epoch: int) -> Tensor:
+        change = self.injection.plant.order
+        with self.injection.fault.rest():
+            if change is None:
+                return super()._order(epoch)
+            sound = Problem._order(self.but(checkpoint=None, shard=(0, 1)), epoch)
+            order = change(sound, epoch, self._whole_batch)
+        if not _same(order, sound):
+            self.injection.fault.hit()
+        order = order[self._rows_done(epoch) :]
+        rank, shards = self.shard
+        if shards == 1:
+            return order
+        return torch.cat([batch[rank::shards] for batch in torch.split(order, self._whole_batch)])
+
+    def epoch_batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        with self.injection.fault.rest():
+            batches = self._batches_of(epoch)
+        while True:
+            with self.injection.fault.rest():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            self.injection.share = len(batch[0]) / self.batch_size
+            yield batch
+
+    def _batches_of(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        if self.injection.plant.order is None:
+            return super().epoch_batches(epoch)
+        x, y = self.train.x, self.train.y
+        orders = torch.split(self._order(epoch).to(self.device), self.batch_size)
+        return ((x[rows], y[rows]) for rows in orders)
+
+    @property
+    def start(self) -> dict[str, Tensor]:
+        with self.injection.fault.rest():
+            start = super().start
+        self.injection.leaves = list(start.values())
+        return start
+
+    def load(self, module: Any) -> Any:
+        with self.injection.fault.rest():
+            self.injection.module(module)
+            loaded = super().load(module)
+        self.injection.leaves = list(module.parameters())
+        return loaded
+
+    def resume(self, optimizer: Any) -> Any:
+        forgets = self.injection.plant.resume
+        state = self.checkpoint.optimizer if self.checkpoint else None
+        if forgets is None or state is None or not forgets(optimizer, state):
+            return super().resume(optimizer)
+        self.injection.fault.hit()
+        return optimizer
+
+    def but(self, **changes: Any) -> Problem:
+        return _of(super().but(**changes), self.injection)
+
+
+def _of(problem: Problem, injection: Injection) -> Problem:
+    """The same problem, with a bug."""
+    kind = type(problem)
+    if not issubclass(kind, _PlantedProblem):
+        kind = _planted_kind(kind)
+    made: Problem = object.__new__(kind)
+    made.__dict__.update(problem.__dict__)
+    made.__dict__["injection"] = injection
+    return made
+
+
+@cache
+def _planted_kind(kind: type[Problem]) -> type[Problem]:
+    return type(f"Planted{kind.__name__}", (_PlantedProblem, kind), {})
+
+
+def gradients(leaves: Iterable[Tensor]) -> list[Tensor]:
+    """The gradients that the leaves have."""
+    return [leaf.grad for leaf in leaves if leaf.grad is not None]

@@ -1,0 +1,83 @@
+"""The page of the mutants: which check killed each, how fast, and how small a fault is seen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+from refimpl.conformance.mutants.hunting import Hunted
+from refimpl.conformance.mutants.planting import Mutant
+
+HEAD = """# Mutants
+
+The suite is itself tested: a known training bug is planted in a variant, and a check must fail.
+Each mutant is planted in the first variant of an example in which it takes effect; the checks are
+asked cheapest first until one fails. What is listed as equivalent is no bug there, for the reason
+given in `conformance/mutants/equivalent.toml`.
+
+Made by `refimpl mutants --table docs/mutants.md`; not written by hand.
+"""
+
+
+def markdown(found: Sequence[Hunted], mutants: Sequence[Mutant]) -> str:
+    """The whole page."""
+    reached = [hunted for hunted in found if hunted.fate != "ineffective"]
+    examples = list(dict.fromkeys(hunted.example for hunted in found))
+    parts = [HEAD, "## By example\n", _rows(_by_example(found, examples))]
+    parts += ["## By mutant\n", _rows(_by_mutant(reached, mutants))]
+    left = [hunted for hunted in reached if hunted.fate != "killed"]
+    if left:
+        parts += ["## Not killed\n", _rows(_not_killed(left))]
+    for example in examples:
+        own = [hunted for hunted in reached if hunted.example == example]
+        if own:
+            parts += [f"## {example}\n", _rows(_of_example(own))]
+    return "\n".join(parts)
+
+
+def _by_example(found: Sequence[Hunted], examples: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    yield "example", "killed", "survived", "equivalent", "without effect", "seconds"
+    for example in examples:
+        own = [hunted for hunted in found if hunted.example == example]
+        fates = Counter(hunted.fate for hunted in own)
+        counts = (fates[f] for f in ("killed", "SURVIVED", "equivalent", "ineffective"))
+        yield example, *map(str, counts), f"{sum(h.seconds for h in own):.0f}"
+
+
+def _by_mutant(found: Sequence[Hunted], mutants: Sequence[Mutant]) -> Iterator[tuple[str, ...]]:
+    yield "mutant", "what it imitates", "killed by", "smallest caught"
+    for mutant in mutants:
+        own = [hunted for hunted in found if hunted.mutant == mutant.name]
+        killers = Counter(hunted.check for hunted in own if hunted.fate == "killed")
+        by = ", ".join(f"{check} ({count})" for check, count in killers.most_common())
+        sizes = [hunted for hunted in own if hunted.smallest is not None]
+        sizes.sort(key=lambda hunted: hunted.smallest or 0.0)
+        ends = [h.caught_from for h in (sizes[:1] + sizes[-1:] if len(sizes) > 1 else sizes)]
+        yield mutant.name, mutant.imitates, by or "nowhere", " … ".join(dict.fromkeys(ends))
+
+
+def _not_killed(left: Sequence[Hunted]) -> Iterator[tuple[str, ...]]:
+    yield "example", "variant", "mutant", "fate", "why"
+    for each in left:
+        yield each.example, each.variant, each.mutant, each.fate.lower(), each.reason
+
+
+def _of_example(own: Sequence[Hunted]) -> Iterator[tuple[str, ...]]:
+    yield "mutant", "variant", "fate", "by", "measured", "limit", "seconds", "caught from"
+    for each in own:
+        yield (
+            each.mutant, each.variant, each.fate.lower(), each.check,
+            f"raises {each.raises}" if each.raises else each.measured,
+            each.limit, f"{each.seconds:.2f}", each.caught_from,
+        )  # fmt: skip
+
+
+def _rows(rows: Iterable[tuple[str, ...]]) -> str:
+    head, *body = rows
+    lines = [head, tuple("---" for _ in head), *body]
+    return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    short = text if len(text) <= 160 else text[:159] + "…"
+    return short.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
