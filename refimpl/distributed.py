@@ -79,12 +79,17 @@ def _packed(variant: Variant, problem: Problem) -> bytes:
 
 
 def _importable(name: str) -> bool:
-    from importlib.util import find_spec
-
-    try:
-        return find_spec(name) is not None
-    except (ImportError, ValueError):
-        return False
+    """Whether another process with this one's path finds a module; being loaded here is no sign."""
+    path = None
+    parts = name.split(".")
+    for end in range(1, len(parts) + 1):
+        full = ".".join(parts[:end])
+        specs = (finder.find_spec(full, path) for finder in sys.meta_path)
+        spec = next((spec for spec in specs if spec is not None), None)
+        if spec is None:
+            return False
+        path = spec.submodule_search_locations
+    return True
 
 
 def _process(packed: bytes, folder: str) -> None:

@@ -123,25 +123,37 @@ def compare_steps(
     dtype: torch.dtype,
     kinds: tuple[Kind, ...] = ORDER,
     reference_dtype: torch.dtype = torch.float32,
+    reserve: Iterable[Iterable[list[Seen]]] = (),
 ) -> Comparison:
     """Hold a candidate's steps against the oracle's until they end or part.
 
     The budget of a tensor at a step is reckoned from how far any of the ``references`` has been
     from the oracle in that tensor at any step so far, so that a lucky cancellation gives no alarm;
-    ``reference_dtype`` is what they were rounded to.
+    ``reference_dtype`` is what they were rounded to. The references of the ``reserve`` are only
+    made, one by one, where the budget is exceeded without them.
     """
     rounding = Rounding(reference_dtype)
-    runs = zip_longest(candidate, oracle, *references)
-    for number, (found, expected, *rounded) in enumerate(runs, start=1):
+    witnesses = [iter(reference) for reference in references]
+    in_reserve = iter(reserve)
+    so_far: list[list[Seen]] = []
+    for number, (found, expected) in enumerate(zip_longest(candidate, oracle), start=1):
+        rounded = [next(witness, None) for witness in witnesses]
         if found is None or expected is None or None in rounded:
             raise ContractError(
                 f"{comparison.candidate} and {comparison.oracle} do not make the same number of "
                 f"steps: one of them ends before step {number}"
             )
         expected = [seen for seen in expected if seen.kind in kinds]
-        for reference in rounded:
+        so_far.append(expected)
+        for reference in filter(None, rounded):
             rounding.widen(reference, expected)
         judged = judge(comparison, number, found, expected, rounding, dtype)
+        while _exceeded(judged) and (further := next(in_reserve, None)) is not None:
+            witness = iter(further)
+            for before, reference in zip(so_far, witness, strict=False):
+                rounding.widen(reference, before)
+            witnesses.append(witness)
+            judged = judge(comparison, number, found, expected, rounding, dtype)
         comparison.steps = number
         comparison.ratios.append(max((c.error_ratio for _, c in judged), default=0.0))
         for tensor, close in judged:
@@ -151,6 +163,10 @@ def compare_steps(
                 )
                 return comparison
     return comparison
+
+
+def _exceeded(judged: list[tuple[Seen, Closeness]]) -> bool:
+    return any(not close.error_ratio <= 1 for _, close in judged)
 
 
 class Rounding:

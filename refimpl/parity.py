@@ -4,6 +4,13 @@ The oracle is the variant's own float64 run on the CPU. How far rounding alone c
 run from it is measured twice: by the float32 run on the CPU, and by the oracle itself from a start
 moved by half a unit in the last place of float32. The second also tells how long a run can be
 compared at all: past the horizon, rounding has grown so much that agreement means nothing.
+
+One float32 run is one draw. Where a small gradient is left of large terms that cancel, or two
+pixels of a pool are so nearly equal that rounding decides which is the larger, the next draw may be
+ten times as far. So a candidate that is out of budget is held against further draws before it is
+said to diverge: float32 runs from starts moved by half a unit, in which everything downstream is
+rounded anew.
+
 Narrower precisions (bfloat16, float16) are judged by oracles moved by half a unit of their own:
 a unit of a net that changes sign at that size of error does not at float32's. Only the first step's
 output, loss and gradients are, since the first update of an adaptive optimizer is ± its rate by the
@@ -12,7 +19,7 @@ sign of each gradient, and a sign says nothing where the gradient is smaller tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -26,11 +33,16 @@ from refimpl.comparison import Kind, distance, oracle_scale
 from refimpl.contract import Execution, Variant
 from refimpl.data import Tier, philox
 from refimpl.lockstep import ORDER, Comparison, Seen, compare_steps, looks
-from refimpl.problem import Problem, pose
+from refimpl.problem import CPU, Problem, pose
 from refimpl.trace import first_divergence_inside
 
 AMPLIFICATION = 1000.0
 """A run is compared as long as it has amplified a change of its start by no more than this."""
+
+DRAWS = 16
+"""Further float32 runs, at the most, for a candidate that is out of budget without them. Were it
+one more draw of the same kind, it would be the furthest of them all in one case of eighteen; to
+diverge, it has to be ``FACTOR`` times as far as that."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +77,25 @@ def yardstick(
     oracle = tuple(looks(variant, exact, steps))
     moved = [
         tuple(looks(variant, exact.but(values=_moved(problem.values, precision, k)), steps))
-        for k in range(1 if precision == torch.float32 else 2)
+        for k in range(_oracles_moved(precision))
     ]
     horizon = _horizon(oracle, moved[0], precision)
     # A narrower run rounds in float32 too, which is all that is left where gradients cancel.
     references = [*moved, tuple(looks(variant, problem.but(precision="float32"), steps))]
     cut = tuple(reference[:horizon] for reference in references)
     return Yardstick(problem, oracle[:horizon], cut, precision)
+
+
+def _oracles_moved(precision: torch.dtype) -> int:
+    return 2 if is_narrow(precision) else 1
+
+
+def redrawn(problem: Problem, precision: torch.dtype = torch.float32) -> Iterator[Problem]:
+    """The problem in float32 on the CPU, its start moved by half a unit, each time another way."""
+    first = _oracles_moved(precision)
+    for number in range(first, first + DRAWS):
+        moved = _moved(problem.values, precision, number)
+        yield problem.but(values=moved, precision="float32", execution=CPU)
 
 
 def _moved(
@@ -145,6 +169,7 @@ def compare_execution(
         judged_by,
         kinds_seen(execution),
         stick.precision,
+        _further_draws(variant, stick),
     )
     if comparison.divergence is not None:
         where = first_divergence_inside(
@@ -152,6 +177,12 @@ def compare_execution(
         )
         comparison.divergence = replace(comparison.divergence, inside=where)
     return comparison
+
+
+def _further_draws(variant: Variant, stick: Yardstick) -> Iterator[Iterable[list[Seen]]]:
+    """The runs that are made only for a candidate that is out of budget without them."""
+    for problem in redrawn(stick.problem, stick.precision):
+        yield looks(variant, problem, stick.horizon)
 
 
 @contextmanager

@@ -45,6 +45,65 @@ def compared(candidate, precision="float64", steps=10, reference=REFERENCE):
     return compare_in_ladder(reference, candidate, "stand-in", steps, precision)
 
 
+# --- references in reserve ------------------------------------------------------------------------
+
+
+def run_off_by(*errors: float) -> list[list[Seen]]:
+    """Steps whose loss, 1 without rounding, is off by so much."""
+    return [[Seen("loss", "", torch.tensor(1 + error, dtype=torch.float64))] for error in errors]
+
+
+def held_against(candidate: list[list[Seen]], reserve) -> Comparison:
+    exact, lucky = run_off_by(0, 0, 0), run_off_by(0, 0, 0)
+    return compare_steps(
+        Comparison("candidate", "oracle", "float32"),
+        candidate,
+        exact,
+        [lucky],
+        torch.float32,
+        reserve=reserve,
+    )
+
+
+def test_a_lucky_reference_gives_no_alarm_where_one_in_reserve_comes_as_far():
+    candidate = run_off_by(0, 1e-4, 1e-4)
+    assert not held_against(candidate, []).agrees
+    comparison = held_against(candidate, [run_off_by(0, 0, 0), run_off_by(0, 3e-5, 0)])
+    assert comparison.agrees
+    assert comparison.steps == 3
+
+
+def test_a_reference_in_reserve_counts_for_the_steps_before_and_the_steps_after():
+    reserve = [run_off_by(3e-5, 0, 6e-5)]
+    assert held_against(run_off_by(0, 1e-4, 2e-4), reserve).agrees
+    assert held_against(run_off_by(0, 1e-4, 3e-4), reserve).divergence.step == 3
+
+
+def test_what_lies_beyond_every_reference_in_reserve_diverges():
+    found = held_against(run_off_by(0, 1e-3, 0), [run_off_by(0, 3e-5, 0)] * 3).divergence
+    assert (found.step, found.kind) == (2, "loss")
+    assert found.closeness.error_ratio == pytest.approx(1e-3 / (4 * 3e-5 + 16 * 2**-23), rel=1e-6)
+
+
+def test_references_in_reserve_are_made_only_as_far_as_they_are_needed():
+    made = []
+
+    def reserve():
+        for error in (0, 3e-5, 3e-5):
+            made.append(error)
+            yield run_off_by(error, error, error)
+
+    assert held_against(run_off_by(0, 0, 1e-6), reserve()).agrees
+    assert made == []
+    assert held_against(run_off_by(0, 1e-4, 1e-4), reserve()).agrees
+    assert made == [0, 3e-5]
+
+
+def test_a_reference_in_reserve_that_ends_early_is_refused():
+    with pytest.raises(ContractError, match="the same number of steps"):
+        held_against(run_off_by(1e-4, 0, 0), [run_off_by(1e-4)])
+
+
 # --- agreement -----------------------------------------------------------------------------------
 
 

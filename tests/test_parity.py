@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from refimpl import Execution, ModuleVariant, Step, Variant, registry
+from refimpl import Execution, ModuleVariant, Step, Variant, parity, registry
 from refimpl.executions import refimpl_executions
-from refimpl.parity import compare_execution, shard_gradients, wrapped_calls, yardstick
+from refimpl.parity import (
+    DRAWS,
+    compare_execution,
+    redrawn,
+    shard_gradients,
+    wrapped_calls,
+    yardstick,
+)
+from refimpl.problem import pose
 
 STEPS = 6
 ON_A_DEVICE = Execution("device", "a device of a vendor's")
@@ -89,6 +98,13 @@ class ScaledUnderDdp:
             yield step
 
 
+def halved(module: nn.Module) -> nn.Module:
+    """As if a device halved the weights of the second layer."""
+    with torch.no_grad():
+        module.linear2.weight.mul_(0.5)
+    return module
+
+
 def without_bias(module: nn.Module) -> nn.Module:
     """As if a device's kernel left out the bias of the second layer."""
     layer = module.linear2
@@ -115,6 +131,74 @@ def test_a_fault_in_one_layer_is_found_in_step_1_inside_that_layer(titanic: Vari
     assert found is not None
     assert (found.step, found.kind) == (1, "output")
     assert found.inside.startswith("activation of linear2")
+
+
+def last_bit_decides(problem):
+    """As in a near-tie: rounding of the start decides which of two gradients the loss has."""
+    x = problem.start["x"]
+    for _ in problem.batches():
+        in_float32 = x.detach().to(torch.float32)
+        other_side = problem.execution.name == "device" or (
+            problem.dtype == torch.float32 and bool((in_float32.view(torch.int32) & 1).any())
+        )
+        loss = (x * (1 + problem.lr * other_side)).sum()
+        loss.backward()
+        yield Step(loss, {"x": x})
+        x.grad = None
+
+
+def near_tie(titanic: Variant, apart: float) -> Variant:
+    """A variant whose gradient is so much larger on the other side of a tie."""
+    return replace(
+        titanic,
+        steps=last_bit_decides,
+        start=lambda rng: {"x": np.ones(8)},
+        protocol=replace(titanic.protocol, learning_rate=apart),
+    )
+
+
+def test_a_near_tie_that_falls_to_the_other_side_in_further_draws_too_is_agreement(
+    titanic: Variant,
+) -> None:
+    comparison = compare_execution(near_tie(titanic, 1e-3), ON_A_DEVICE, "stand-in", STEPS)
+    assert comparison.agrees, str(comparison)
+    assert comparison.worst_ratio == pytest.approx(1 / 4, rel=0.01)
+
+
+def test_a_fault_of_the_size_of_a_near_tie_that_no_draw_has_is_found(titanic: Variant) -> None:
+    def only_there(problem):
+        return last_bit_decides(problem.but(precision="float64"))
+
+    steady = replace(near_tie(titanic, 1e-3), steps=only_there)
+    found = compare_execution(steady, ON_A_DEVICE, "stand-in", STEPS).divergence
+    assert found is not None
+    assert (found.step, found.kind) == (1, "loss")
+
+
+def test_further_draws_are_made_only_for_a_candidate_that_is_out_of_budget(
+    titanic: Variant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+
+    def counted(problem, precision):
+        for again in redrawn(problem, precision):
+            drawn.append(again)
+            yield again
+
+    monkeypatch.setattr(parity, "redrawn", counted)
+    assert compare_execution(titanic, execution("cpu"), "stand-in", STEPS).agrees
+    assert drawn == []
+    assert not compare_execution(titanic, replace(ON_A_DEVICE, wrap=halved), "stand-in", 1).agrees
+    assert len(drawn) == DRAWS
+
+
+def test_draws_begin_half_a_unit_from_the_start_each_elsewhere(titanic: Variant) -> None:
+    problem = pose(titanic, "stand-in", seed=0)
+    starts = [again.values["linear1.weight"] for again in redrawn(problem)]
+    assert len(starts) == DRAWS
+    assert len({start.tobytes() for start in starts}) == DRAWS
+    relative = starts[0] / problem.values["linear1.weight"] - 1
+    assert np.allclose(np.abs(relative), 2.0**-24, rtol=1e-6, atol=0)
 
 
 def test_wrapped_calls_tell_whether_a_wrapper_was_ever_used(titanic: Variant) -> None:
