@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from refimpl.data import DataSet, Tier
@@ -98,6 +99,8 @@ class Figure:
     decimal. Otherwise ``real`` and ``stand_in`` are the ranges (low, high) in which the measured
     figure must lie on each tier; a tier without a range asserts nothing. Where the document
     generates its data and trains as long on both tiers, the real range holds on both.
+    ``outside_because`` says why today's runs on real data do not end near the documented figure,
+    where they do not.
     """
 
     metric: str
@@ -105,6 +108,7 @@ class Figure:
     digits: int | None = None
     real: tuple[float, float] | None = None
     stand_in: tuple[float, float] | None = None
+    outside_because: str = ""
 
     def range_on(self, tier: Tier) -> tuple[float, float] | None:
         """The range that holds on this tier, or ``None`` where nothing is asserted."""
@@ -293,7 +297,8 @@ class Example:
     ``document`` and ``section`` say where it stands. ``data``, ``protocol``, ``start``,
     ``documented_start``, ``loss``, ``metrics`` and ``facts`` hold for every variant that does not
     say otherwise. ``metrics`` are functions of (output, target) that return a score for each row
-    or one number for the batch.
+    or one number for the batch. ``baselines`` is the folder of the example's baselines, where it
+    is not refimpl's own.
     """
 
     name: str
@@ -312,6 +317,7 @@ class Example:
     failures: tuple[Failure, ...] = ()
     errata: tuple[Erratum, ...] = ()
     contract: int = CONTRACT
+    baselines: Path | None = None
 
     def __post_init__(self) -> None:
         inherited = ("data", "protocol", "start", "documented_start", "loss", "metrics", "facts")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.progress import (
@@ -14,9 +14,12 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from refimpl.calibration import Watcher
 from refimpl.rendering import stdout
 
 if TYPE_CHECKING:
+    from refimpl.baselines import Run
+    from refimpl.calibration import Plan
     from refimpl.contract import Example, Variant
     from refimpl.data import Tier
     from refimpl.training import EpochRecord
@@ -69,3 +72,39 @@ class RunProgress:
         if record.epoch % self.every == 0 or record.epoch in (1, self.epochs):
             line = f"epoch {record.epoch}/{self.epochs} {figures} ({record.seconds:.2f} s)"
             self.console.print(Text(line), soft_wrap=True)
+
+
+class CalibrationProgress(Watcher):
+    """Shows the seeds of a calibration as they end: a live bar on a terminal, else some lines."""
+
+    def __init__(self) -> None:
+        self.console = stdout()
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal,
+        )  # fmt: skip
+        self.task = self.bar.add_task("seeds")
+        self.left: dict[str, int] = {}
+
+    def __enter__(self) -> CalibrationProgress:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.stop()
+
+    def begins(self, plans: Sequence[Plan]) -> None:
+        """Say how much is to be done, and how much is there already."""
+        self.left = {plan.title: len(plan.seeds) for plan in plans}
+        there = sum(len(plan.there.runs) for plan in plans if plan.there)
+        todo = sum(self.left.values())
+        self.bar.update(self.task, total=todo)
+        self.console.print(f"{todo} runs to do for {len(plans)} baselines; {there} are there")
+
+    def ran(self, plan: Plan, run: Run) -> None:
+        """Count a seed, and say where a baseline has all of its seeds."""
+        self.bar.advance(self.task)
+        self.left[plan.title] -= 1
+        if not self.left[plan.title]:
+            text = f"{plan.title}: {len(plan.seeds)} runs, the last in {run.seconds:.2f} s"
+            self.console.print(Text(text), soft_wrap=True)

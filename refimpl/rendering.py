@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from refimpl.auditing import Audit
     from refimpl.checking import Result
     from refimpl.contract import Example
     from refimpl.errata import Tried
@@ -209,6 +210,37 @@ def print_errata(found: Sequence[Tried]) -> None:
             verdict = f"{'holds' if line.holds else 'does not hold'} on {line.found}"
             verdict += "" if line.as_expected else ", which is NOT what was expected"
         console.print(Text(f"  here: {verdict}"))
+
+
+def print_audit(audit: Audit) -> None:
+    """Every figure with its band and its two error rates, then what the sweeps come to."""
+    console = stdout()
+    table = _table("example", "variant", "data", "figure", "runs", "band", "α", "detects", "again")
+    for line in audit.figures:
+        band = line.band
+        table.add_row(
+            line.example, line.variant, line.tier, Text(line.metric), str(band.runs),
+            f"{band.low:.5g} … {band.high:.5g}", f"{band.alpha:.1g}", f"{band.detects:.2g}",
+            f"{line.looked_again:.1%} of ≤ {line.expected:.1%}" + ("" if line.holds else " FAILS"),
+        )  # fmt: skip
+    console.print(table)
+    for placed in audit.documented:
+        where = "inside" if placed.inside else f"outside: {placed.reason or 'NO REASON GIVEN'}"
+        console.print(
+            f"{placed.example} · {placed.variant} · {placed.metric}: the document's "
+            f"{placed.documented:g} is above {placed.quantile:.0%} of real runs, {where}",
+            soft_wrap=True,
+        )
+    for problem in audit.problems:
+        console.print(f"FAILED {problem}", soft_wrap=True)
+    for lacking in audit.lacking:
+        console.print(f"FAILED {lacking}: no baseline; refimpl calibrate makes it", soft_wrap=True)
+    for tier in audit.tiers:
+        count = sum(line.tier == tier for line in audit.figures)
+        console.print(
+            f"{tier}: an unchanged program fails any of {count} figures with probability "
+            f"{audit.sweep(tier):.2g} (allowed: {audit.allowed:g})"
+        )
 
 
 def print_data(entries: Mapping[str, Entry], statuses: Sequence[FileStatus]) -> None:

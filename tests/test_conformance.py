@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fakes.failing import FAILING, WHEN_GOLDEN, planted
+from fakes.calibrated import baselines_of
+from fakes.failing import FAILING, WHEN_CALIBRATED, WHEN_GOLDEN, planted
 from fakes.sound import EXAMPLE, MODULE, SCRATCH
 from torch import nn
 from torch.nn import functional as F
@@ -34,6 +35,19 @@ def goldens(tmp_path, monkeypatch):
     return make
 
 
+@pytest.fixture
+def calibrated(tmp_path):
+    """Gives an example baselines, which may be those of what it once was."""
+
+    def give(example, when=None):
+        example, folder = replace(example, baselines=tmp_path), tmp_path / "stand-in"
+        baselines_of(replace(when or example, baselines=tmp_path))
+        assert len(list(folder.iterdir())) == len(example.variants)
+        return example
+
+    return give
+
+
 def asked(example, *checks, others=WRAPPED):
     return [ask(cell) for cell in cells(example, checks or ALL, CPU, "stand-in", others)]
 
@@ -50,9 +64,11 @@ def reasons(results):
 
 
 @pytest.mark.parametrize("check", FAILING)
-def test_a_fake_fails_its_check_and_no_other(check, goldens):
+def test_a_fake_fails_its_check_and_no_other(check, goldens, calibrated):
     example = FAILING[check]
     goldens(WHEN_GOLDEN.get(check, example))
+    if check in WHEN_CALIBRATED:
+        example = calibrated(example, WHEN_CALIBRATED[check])
     results = asked(example)
     wrong = {result.check for result in results if result.outcome != "passed"}
     assert wrong == {check}, reasons(results)
@@ -64,9 +80,9 @@ def test_there_is_a_fake_for_every_check():
     assert len({check.name for check in ALL}) == len(ALL)
 
 
-def test_the_sound_example_is_asked_everything_and_passes(goldens):
+def test_the_sound_example_is_asked_everything_and_passes(goldens, calibrated):
     goldens(EXAMPLE)
-    results = asked(EXAMPLE, others=QUICK)
+    results = asked(calibrated(EXAMPLE), others=QUICK)
     assert reasons(results) == {}
     assert {result.check for result in results} == {check.name for check in ALL}
     assert all(result.measurements for result in results)

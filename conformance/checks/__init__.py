@@ -1,9 +1,17 @@
-"""The questions, by subject: facts, gradients, repetition, agreement, parity, convergence."""
+"""The questions, by subject: facts, gradients, repetition, reading, agreement, parity, convergence."""
 
 from __future__ import annotations
 
 from refimpl.checking import Check
-from refimpl.conformance.checks import agreement, convergence, facts, gradients, parity, repetition
+from refimpl.conformance.checks import (
+    agreement,
+    convergence,
+    facts,
+    gradients,
+    parity,
+    reading,
+    repetition,
+)
 
 ALL: list[Check] = [
     facts.parameter_count,
@@ -20,11 +28,13 @@ ALL: list[Check] = [
     repetition.seed_decides_everything,
     repetition.checkpoint_predicts_the_same,
     repetition.resumed_run_is_the_same,
+    reading.reads_its_batches,
     agreement.ladder_in_float64,
     agreement.ladder_in_float32,
     parity.shards_make_the_batch,
     parity.golden_trajectory,
     parity.same_on_every_execution,
     convergence.reaches_documented_figures,
+    convergence.stays_in_calibrated_band,
 ]
 """Every check of the suite, cheapest first."""

@@ -1,13 +1,18 @@
-"""Training by the document's protocol ends where the document says."""
+"""Training by the document's protocol ends where the document says, and where it always has."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
+from refimpl import baselines
+from refimpl.bands import POWER, Band, band
+from refimpl.baselines import Baseline, Metric
 from refimpl.checking import Measurement, Subject, check, true, within
 from refimpl.contract import Figure
 from refimpl.curves import Curve, learning_curves
 from refimpl.runs import trained
+from refimpl.training import History
 
 
 def _figures(subject: Subject) -> list[tuple[Figure, tuple[float, float]]]:
@@ -32,3 +37,79 @@ def reaches_documented_figures(subject: Subject) -> Iterator[Measurement | Curve
             )
             continue
         yield within(figure.metric, history.final[figure.metric], low, high)
+
+
+def _has_baseline(subject: Subject) -> bool:
+    variant = subject.trained
+    if variant.data is None or variant.protocol is None:
+        return False
+    return baselines.path_of(subject.example, variant, subject.tier).exists()
+
+
+@check("stays-in-calibrated-band", applies=_has_baseline)
+def stays_in_calibrated_band(subject: Subject) -> Iterator[Measurement | Curve]:
+    """Does a run end among those of the baseline, by the rule of ``refimpl.bands``?"""
+    baseline = baselines.read_for(subject.example, subject.trained, subject.tier)
+    runs = [_run(subject, 0)]
+    yield from _curves_in_band(runs[0], baseline)
+    for name, metric in baseline.metrics.items():
+        if name not in runs[0].final:
+            yield true(name, False, f"the run reports no {name}, which its baseline has")
+            continue
+        limits = band(baseline.finals(name), metric)
+        while _all_on_one_side(name, runs, limits) and len(runs) < limits.fresh:
+            runs.append(_run(subject, len(runs)))
+        yield _judged(name, metric, runs, limits)
+
+
+def _run(subject: Subject, further: int) -> History:
+    """The run of the variant's own seed, which other checks share, or of one of those after it.
+
+    A documented start is one start; baselines are of drawn ones.
+    """
+    variant = subject.trained
+    shared = further == 0 and variant.documented_start is None
+    seed = None if shared else variant.seed + further
+    return trained(variant, subject.tier, subject.execution, seed)
+
+
+def _all_on_one_side(name: str, runs: Sequence[History], limits: Band) -> bool:
+    sides = {limits.side(run.final[name]) for run in runs}
+    return len(sides) == 1 and sides != {"inside"}
+
+
+def _judged(name: str, metric: Metric, runs: Sequence[History], limits: Band) -> Measurement:
+    """The first run's figure; it fails if as many runs as it takes are all off on one side."""
+    fails = len(runs) >= limits.fresh and _all_on_one_side(name, runs[: limits.fresh], limits)
+    figure = within(name, runs[0].final[name], limits.low, limits.high)
+    stated = (
+        f"{figure.limit} ({limits.runs} runs; a shift of {limits.detects:.3g} fails with "
+        f"probability {POWER:g}, none with {limits.alpha:.1g})"
+    )
+    if not fails:
+        return replace(figure, limit=stated, holds=True)
+    side = limits.side(runs[0].final[name])
+    worse = {"lower": "above", "higher": "below"}.get(metric.better)
+    verdict = "" if worse is None else ", worse" if side == worse else ", better: does it leak?"
+    values = ", ".join(f"{run.final[name]:.6g}" for run in runs[: limits.fresh])
+    message = (
+        f"{name} of {limits.fresh} seeds ({values}) is {side} all {limits.runs} runs of the "
+        f"baseline, {limits.low:.6g} … {limits.high:.6g}{verdict}"
+    )
+    return replace(figure, limit=stated, holds=False, message=message)
+
+
+def _curves_in_band(run: History, baseline: Baseline) -> Iterator[Curve]:
+    """The run's figures at the baseline's epochs, over the range of its runs."""
+    for name in baseline.runs[0].curves:
+        values = run.curve(name)
+        if len(values) != len(run.epochs):
+            continue
+        others = list(zip(*(each.curves[name] for each in baseline.runs), strict=True))
+        yield Curve(
+            name,
+            tuple(values[epoch - 1] for epoch in baseline.epochs),
+            baseline.epochs,
+            low=tuple(map(min, others)),
+            high=tuple(map(max, others)),
+        )

@@ -115,9 +115,10 @@ def _exact(value: Exact) -> Measurement:
     holds = _same(measured, expected, value.digits)
     shown = measured.tolist() if isinstance(measured, np.ndarray) else measured
     limit = f"= {expected}" + (f" to {value.digits} digits" if value.digits is not None else "")
-    return Measurement(
-        value.name, shown, limit, holds, f"{value.name} is {shown}, expected {limit[2:]}"
-    )
+    message = f"{value.name} is {shown}, expected {limit[2:]}"
+    if not holds and str(shown) == str(expected):
+        message = f"{value.name} is {shown!r}, expected {expected!r}: the two are of other types"
+    return Measurement(value.name, shown, limit, holds, message)
 
 
 def _same(measured: Any, expected: Any, digits: int | None) -> bool:

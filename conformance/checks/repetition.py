@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +18,7 @@ from refimpl.contract import Step
 from refimpl.errors import ContractError
 from refimpl.global_rng import start_draws_from, steps_draw_from
 from refimpl.lockstep import Seen, look
-from refimpl.problem import Problem, pose
+from refimpl.problem import Problem, pose, start_values
 from refimpl.training import predictor, steps_of
 
 STEPS = 12
@@ -35,14 +36,24 @@ def same_seed_same_bits(subject: Subject) -> Iterator[Measurement]:
         )
         for seed in (0, 0, 1)
     )
-    different = [name for name in first if not torch.equal(first[name], again[name])]
+    different = [name for name in first if not _same_bits(first[name], again[name])]
     yield equal("tensors that differ in a rerun", different, [])
-    same = [n for n in first if n.startswith("loss") and torch.equal(first[n], other[n])]
+    same = [n for n in first if n.startswith("loss") and _same_bits(first[n], other[n])]
     yield true(
         "another seed is another run",
         len(same) < sum(n.startswith("loss") for n in first),
         "seed 1 gives the losses of seed 0: the seed decides nothing",
     )
+    start, elsewhere = (start_values(subject.trained, seed) for seed in (0, 1))
+    alike = all(np.array_equal(start[name], elsewhere[name]) for name in start)
+    yield true("another seed starts elsewhere", not alike, "seed 1 starts where seed 0 does")
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    """Equal, NaN to NaN: what is not finite is for other checks to say."""
+    if one.shape != other.shape:
+        return False
+    return bool(torch.isclose(one, other, rtol=0, atol=0, equal_nan=True).all())
 
 
 def _everything(subject: Subject, problem: Problem) -> dict[str, Tensor]:

@@ -1,0 +1,194 @@
+"""Do the baselines keep what they declare? What ``refimpl audit`` answers.
+
+A limit is sound if an unchanged program seldom fails it. How seldom is declared by a formula that
+supposes nothing but that runs are exchangeable; here it is held against the runs themselves: the
+baseline's values are drawn again, with replacement, into baselines and fresh runs, and the rule is
+applied to each draw.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
+
+import numpy as np
+
+from refimpl import baselines
+from refimpl.bands import ALPHA, Band, band, false_alarm, quantile_of
+from refimpl.baselines import Baseline, BaselineError, Metric
+from refimpl.contract import Example, Variant
+from refimpl.data import Tier, philox
+
+SWEEP = 0.01
+"""False alarms that all figures of one tier together may raise."""
+
+DRAWS = 4000
+"""Baselines drawn again for each figure."""
+
+SURE = 1e-6
+"""An excess of alarms counts where chance makes one so large less often than this."""
+
+
+@dataclass(frozen=True)
+class Audited:
+    """One figure of one baseline.
+
+    ``looked_again`` is how often the first run of a drawn baseline's unchanged program fell
+    outside, so that more seeds were needed; ``expected`` is how often at the most it should.
+    """
+
+    example: str
+    variant: str
+    tier: Tier
+    metric: str
+    band: Band
+    looked_again: float
+    expected: float
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A documented figure in the band of real runs: the share of them that end below it."""
+
+    example: str
+    variant: str
+    metric: str
+    documented: float
+    band: Band
+    quantile: float
+    reason: str
+
+    @property
+    def inside(self) -> bool:
+        """Whether the documented figure is one that the program still reaches."""
+        return self.band.side(self.documented) == "inside"
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Everything that an audit found."""
+
+    figures: tuple[Audited, ...] = ()
+    documented: tuple[Placed, ...] = ()
+    problems: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
+    allowed: float = SWEEP
+
+    def sweep(self, tier: Tier) -> float:
+        """The probability that an unchanged program fails any figure of a tier: their sum."""
+        return sum(figure.band.alpha for figure in self.figures if figure.tier == tier)
+
+    @property
+    def tiers(self) -> list[Tier]:
+        """The tiers that have baselines."""
+        return [tier for tier in get_args(Tier) if any(f.tier == tier for f in self.figures)]
+
+    @property
+    def holds(self) -> bool:
+        """Whether every figure and every sweep keeps its rate, and no file is bad or missing."""
+        return (
+            bool(self.figures)
+            and all(figure.holds for figure in self.figures)
+            and all(self.sweep(tier) <= self.allowed for tier in self.tiers)
+            and all(placed.inside or placed.reason for placed in self.documented)
+            and not self.problems
+            and not self.lacking
+        )
+
+    def record(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "holds": self.holds,
+            "sweeps": {tier: self.sweep(tier) for tier in self.tiers},
+            "allowed": self.allowed,
+            "figures": [asdict(figure) for figure in self.figures],
+            "documented": [{**asdict(p), "inside": p.inside} for p in self.documented],
+            "problems": list(self.problems),
+            "lacking": list(self.lacking),
+        }
+
+
+def audited(examples: Sequence[Example]) -> Audit:
+    """Audit every baseline of these examples, on both tiers."""
+    figures: list[Audited] = []
+    documented: list[Placed] = []
+    problems: list[str] = []
+    lacking: list[str] = []
+    for example in examples:
+        for variant in example.variants:
+            if variant.data is None or variant.protocol is None:
+                continue
+            for tier in get_args(Tier):
+                path = baselines.path_of(example, variant, tier)
+                if not path.exists():
+                    if tier == "stand-in":
+                        lacking.append(f"{example.name} · {variant.name} · {tier}")
+                    continue
+                try:
+                    baseline = baselines.read(path)
+                    figures.extend(audit_baseline(baseline))
+                except (BaselineError, ValueError) as error:
+                    problems.append(str(error))
+                    continue
+                if tier == "real":
+                    documented.extend(placed(variant, baseline))
+    return Audit(tuple(figures), tuple(documented), tuple(problems), tuple(lacking))
+
+
+def audit_baseline(baseline: Baseline) -> Iterator[Audited]:
+    """Every figure of a baseline, its alarms counted on draws from its own values."""
+    own = baseline.identity
+    for name, metric in baseline.metrics.items():
+        values = baseline.finals(name)
+        limits = band(values, metric)
+        alarms = looked_again(values, metric, philox("audit", own.example, own.variant, name))
+        expected = min(1.0, false_alarm(len(values), 1))
+        allowed = expected + deviation(expected, DRAWS)
+        yield Audited(
+            own.example,
+            own.variant,
+            own.tier,
+            name,
+            limits,
+            alarms,
+            expected,
+            alarms <= allowed and limits.alpha <= ALPHA,
+        )
+
+
+def looked_again(values: Sequence[float], metric: Metric, random: np.random.Generator) -> float:
+    """How often a fresh run falls outside a baseline, both drawn from these values."""
+    sample = np.nan_to_num(np.asarray(values), nan=np.inf)
+    drawn = random.choice(sample, size=(DRAWS, len(sample)))
+    fresh = random.choice(sample, size=DRAWS)
+    low, high = drawn.min(axis=1), drawn.max(axis=1)
+    with np.errstate(invalid="ignore"):  # between infinities there is no distance
+        short = np.nan_to_num(np.maximum(0.0, metric.resolution - (high - low)), posinf=0.0)
+    return float(np.mean((fresh < low - short) | (fresh > high + short)))
+
+
+def deviation(rate: float, draws: int) -> float:
+    """How far a rate of so many draws may lie above its expectation (Bernstein's bound)."""
+    sure = -math.log(SURE)
+    return math.sqrt(2 * rate * (1 - rate) * sure / draws) + 2 * sure / (3 * draws)
+
+
+def placed(variant: Variant, baseline: Baseline) -> Iterator[Placed]:
+    """Where the document's figures stand among the runs of a real baseline."""
+    for figure in variant.facts.figures if variant.facts else ():
+        if figure.documented is None or figure.metric not in baseline.metrics:
+            continue
+        values = baseline.finals(figure.metric)
+        limits = band(values, baseline.metrics[figure.metric])
+        yield Placed(
+            baseline.identity.example,
+            baseline.identity.variant,
+            figure.metric,
+            figure.documented,
+            limits,
+            quantile_of(figure.documented, values),
+            figure.outside_because,
+        )

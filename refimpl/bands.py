@@ -1,0 +1,133 @@
+"""Is this outcome one of those that the baseline shows? Answered with two declared error rates.
+
+The test supposes nothing of the shape of a figure's distribution, only that a fresh run of an
+unchanged program is one more draw of what the baseline was drawn from. Then each order of n
+baseline runs and k fresh ones is as likely as any other, and the k fresh ones are all below the
+lowest (or all above the highest) of the n with probability ``1 / C(n + k, k)`` each.
+
+The rule, fixed before any run: the first fresh run passes if it lies between the lowest and the
+highest of the baseline. If it does not, further seeds are run, and the figure fails only if all
+``k`` of them lie outside on the same side. ``k`` is the smallest for which ``2 / C(n + k, k)`` is
+at most the α of one figure. Ties only make a false alarm rarer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import comb
+from typing import Literal
+
+from refimpl.baselines import Metric
+
+ALPHA = 3e-5
+"""False alarms of one figure at the most: under 1 % for a sweep of three hundred of them."""
+
+POWER = 0.99
+"""With this probability a change of :attr:`Band.detects` fails the check."""
+
+FEWEST_RUNS = 5
+"""A baseline of fewer runs bounds nothing."""
+
+TAIL = 0.2
+"""The share of the runs from which the tail beyond the last one is estimated."""
+
+Side = Literal["inside", "below", "above"]
+
+
+@dataclass(frozen=True)
+class Band:
+    """Where a figure of a fresh run should lie, and what that says.
+
+    ``fresh`` is k: how many runs in a row must lie outside on one side for a failure. ``alpha``
+    is the probability that an unchanged program fails. ``detects`` is the shift of the whole
+    distribution, in the figure's own unit, that fails with probability :data:`POWER`.
+    """
+
+    low: float
+    high: float
+    runs: int
+    fresh: int
+    alpha: float
+    detects: float
+
+    def side(self, value: float) -> Side:
+        """Where a value lies; one that is not a number lies with the infinite."""
+        (value,) = _ordered([value])
+        if value < self.low:
+            return "below"
+        return "inside" if value <= self.high else "above"
+
+
+def band(values: Sequence[float], metric: Metric, alpha: float = ALPHA) -> Band:
+    """The band of one figure from the final values of a baseline.
+
+    Where the runs differ by less than the metric's resolution, the band is as wide as that.
+    Raises ``ValueError`` for fewer values than :data:`FEWEST_RUNS`.
+    """
+    if len(values) < FEWEST_RUNS:
+        raise ValueError(f"{len(values)} runs are no baseline; {FEWEST_RUNS} at the least")
+    low, *_, high = values = _ordered(values)
+    short = max(0.0, metric.resolution - (high - low)) if math.isfinite(high - low) else 0.0
+    fresh = fresh_needed(len(values), alpha)
+    return Band(
+        low - short,
+        high + short,
+        len(values),
+        fresh,
+        false_alarm(len(values), fresh),
+        detectable(values, fresh) + 2 * short,
+    )
+
+
+def false_alarm(runs: int, fresh: int) -> float:
+    """How often ``fresh`` runs all fall outside ``runs`` others on one side, with no change."""
+    return 2 / comb(runs + fresh, fresh)
+
+
+def fresh_needed(runs: int, alpha: float) -> int:
+    """The fewest fresh runs for which that is at most ``alpha``."""
+    fresh = 1
+    while false_alarm(runs, fresh) > alpha:
+        fresh += 1
+    return fresh
+
+
+def detectable(values: Sequence[float], fresh: int, power: float = POWER) -> float:
+    """The shift that takes ``fresh`` runs all out of the range of ``values`` with this power.
+
+    That needs the quantile that one run stays under with probability ``power ** (1 / fresh)``,
+    which lies beyond most samples: the tail is continued as an exponential whose mean excess is
+    that of the outermost :data:`TAIL` of the runs, which errs to the safe side for a normal one.
+    The larger of the two directions is given.
+    """
+    low, *_, high = values = _ordered(values)
+    if math.isinf(high):
+        return math.inf
+    share = 1 - power ** (1 / fresh)
+    down = _quantile(values, share) - low
+    up = high + _quantile([-value for value in values], share)
+    return max(down, up)
+
+
+def quantile_of(value: float, values: Sequence[float]) -> float:
+    """The share of ``values`` below ``value``, ties counted half."""
+    below = sum(v < value for v in values)
+    ties = sum(v == value for v in values)
+    return (below + ties / 2) / len(values)
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    """The value that this share of runs exceeds, beyond the sample if it must be."""
+    ordered = sorted(values)
+    start = len(ordered) - max(2, math.ceil(TAIL * len(ordered)))
+    threshold, tail = ordered[start - 1], ordered[start:]
+    excess = sum(value - threshold for value in tail) / len(tail)
+    beyond = threshold + excess * math.log(len(tail) / len(ordered) / share)
+    return max(beyond, ordered[-1])
+
+
+def _ordered(values: Sequence[float]) -> list[float]:
+    """The values from low to high; what is not a number counts as infinite, as it diverged."""
+    return sorted(math.inf if math.isnan(value) else value for value in values)

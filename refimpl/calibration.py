@@ -1,0 +1,141 @@
+"""Making baselines: many seeds of every variant asked for, each on the disk as it is finished."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from refimpl import baselines
+from refimpl.baselines import FIRST_SEED, Baseline, BaselineError, Run
+from refimpl.contract import Example, Variant
+from refimpl.data import Tier
+from refimpl.environment import environment
+from refimpl.requirements import missing, missing_data
+from refimpl.seeds import Engine, Task, kept_epochs, run_seeds
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One baseline to make: what is there of it, and the seeds that are still to be run."""
+
+    example: Example
+    variant: Variant
+    tier: Tier
+    path: Path
+    there: Baseline | None
+    seeds: tuple[int, ...]
+
+    @property
+    def title(self) -> str:
+        """What the baseline is of."""
+        return f"{self.example.name} · {self.variant.name} · {self.tier}"
+
+
+def plan(example: Example, variant: Variant, tier: Tier, count: int) -> Plan:
+    """What is to be run for a baseline of ``count`` seeds.
+
+    Raises :class:`~refimpl.baselines.BaselineError` where what is there was trained otherwise, or
+    on another torch: runs of different programs make no sample.
+    """
+    path = baselines.path_of(example, variant, tier)
+    there = baselines.resume(path)
+    if there is not None:
+        differences = baselines.identity(example, variant, tier).differences(there.identity)
+        torch, here = there.environment["packages"]["torch"], environment()["packages"]["torch"]
+        if torch != here:
+            differences = f"torch is {torch} and not {here}"
+        if differences:
+            raise BaselineError(
+                f"{path.name} is there and is of something else: its {differences}; "
+                "delete it to begin anew"
+            )
+    done = {run.seed for run in there.runs} if there else set()
+    wanted = range(FIRST_SEED, FIRST_SEED + count)
+    return Plan(example, variant, tier, path, there, tuple(s for s in wanted if s not in done))
+
+
+def wanted(
+    examples: Sequence[Example], variants: Sequence[str], tier: Tier
+) -> Iterator[tuple[Example, Variant]]:
+    """Every variant that trains and can be trained here; all, or those of these names."""
+    for example in examples:
+        for variant in example.variants:
+            if variants and variant.name not in variants:
+                continue
+            if variant.data is None or variant.protocol is None or missing(variant.needs):
+                continue
+            if not missing_data(variant.data, tier):
+                yield example, variant
+
+
+def calibrate(
+    chosen: Sequence[tuple[Example, Variant]],
+    tier: Tier,
+    count: int,
+    engine: Engine,
+    plugins: Sequence[str] = (),
+    watch: Watcher | None = None,
+) -> list[Path]:
+    """Run the seeds that these baselines lack and finish them; the files, new or as they were.
+
+    Whatever ends this early leaves journals with every finished seed, from which the next call
+    goes on. Raises :class:`~refimpl.baselines.BaselineError` as :func:`plan`, or where another
+    process makes one of these baselines, before anything is run.
+    """
+    watch = watch or Watcher()
+    with ExitStack() as held:
+        paths = [baselines.path_of(example, variant, tier) for example, variant in chosen]
+        journals = {path: held.enter_context(baselines.journal(path)) for path in paths}
+        plans = [plan(example, variant, tier, count) for example, variant in chosen]
+        by_task = {
+            Task(p.example.name, p.variant.name, tier, tuple(plugins)): p for p in plans if p.seeds
+        }
+        work = [(task, seed) for task, p in by_task.items() for seed in p.seeds]
+        watch.begins(plans)
+        left = {task: len(p.seeds) for task, p in by_task.items()}
+        for task, run in run_seeds(work, engine):
+            journal = journals[by_task[task].path]
+            if not journal.begun:
+                journal.begin(begun(by_task[task], run))
+            journal.append(run)
+            left[task] -= 1
+            watch.ran(by_task[task], run)
+            if not left[task]:
+                journal.finish()
+    return paths
+
+
+class Watcher:
+    """Is told how a calibration goes; this one keeps it to itself."""
+
+    def begins(self, plans: Sequence[Plan]) -> None:
+        """These baselines are about to be made."""
+
+    def ran(self, plan: Plan, run: Run) -> None:
+        """A seed is done and on the disk."""
+
+
+def begun(plan: Plan, first: Run) -> Baseline:
+    """The baseline as it is before this run: what was there, or an empty one."""
+    if plan.there is not None:
+        return plan.there
+    protocol, data = plan.variant.protocol, plan.variant.data
+    assert protocol is not None
+    assert data is not None
+    splits = data.load(plan.tier)
+    rows = {"train": len(splits.train.x), "valid": len(splits.valid.x) if splits.valid else 1}
+    metrics = {
+        name: baselines.metric_of(
+            name, [value], rows["valid" if name.startswith("val_") else "train"]
+        )
+        for name, value in first.final.items()
+    }
+    where = {**environment(), "data digest": data.digest(plan.tier)}
+    return Baseline(
+        baselines.identity(plan.example, plan.variant, plan.tier),
+        metrics,
+        tuple(kept_epochs(protocol.epochs_on(plan.tier))),
+        where,
+    )

@@ -1,0 +1,96 @@
+"""An audit finds a limit that would raise more alarms than it declares."""
+
+from dataclasses import replace
+
+import pytest
+from fakes.calibrated import baseline_of, baselines_of
+from fakes.sound import EXAMPLE
+
+from refimpl import auditing
+from refimpl.auditing import SWEEP, audited, placed
+from refimpl.baselines import Baseline, Identity, Metric, Run
+from refimpl.contract import Facts, Figure
+
+VARIANT = EXAMPLE.variants[0]
+
+
+@pytest.fixture
+def example(tmp_path):
+    return replace(EXAMPLE, baselines=tmp_path)
+
+
+def of_values(values):
+    runs = tuple(Run(1000 + i, {"loss": v}) for i, v in enumerate(values))
+    metrics = {"loss": Metric("lower", 0.0)}
+    return Baseline(Identity("e", "v", "real", {}, "d"), metrics, (1,), {}, runs)
+
+
+def test_every_figure_of_a_sound_baseline_keeps_its_rate(example):
+    baselines_of(example)
+    found = audited([example])
+    assert found.holds, found.record()
+    assert {line.metric for line in found.figures} >= {"loss", "val_loss"}
+    assert all(line.looked_again <= line.expected + 0.05 for line in found.figures)
+    assert 0 < found.sweep("stand-in") <= SWEEP
+    assert found.sweep("real") == 0
+
+
+def test_figures_whose_tails_are_far_out_keep_their_rate_too():
+    (line,) = auditing.audit_baseline(of_values([1.1**i for i in range(50)]))
+    assert line.holds
+    assert 0 < line.looked_again < 2 * line.expected
+
+
+def test_a_limit_that_alarms_more_often_than_declared_fails(monkeypatch):
+    monkeypatch.setattr(auditing, "looked_again", lambda *drawn: 0.2)
+    (line,) = auditing.audit_baseline(of_values(range(50)))
+    assert not line.holds
+
+
+def test_a_training_variant_without_a_baseline_fails(example):
+    baseline_of(example, VARIANT)
+    found = audited([example])
+    assert not found.holds
+    assert found.lacking == ("fake-sound · module · stand-in",)
+
+
+def test_a_damaged_baseline_fails_and_is_named(example):
+    first, *_ = baselines_of(example)
+    first.write_text(first.read_text()[:-20])
+    found = audited([example])
+    assert not found.holds
+    (problem,) = found.problems
+    assert "is truncated" in problem
+
+
+def test_too_many_figures_for_the_sweep_fail(example):
+    baselines_of(example)
+    found = audited([example])
+    assert not replace(found, figures=found.figures * 200).holds
+
+
+def test_without_any_baseline_nothing_holds():
+    assert not audited([]).holds
+
+
+# --- documented figures --------------------------------------------------------------------------
+
+
+def with_figure(**changes):
+    return replace(VARIANT, facts=Facts(figures=(Figure("loss", **changes),)))
+
+
+def test_a_documented_figure_has_its_quantile_among_real_runs():
+    (found,) = placed(with_figure(documented=4.5), of_values(range(10)))
+    assert found.inside
+    assert found.quantile == 0.5
+
+
+@pytest.mark.parametrize(("reason", "holds"), [("", False), ("torch draws otherwise", True)])
+def test_a_documented_figure_outside_the_band_needs_a_reason(example, reason, holds):
+    baselines_of(example)
+    outside = with_figure(documented=99.0, outside_because=reason)
+    (found,) = placed(outside, of_values(range(10)))
+    assert not found.inside
+    assert found.quantile == 1
+    assert replace(audited([example]), documented=(found,)).holds is holds

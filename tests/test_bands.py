@@ -1,0 +1,123 @@
+"""Two declared error rates: how often an unchanged program fails, and what change is found."""
+
+import math
+from itertools import combinations
+from math import comb
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refimpl.bands import (
+    ALPHA,
+    POWER,
+    band,
+    detectable,
+    false_alarm,
+    fresh_needed,
+    quantile_of,
+)
+from refimpl.baselines import Metric
+
+FREE = Metric("neither", 0.0)
+finite = st.floats(-1e6, 1e6)
+samples = st.lists(finite, min_size=5, max_size=60)
+
+
+@pytest.mark.parametrize(("runs", "fresh"), [(5, 1), (5, 2), (6, 3)])
+def test_the_rate_of_false_alarms_is_the_share_of_orders_that_fail(runs, fresh):
+    places = list(combinations(range(runs + fresh), fresh))  # where the fresh ones stand
+    lowest, highest = tuple(range(fresh)), tuple(range(runs, runs + fresh))
+    failing = [place for place in places if place in (lowest, highest)]
+    assert false_alarm(runs, fresh) == pytest.approx(len(failing) / len(places))
+
+
+@given(st.integers(5, 200), st.floats(1e-7, 0.3))
+def test_no_more_seeds_are_asked_for_than_the_rate_needs(runs, alpha):
+    fresh = fresh_needed(runs, alpha)
+    assert false_alarm(runs, fresh) <= alpha
+    assert fresh == 1 or false_alarm(runs, fresh - 1) > alpha
+
+
+def test_a_sweep_of_three_hundred_figures_stays_under_one_percent():
+    assert 300 * ALPHA < 0.01
+    assert fresh_needed(50, ALPHA) == 4
+    assert fresh_needed(20, ALPHA) == 6
+
+
+@pytest.mark.parametrize("draw", ["normal", "lognormal", "standard_cauchy"])
+def test_unchanged_programs_fail_as_often_as_declared_whatever_the_distribution(draw):
+    random = np.random.Generator(np.random.Philox(5))
+    runs, fresh, trials = 8, 2, 20_000
+    drawn = getattr(random, draw)(size=(trials, runs + fresh))
+    old, new = drawn[:, :runs], drawn[:, runs:]
+    alarms = (new.max(1) < old.min(1)) | (new.min(1) > old.max(1))
+    assert np.mean(alarms) == pytest.approx(2 / comb(runs + fresh, fresh), rel=0.15)
+
+
+def test_a_change_of_the_size_stated_is_found_with_the_power_stated():
+    random = np.random.Generator(np.random.Philox(6))
+    found = []
+    for _ in range(3000):
+        values = random.normal(size=50)
+        limits = band(list(values), FREE)
+        shifted = random.normal(size=limits.fresh) - limits.detects
+        found.append(bool((shifted < limits.low).all()))
+    assert np.mean(found) >= POWER
+
+
+@given(samples)
+def test_the_runs_of_the_baseline_lie_inside_and_what_it_detects_takes_them_out(values):
+    limits = band(values, FREE)
+    assert {limits.side(value) for value in values} == {"inside"}
+    assert limits.detects >= (limits.high - limits.low) * (1 - 1e-9)
+    assert limits.side(min(values) - 1) == "below"
+    assert limits.side(max(values) + 1) == "above"
+
+
+@given(samples, finite, st.floats(0.5, 2))
+def test_a_band_moves_and_grows_with_its_values(values, shift, scale):
+    one, other = band(values, FREE), band([scale * v + shift for v in values], FREE)
+    margin = 1e-9 * (1 + abs(shift) + max(map(abs, values)))
+    assert other.low == pytest.approx(scale * one.low + shift, abs=margin)
+    assert other.high == pytest.approx(scale * one.high + shift, abs=margin)
+    assert other.detects == pytest.approx(scale * one.detects, rel=1e-3, abs=1e3 * margin)
+
+
+def test_runs_that_all_end_the_same_have_a_band_as_wide_as_the_resolution():
+    limits = band([1.0] * 50, Metric("higher", 0.01))
+    assert (limits.low, limits.high) == (0.99, 1.01)
+    assert limits.detects == pytest.approx(0.02)
+    assert limits.side(0.995) == "inside"
+    assert limits.side(0.98) == "below"
+
+
+def test_a_resolution_finer_than_the_spread_changes_nothing():
+    values = [float(i) for i in range(10)]
+    assert band(values, Metric("higher", 0.5)) == band(values, FREE)
+
+
+def test_a_run_that_diverged_lies_above_everything_unless_the_baseline_has_one():
+    values = [1.0, 1.1, 1.2, 1.3, 1.4]
+    assert band(values, FREE).side(math.nan) == "above"
+    with_one = band([*values, math.nan], FREE)
+    assert with_one.side(math.nan) == "inside"
+    assert with_one.low == 1.0
+    assert with_one.detects == math.inf
+
+
+@given(st.lists(st.just(2.5), min_size=5, max_size=20))
+def test_without_spread_there_is_nothing_to_detect_below_the_resolution(values):
+    assert detectable(values, 4) == 0
+
+
+def test_four_runs_are_no_baseline():
+    with pytest.raises(ValueError, match="4 runs are no baseline; 5 at the least"):
+        band([1.0] * 4, FREE)
+
+
+def test_a_quantile_counts_ties_half():
+    assert quantile_of(2.0, [1.0, 2.0, 2.0, 3.0]) == 0.5
+    assert quantile_of(0.0, [1.0, 2.0]) == 0.0
+    assert quantile_of(9.0, [1.0, 2.0]) == 1.0

@@ -1,0 +1,161 @@
+"""Calibrating: what is done is kept, whatever ends it, and is not done again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+from fakes.calibrated import baselines_of
+from fakes.sound import EXAMPLE
+
+from refimpl import baselines, calibration
+from refimpl.baselines import BaselineError
+
+SLOW = """
+import os, time
+from pathlib import Path
+import numpy as np
+from refimpl import DataSet, Example, Facts, Protocol, Rows, Splits, Step, Variant, hookimpl
+
+HERE = Path(__file__).parent
+
+def steps(problem):
+    w = problem.start["w"]
+    with (HERE / "begun").open("a") as log:
+        log.write(f"{problem.seed}\\n")
+    for x, y in problem.batches():
+        time.sleep(SECONDS)
+        if (HERE / "fail").exists() and problem.seed == 1002:
+            raise RuntimeError("out of luck")
+        loss = ((x * w - y) ** 2).mean()
+        loss.backward()
+        w.data -= 0.1 * w.grad
+        yield Step(loss, {"w": w}, x * w, y, lambda x: x * w)
+        w.grad = None
+
+EXAMPLE = Example(
+    name="slow", title="t", document="d", section="s",
+    data=DataSet("ones", lambda: Splits(Rows(np.ones((4, 1)), np.ones((4, 1))))),
+    protocol=Protocol(epochs=2, learning_rate=0.1),
+    start=lambda rng: {"w": rng.standard_normal(1)},
+    variants=(Variant("only", steps, bare=True),),
+    facts=Facts(parameters=1),
+    baselines=HERE / "baselines",
+)
+
+@hookimpl
+def refimpl_examples():
+    return [EXAMPLE]
+"""
+
+
+@pytest.fixture
+def slow(tmp_path):
+    """A plugin whose runs take a moment, and the command that calibrates it."""
+    (tmp_path / "slow.py").write_text(SLOW.replace("SECONDS", "0.3"))
+    return tmp_path
+
+
+def command(folder, seeds, *more):
+    arguments = ["calibrate", "slow", "--plugin", str(folder / "slow.py"), "--seeds", str(seeds)]
+    return [sys.executable, "-m", "refimpl", *arguments, "-n", "2", *more]
+
+
+def finish(folder, seeds, *more):
+    return subprocess.run(
+        command(folder, seeds, *more), capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def file_of(folder):
+    return folder / "baselines" / "stand-in" / "slow.only.jsonl"
+
+
+def begun(folder):
+    log = folder / "begun"
+    return [int(line) for line in log.read_text().split()] if log.exists() else []
+
+
+def journalled(folder):
+    journal = baselines.journal_of(file_of(folder))
+    whole = journal.read_text().rpartition("\n")[0] if journal.exists() else ""
+    return [json.loads(line)["seed"] for line in whole.split("\n")[1:]]
+
+
+def test_a_kill_loses_no_finished_seed_and_none_is_run_twice(slow):
+    running = subprocess.Popen(
+        command(slow, 10), start_new_session=True, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    until = time.monotonic() + 200
+    while len(journalled(slow)) < 3 and running.poll() is None and time.monotonic() < until:
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    kept, tried = journalled(slow), begun(slow)
+    assert len(kept) >= 3
+    assert not file_of(slow).exists()
+    (slow / "begun").unlink()
+
+    ran = finish(slow, 10)
+    assert ran.returncode == 0, ran.stderr
+    assert f"{10 - len(kept)} runs to do for 1 baselines; {len(kept)} are there" in ran.stdout
+    assert sorted(begun(slow)) == sorted(set(range(1000, 1010)) - set(kept))
+    assert len(tried) - len(kept) <= 4  # two at work, and as many handed to them
+    seeds = [run.seed for run in baselines.read(file_of(slow)).runs]
+    assert seeds == list(range(1000, 1010))
+    assert not baselines.journal_of(file_of(slow)).exists()
+
+
+def test_a_seed_that_fails_is_named_and_costs_no_other(slow):
+    (slow / "fail").touch()
+    ran = finish(slow, 5)
+    assert ran.returncode != 0
+    assert ran.stderr.count("\n") == 1
+    assert "slow · only · seed 1002: RuntimeError: out of luck" in ran.stderr
+    (slow / "fail").unlink()
+    (slow / "begun").unlink()
+    assert finish(slow, 5).returncode == 0
+    assert 1002 in begun(slow)
+    assert len(begun(slow)) < 5
+
+
+def test_more_seeds_are_added_to_those_that_are_there(slow):
+    finish(slow, 5)
+    (slow / "begun").unlink()
+    assert finish(slow, 7).returncode == 0
+    assert sorted(begun(slow)) == [1005, 1006]
+    assert len(baselines.read(file_of(slow)).runs) == 7
+
+
+# --- plans ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def example(tmp_path):
+    return replace(EXAMPLE, baselines=tmp_path)
+
+
+def test_a_plan_has_the_seeds_that_are_not_there(example):
+    baselines_of(example)
+    assert calibration.plan(example, example.variants[0], "stand-in", 8).seeds == (1006, 1007)
+    assert calibration.plan(example, example.variants[0], "stand-in", 6).seeds == ()
+
+
+def test_runs_of_another_protocol_are_not_added_to(example):
+    baselines_of(example)
+    variant = example.variants[0]
+    other = replace(variant, protocol=replace(variant.protocol, learning_rate=0.5))
+    with pytest.raises(BaselineError, match=r"learning_rate is 0\.1 and not 0\.5; delete it"):
+        calibration.plan(example, other, "stand-in", 8)
+
+
+def test_runs_of_another_torch_are_not_added_to(example, monkeypatch):
+    baselines_of(example)
+    monkeypatch.setattr(calibration, "environment", lambda: {"packages": {"torch": "99.0"}})
+    with pytest.raises(BaselineError, match=r"torch is .* and not 99\.0"):
+        calibration.plan(example, example.variants[0], "stand-in", 8)
