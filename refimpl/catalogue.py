@@ -9,9 +9,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from refimpl.compatibility import NEWEST, refusal
-from refimpl.discovery import Source, sources
+from refimpl.discovery import Source, find_spec, named, sources
 from refimpl.literals import Literals, arguments, hides_some, parameters, returned
 from refimpl.plugin_problem import PluginProblem, one_line
 
@@ -98,6 +99,22 @@ def entries(plugins: Sequence[str] = ()) -> tuple[Entry, ...]:
                 owners[name] = page.source
             found.append(entry)
     return tuple(found)
+
+
+def not_found(plugins: Sequence[str]) -> list[str]:
+    """Which of ``plugins`` are not there, and how one is named; none of them is read."""
+    lacking = []
+    for plugin in plugins:
+        source = named(plugin)
+        if source.standalone:
+            there = source.path is not None and source.path.is_file()
+        else:
+            there = find_spec(source.module) is not None
+        if not there:
+            file = Path(f"{plugin}.py")
+            hint = f"did you mean the file {file}?" if file.is_file() else HOW_TO_NAME
+            lacking.append(f"there is no plugin {plugin}; {hint}")
+    return lacking
 
 
 def pages(plugins: Sequence[str] = ()) -> tuple[Page, ...]:

@@ -21,7 +21,8 @@ from refimpl.contract import Example, Execution, Variant
 from refimpl.curves import Curve
 from refimpl.data import Tier
 from refimpl.errors import RefimplError
-from refimpl.requirements import NUMPY_ON_CPU, missing, missing_data
+from refimpl.requirements import NUMPY_ON_CPU, explains, missing, missing_data
+from refimpl.whereabouts import where_in
 
 Outcome = Literal["passed", "failed", "skipped", "xfailed"]
 """``xfailed`` is a failure that was expected; see :mod:`refimpl.expectations`."""
@@ -253,6 +254,11 @@ def ask(cell: Cell) -> Result:
     curves: list[Curve] = []
     lacking = ""
 
+    def skipped(reason: str) -> Result:
+        if explains(reason, cell.subject.execution.missing()):
+            return result("skipped", reason)
+        return result("failed", f"would be skipped for no reason of the list: {reason!r}")
+
     def result(outcome: Outcome, reason: str = "", details: str = "") -> Result:
         example, variant, name, execution, tier = cell.id.split("/")
         seconds = time.perf_counter() - began
@@ -265,7 +271,7 @@ def ask(cell: Cell) -> Result:
 
     try:
         if reason := obstacle(cell.subject):
-            return result("skipped", reason)
+            return skipped(reason)
         for answer in cell.check.ask(cell.subject):
             if isinstance(answer, Curve):
                 curves.append(answer)
@@ -279,14 +285,15 @@ def ask(cell: Cell) -> Result:
         raise
     except BaseException as error:
         # SystemExit too, and pytest's own outcomes: a plugin may not end or skip anything by them.
-        reason = f"{type(error).__name__}: {_one_line(error)}"
+        place = where_in(cell.subject.example, error)
+        reason = f"{type(error).__name__}: {_one_line(error)}{place}"
         return result("failed", reason, traceback.format_exc())
     wrong = [m.message for m in measurements if not m.holds]
     if wrong:
         more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
         return result("failed", "; ".join(wrong[:3]) + more)
     if lacking:
-        return result("skipped", lacking)
+        return skipped(lacking)
     if not measurements:
         return result("failed", "the check measured nothing, so it proves nothing")
     return result("passed")

@@ -88,10 +88,22 @@ def cli(debug: bool) -> None:
 # --- options that several commands share ---------------------------------------------------------
 
 
+def _require_plugins(
+    context: click.Context, parameter: click.Parameter, plugins: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Refuse a plugin that is not there at once, not after everything else was looked at."""
+    if plugins:
+        from refimpl.catalogue import not_found
+
+        for why in not_found(plugins):
+            raise RefimplError(why)
+    return plugins
+
+
 def plugin_option(command: Command) -> Command:
     """``--plugin``, as every command that looks at examples takes it."""
     return click.option(
-        "--plugin", "plugins", multiple=True, metavar="FILE|MODULE",
+        "--plugin", "plugins", multiple=True, metavar="FILE|MODULE", callback=_require_plugins,
         help="Look at the examples of this plugin too.",
     )(command)  # fmt: skip
 
@@ -534,6 +546,23 @@ def figures(results: tuple[Path, ...], output: Path | None, plugins: tuple[str, 
         )
         output.write_text(head + table, encoding="utf-8")
         click.echo(f"wrote {output}")
+
+
+@cli.command()
+@click.option("--update", is_flag=True, help="Write down the checks that are asked today.")
+@debug_option
+def manifest(update: bool) -> int:
+    """Say which checks of the committed manifest are not asked any more, and which are new."""
+    from importlib import import_module
+
+    from refimpl import manifest as manifests
+    from refimpl.rendering import print_manifest
+
+    today = manifests.made_of(import_module("refimpl.conformance.asking").in_tree_cells())
+    if update:
+        manifests.write(today, manifests.path())
+    committed = manifests.read(manifests.path())
+    return print_manifest(committed, today)
 
 
 # --- baselines -----------------------------------------------------------------------------------

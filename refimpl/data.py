@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.errors import DataMissingError
+from refimpl.errors import ContractError, DataMissingError
 
 Tier = Literal["stand-in", "real"]
 TIERS: tuple[Tier, ...] = ("stand-in", "real")
@@ -67,8 +67,9 @@ class DataSet:
     def load(self, tier: Tier) -> Splits:
         """The rows of one tier; loaded once a process.
 
-        Raises :class:`DataMissingError` where the real files are not there and
-        :class:`~refimpl.errors.DataError` where one of them is damaged.
+        Raises :class:`DataMissingError` where the real files are not there,
+        :class:`~refimpl.errors.DataError` where one of them is damaged and
+        :class:`~refimpl.errors.ContractError` where they are not rows of NumPy arrays.
         """
         if tier == "stand-in" or self.real is None:
             return _made(self.stand_in)
@@ -115,12 +116,36 @@ def cache_root() -> Path:
 
 @cache
 def _made(stand_in: Callable[[], Splits]) -> Splits:
-    return _frozen(stand_in())
+    return _frozen(made_by(stand_in, stand_in()))
 
 
 @cache
 def _read(real: Callable[[Path], Splits], root: Path) -> Splits:
-    return _frozen(real(root))
+    return _frozen(made_by(real, real(root)))
+
+
+def made_by(maker: Callable[..., Any], splits: Any) -> Splits:
+    """``splits`` as ``maker`` gave them.
+
+    Raises :class:`~refimpl.errors.ContractError` where they are not rows of NumPy arrays.
+    """
+    who = f"{getattr(maker, '__name__', 'the data set')}()"
+    if not isinstance(splits, Splits):
+        found = type(splits).__name__
+        raise ContractError(f"{who} gives {found}, not Splits; give Splits(train=Rows(x, y))")
+    for rows, what in ((splits.train, "train"), (splits.valid, "validate")):
+        if rows is None and what == "validate":
+            continue
+        if not isinstance(rows, Rows):
+            found = type(rows).__name__
+            raise ContractError(f"{who} gives {found} to {what} on; give Rows(x, y)")
+        for name, array in (("x", rows.x), ("y", rows.y)):
+            if not isinstance(array, np.ndarray):
+                found = type(array).__name__
+                raise ContractError(f"{who} gives {name} as {found}; give a NumPy array")
+        if len(rows) == 0:
+            raise ContractError(f"{who} gives no rows to {what} on")
+    return splits
 
 
 def _frozen(splits: Splits) -> Splits:

@@ -48,7 +48,7 @@ def sources(plugins: Sequence[str] = ()) -> list[Source]:
         *_built_in(),
         *_in_tree(),
         *_installed(),
-        *(_named(plugin) for plugin in plugins),
+        *(named(plugin) for plugin in plugins),
     ]
     blocked = disabled()
     return [source for source in _once(found) if _plain(source.plugin) not in blocked]
@@ -110,7 +110,8 @@ def _installed() -> Iterator[Source]:
         yield Source(point.name, distribution, module, _source_file(module), attribute)
 
 
-def _named(plugin: str) -> Source:
+def named(plugin: str) -> Source:
+    """The plugin of that path or module, whether or not there is one."""
     path = Path(plugin).expanduser()
     if path.suffix == ".py":
         return _standalone(f"file {plugin}", path.stem, path)

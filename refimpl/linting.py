@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from refimpl.contract import Example, Facts, Sizes, Step, Variant
-from refimpl.data import DataSet, Tier
+from refimpl.data import DataSet, Tier, made_by
 from refimpl.global_rng import draws_from, start_draws_from, steps_draw_from
 from refimpl.live import first_step, live_summary
 from refimpl.pace import pace_of
@@ -27,6 +27,7 @@ from refimpl.plugin_problem import from_here
 from refimpl.problem import pose, start_values
 from refimpl.requirements import missing, missing_data
 from refimpl.training import drive
+from refimpl.whereabouts import where_in
 
 SLOW = 2.0
 """How many times as long as the fast loop's a step may take before it is worth a word."""
@@ -77,14 +78,14 @@ def lint(
     Whatever the plugin raises is an error among the advice.
     """
     variants = [example.variant(only)] if only else list(example.variants)
-    advice = [*_left_to_do(example, source), *_data_sets(variants, tier)]
+    advice = [*_left_to_do(example, source), *_data_sets(example, variants)]
     facts: dict[str, Facts] = {}
     for variant in variants:
-        lacking = missing(variant.needs) or (variant.data and missing_data(variant.data, tier))
-        if lacking:
-            advice.append(Advice("note", variant.name, f"not looked at: {lacking}"))
-            continue
         try:
+            lacking = missing(variant.needs) or (variant.data and missing_data(variant.data, tier))
+            if lacking:
+                advice.append(Advice("note", variant.name, f"not looked at: {lacking}"))
+                continue
             measured = measured_facts(variant, tier)
             stated = variant.facts or Facts()
             facts[variant.name] = measured if every_fact else as_stated(stated, measured)
@@ -93,7 +94,9 @@ def lint(
                 advice += _about(variant, look_at(variant, tier))
             advice += _about(variant, _pace(example, variant, tier))
         except Exception as error:
-            advice.append(Advice("error", variant.name, _said(error)))
+            text = _said(error, example)
+            if not any(text in said.text for said in advice if not said.variant):
+                advice.append(Advice("error", variant.name, text))
     return Linted(tuple(advice), facts)
 
 
@@ -104,10 +107,10 @@ def _about(variant: Variant, found: Found) -> list[Advice]:
     return [Advice(level, variant.name, text) for level, text in found]
 
 
-def _said(error: Exception) -> str:
+def _said(error: Exception, example: Example) -> str:
     text = " ".join(str(error).split())
     known = type(error).__module__.startswith("refimpl.")
-    return text if known else f"{type(error).__name__}: {text}"
+    return text if known else f"{type(error).__name__}: {text}{where_in(example, error)}"
 
 
 # --- facts ---------------------------------------------------------------------------------------
@@ -218,7 +221,7 @@ def _generators(variant: Variant, tier: Tier) -> Found:
         yield "error", f"its steps draw from {name}; {hint}"
 
 
-def _data_sets(variants: list[Variant], tier: Tier) -> Iterator[Advice]:
+def _data_sets(example: Example, variants: list[Variant]) -> Iterator[Advice]:
     """Whether a stand-in is another one in every process."""
     sets = {id(v.data): v.data for v in variants if v.data is not None and not missing(v.needs)}
     for data in sets.values():
@@ -227,11 +230,11 @@ def _data_sets(variants: list[Variant], tier: Tier) -> Iterator[Advice]:
                 text = f"data set {data.name!r} is drawn from {name}; take refimpl.data.philox"
                 yield Advice("warning", "", text)
         except Exception as error:
-            yield Advice("error", "", f"data set {data.name!r}: {_said(error)}")
+            yield Advice("error", "", f"data set {data.name!r}: {_said(error, example)}")
 
 
 def _rows(data: DataSet) -> list[NDArray[Any]]:
-    splits = data.stand_in()
+    splits = made_by(data.stand_in, data.stand_in())
     rows = [part for part in (splits.train, splits.valid) if part is not None]
     return [np.asarray(array) for part in rows for array in (part.x, part.y)]
 

@@ -47,7 +47,7 @@ def pace_of(example: Example, variant: Variant, tier: Tier) -> Pace | None:
     The two are timed in turn, so that a busy machine slows both; the best round of each counts.
     """
     rival = rival_of(example, variant, tier)
-    if rival is None:
+    if rival is None or not _runs(rival, tier):
         return None
     rounds = [
         (_seconds(variant, pose(variant, tier, seed=0)), _seconds(rival, pose(rival, tier, seed=0)))
@@ -55,6 +55,14 @@ def pace_of(example: Example, variant: Variant, tier: Tier) -> Pace | None:
     ]
     own, other = (min(seconds) for seconds in zip(*rounds, strict=True))
     return Pace(own, other) if other > 0 else None
+
+
+def _runs(rival: ModuleVariant, tier: Tier) -> bool:
+    """Whether it makes a step; where it does not, that is said of it, not of who it rivals."""
+    try:
+        return next(drive(rival, pose(rival, tier, seed=0)), None) is not None
+    except Exception:
+        return False
 
 
 def rival_of(example: Example, variant: Variant, tier: Tier) -> ModuleVariant | None:

@@ -267,7 +267,10 @@ def pose(
 
 
 def start_values(variant: Variant, seed: int) -> Mapping[str, NDArray[Any]]:
-    """The variant's start for this seed, by its own parameter names."""
+    """The variant's start for this seed, by its own parameter names.
+
+    Raises :class:`ContractError` where there is none, or one that is not of NumPy arrays.
+    """
     from refimpl.starts import torch_default
 
     draw = variant.start
@@ -275,7 +278,12 @@ def start_values(variant: Variant, seed: int) -> Mapping[str, NDArray[Any]]:
         draw = torch_default(variant.build)
     if draw is None:
         raise ContractError(f"variant {variant.name!r} has no start= to begin from")
-    return draw(philox("start", seed))
+    values = draw(philox("start", seed))
+    for name, value in values.items():
+        if isinstance(value, torch.Tensor):
+            hint = "give a NumPy array, drawn from the generator that start= is given"
+            raise ContractError(f"variant {variant.name!r} starts {name} as a Tensor; {hint}")
+    return values
 
 
 def _turn_dropout_off(module: nn.Module) -> None:

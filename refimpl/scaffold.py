@@ -15,6 +15,7 @@ from packaging.version import Version
 
 from refimpl._version import __version__
 from refimpl.catalogue import entries
+from refimpl.compatibility import NEWEST
 from refimpl.discovery import IN_TREE, find_spec
 from refimpl.errors import RefimplError
 
@@ -115,13 +116,14 @@ def _write(folder: Path, templates: Mapping[str, str], names: Names) -> list[Pat
         folder / path: environment.get_template(template).render(
             name=names.name, title=names.title, stem=names.stem, module=names.module,
             distribution=names.distribution, refimpl=f"{release.major}.{release.minor}",
+            contract=NEWEST,
         )
         for path, template in templates.items()
     }  # fmt: skip
-    for path in texts:
-        if path.exists():
-            raise ScaffoldError(f"{path} is there already; nothing was written")
     try:
+        for path in texts:
+            if path.exists():
+                raise ScaffoldError(f"{path} is there already; nothing was written")
         for path, text in texts.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")

@@ -63,6 +63,10 @@ def drive(variant: Variant, problem: Problem) -> Iterator[Step | Epoch]:
             return
         if isinstance(step, Step):
             stepped += 1
+        elif not isinstance(step, Epoch):
+            found = type(step).__name__
+            hint = "yield Step(loss, ...) after each update"
+            raise ContractError(f"variant {variant.name!r} yields {found}, not a Step; {hint}")
         yield step
 
 

@@ -310,6 +310,13 @@ def _check_missing(variant: Variant) -> Iterator[Finding]:
         yield Finding("missing-field", "has no steps", hint)
     elif variant.start is None and variant.build is None and variant.documented_start is None:
         yield Finding("missing-field", "has no start to begin from", "give it start= or build=")
+    if hasattr(variant.build, "named_parameters") and not isinstance(variant.build, type):
+        made = type(variant.build).__name__
+        hint = f"give what makes a new one each time, such as build={made}"
+        yield Finding("wrong-type", f"has a build that is a module, {made}", hint)
+    if isinstance(variant.loss, type):
+        kind = variant.loss.__name__
+        yield Finding("wrong-type", f"has a loss that is a class, {kind}", f"make one: {kind}()")
 
 
 def _check_steps(variant: Variant) -> Iterator[Finding]:

@@ -390,6 +390,22 @@ def test_whatever_a_variant_raises_is_one_line(refimpl, plugin):
     assert ran.complaint == "ValueError: one two (--debug shows where)"
 
 
+@pytest.mark.parametrize(
+    ("named", "hint"),
+    [("nothing.py", "name a .py file"), ("./nothing", "name a .py"), ("made", "did you mean")],
+)
+@pytest.mark.parametrize("command", [["check"], ["lint", "titanic-dnn"], ["list"]], ids=" ".join)
+def test_a_plugin_that_is_not_there_is_refused_before_anything_is_asked(
+    refimpl, tmp_path, monkeypatch, command, named, hint
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "made.py").touch()
+    ran = refimpl(*command, "--plugin", named)
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.err.startswith(f"refimpl: there is no plugin {named}; {hint}")
+    assert ran.err.count("\n") == 1
+
+
 def test_an_interruption_is_no_traceback(refimpl, plugin):
     ran = refimpl("info", "raising", *plugin(raising("KeyboardInterrupt")))
     assert ran.status == 130

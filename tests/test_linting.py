@@ -1,6 +1,7 @@
 """Lint says what a fact should read and what a variant does that the suite shows only later."""
 
 import random
+import re
 import time
 from dataclasses import replace
 
@@ -333,6 +334,44 @@ def test_a_loop_with_nothing_to_be_held_against_is_let_be():
             yield replace(step, optimizer=None)
 
     assert "fast loop" not in said(example_of(bare))
+
+
+def test_a_variant_is_not_blamed_for_its_rival():
+    class Broken(Line):
+        def forward(self, x):
+            return self.linear(x), x
+
+    sound = replace(example_of(loss=None).variants[0], ladder="line")
+    rival = ModuleVariant(
+        "module", build=Broken, optimizer=torch.optim.SGD, ladder="line", loss=nn.MSELoss()
+    )
+    linted = lint(replace(example_of(), loss=None, variants=(sound, rival)))
+    assert {advice.variant for advice in linted.advice} == {"module"}
+
+
+# --- what the plugin raises ----------------------------------------------------------------------
+
+
+def test_a_data_set_that_cannot_be_made_is_said_once():
+    def nothing():
+        raise OSError("no such file: rows.csv")
+
+    (advice,) = lint(example_of(data=nothing)).advice
+    assert advice.level == "error"
+    assert advice.text.startswith("data set 'line': OSError: no such file: rows.csv (test_linting")
+
+
+def test_a_data_set_that_is_none_is_said_once():
+    (advice,) = lint(example_of(data=list)).advice
+    assert advice.text == (
+        "data set 'line': list() gives list, not Splits; give Splits(train=Rows(x, y))"
+    )
+
+
+def test_the_line_of_the_plugin_that_raised_is_named():
+    assert re.search(
+        r"LookupError: no such column \(test_linting\.py:\d+\)", said(example_of(breaks_off))
+    )
 
 
 # --- the command ---------------------------------------------------------------------------------

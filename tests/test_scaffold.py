@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from refimpl import catalogue, scaffold
+from refimpl import catalogue, discovery, scaffold
 from refimpl.cli import cli
+from refimpl.compatibility import NEWEST
 from refimpl.conformance import check_example
 from refimpl.expectations import beside, read
 from refimpl.linting import lint
@@ -89,6 +90,13 @@ def test_its_name_can_be_listed_without_running_it(checkout):
     entry = next(e for e in catalogue.entries([str(path)]) if e.name == NAME)
     assert entry.complete
     assert entry.variants == ("by-hand", "module")
+
+
+def test_it_states_the_contract_that_it_was_made_for(checkout):
+    (path,) = new_in_tree(NAME)
+    (entry,) = catalogue.read(discovery.named(str(path))).entries
+    assert entry.contract == NEWEST
+    assert f"    contract={NEWEST},\n" in path.read_text()
 
 
 def test_lint_finds_nothing_but_what_is_left_to_do(checkout):
@@ -171,6 +179,52 @@ WRONG = {
         'state_dict=("linear.bias", "linear.weight")',
         "module state-dict-keys: state_dict keys is ('linear.weight', 'linear.bias'), expected",
     ),
+    "a loop that yields something else": (
+        'yield Step(loss, {"weight": weight, "bias": bias}, output, y, model)',
+        "yield loss",
+        "variant 'by-hand' yields Tensor, not a Step; yield Step(loss, ...) after each update",
+    ),
+    "a loss that is cut off": (
+        "((output - y) ** 2).mean()",
+        "((output - y) ** 2).mean().detach()",
+        "does not have a grad_fn (made_new.py:78)",
+    ),
+    "a parameter that the start does not have": (
+        'problem.start["weight"]',
+        'problem.start["wieght"]',
+        "KeyError: 'wieght' (made_new.py:70)",
+    ),
+    "a start of tensors": (
+        "rng.standard_normal((1, 1))",
+        "torch.zeros(1, 1)",
+        "variant 'by-hand' starts weight as a Tensor; give a NumPy array, drawn from",
+    ),
+    "rows that are not split": (
+        "return Splits(Rows(x.astype(np.float32), y.astype(np.float32)))",
+        "return Splits((x, y))",
+        "points() gives tuple to train on; give Rows(x, y)",
+    ),
+    "a data set of arrays": (
+        "return Splits(Rows(x.astype(np.float32), y.astype(np.float32)))",
+        "return x, y",
+        "points() gives tuple, not Splits; give Splits(train=Rows(x, y))",
+    ),
+    "rows of lists": (
+        "Rows(x.astype(np.float32), y.astype(np.float32))",
+        "Rows(x.astype(np.float32), y.tolist())",
+        "points() gives y as list; give a NumPy array",
+    ),
+    "no rows": ("(200, 1)", "(0, 1)", "points() gives no rows to train on"),
+    "a value of another type": (
+        "len(points().train), 200)",
+        "len(points().train), '200')",
+        "rows to train on is 200, expected '200': the two are of other types",
+    ),
+    "a learning rate that is far too large": (
+        "learning_rate=0.1",
+        "learning_rate=1e9",
+        "by-hand every-parameter-learns: weight gets no finite, non-zero gradient in 10 steps",
+    ),
     "a document that is not named": (
         'document="TODO"',
         'document=""',
@@ -237,6 +291,11 @@ def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ScaffoldError, match=r"cannot write .*file"):
         new_distribution(NAME, tmp_path / "file" / "made")
+
+
+def test_a_folder_that_cannot_even_be_looked_into_is_an_error(tmp_path):
+    with pytest.raises(ScaffoldError, match=r"cannot write .*: File name too long"):
+        new_distribution(NAME, tmp_path / ("x" * 300))
 
 
 def test_without_a_checkout_there_is_no_plugins_folder(checkout):

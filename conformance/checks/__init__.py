@@ -1,4 +1,4 @@
-"""The questions, by subject: facts, gradients, repetition, reading, agreement, parity, convergence."""
+"""The questions, by subject, from facts that are stated to convergence."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from refimpl.contract import Step
 from refimpl.problem import Problem, pose
 from refimpl.training import steps_of
 
-WHOLE = 120
+WHOLE = 100
 """An epoch of at most so many updates is read whole; of a longer one the beginning and the end."""
 
 BEGINNING = 20

@@ -26,11 +26,15 @@ def _some(rows: int, share: float, what: str) -> Tensor:
     return torch.from_numpy(philox(what).permutation(rows)[:count].copy())
 
 
+def _values(y: Tensor) -> set[float]:
+    return set(y.flatten().tolist())
+
+
 def _wrong(y: Tensor) -> Tensor:
     """Other targets of the same kind: the next class, the other of two, the row before's."""
     if not y.is_floating_point():
         return (y + 1) % (int(y.max()) + 1)
-    if set(y.unique().tolist()) <= {0.0, 1.0}:
+    if _values(y) <= {0.0, 1.0}:
         return 1 - y
     return y.roll(1, 0)
 
@@ -44,7 +48,7 @@ def labels_off_by_one(fault: Fault) -> Plant:
 @mutant()
 def labels_inverted(fault: Fault) -> Plant:
     """Of two classes, each is taken for the other."""
-    return _labels(lambda y: _wrong(y) if set(y.unique().tolist()) == {0.0, 1.0} else y)
+    return _labels(lambda y: _wrong(y) if _values(y) == {0.0, 1.0} else y)
 
 
 @mutant()
@@ -162,7 +166,7 @@ def one_class_is_rare(fault: Fault) -> Plant:
 
     def unbalanced(rows: TensorRows, valid: TensorRows | None) -> TensorRows:
         flat = rows.y.flatten()
-        if len(flat) != len(rows) or len(flat.unique()) > 20:
+        if len(flat) != len(rows) or len(_values(flat)) > 20:
             return rows
         of_class = (flat == flat.max()).nonzero().flatten()
         others = (flat != flat.max()).nonzero().flatten()

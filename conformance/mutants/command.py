@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -15,7 +15,7 @@ from refimpl import registry
 from refimpl.conformance.checks import ALL as CHECKS
 from refimpl.conformance.mutants import ALL
 from refimpl.conformance.mutants.equivalents import Equivalent, gathered
-from refimpl.conformance.mutants.hunting import Hunted, Unsound, fates, untrue
+from refimpl.conformance.mutants.hunting import Fate, Hunted, UnsoundError, fates, untrue
 from refimpl.conformance.mutants.planting import Mutant
 from refimpl.conformance.mutants.table import markdown
 from refimpl.data import Tier
@@ -68,17 +68,18 @@ def hunt(
         else:
             click.echo(f"{example.name}: {len(example.variants)} variants")
             own = []
-            for each in fates(
-                example, chosen, tier, every_variant=every_variant, without=without,
-                expected=gather(loaded).entries, equivalents=listed, variants=variants,
-            ):  # fmt: skip
-                if isinstance(each, Unsound):
-                    wrong.append(str(each))
-                    continue
-                own.append(each)
-                if each.fate != "ineffective":
-                    click.echo(line(each))
-            if results is not None and not wrong:
+            try:
+                for each in fates(
+                    example, chosen, tier, every_variant=every_variant, without=without,
+                    expected=gather(loaded).entries, equivalents=listed, variants=variants,
+                ):  # fmt: skip
+                    own.append(each)
+                    if each.fate != "ineffective":
+                        click.echo(line(each))
+            except UnsoundError as error:
+                wrong.append(str(error))
+                continue
+            if results is not None:
                 _keep(results, example.name, own)
         found += own
         click.echo(f"{example.name}: {counted(own)}")
@@ -105,9 +106,8 @@ def line(hunted: Hunted) -> str:
 
 def counted(found: Sequence[Hunted]) -> str:
     """How many of each fate."""
-    fates = Counter(hunted.fate for hunted in found)
-    order = ("killed", "SURVIVED", "equivalent", "ineffective")
-    return ", ".join(f"{fates[fate]} {fate}" for fate in order)
+    counts = Counter(hunted.fate for hunted in found)
+    return ", ".join(f"{counts[fate]} {fate}" for fate in get_args(Fate))
 
 
 def _judged(
@@ -121,8 +121,6 @@ def _judged(
     for hunted in found:
         if hunted.fate == "SURVIVED":
             yield f"{hunted.example} {hunted.variant}: {hunted.mutant} survives every check"
-        elif hunted.fate == "ineffective" and hunted.reason:
-            yield f"{hunted.example} {hunted.variant}: {hunted.mutant}: {hunted.reason}"
     if not variants:
         yield from untrue(listed, found, examples, {each.name for each in chosen})
     if not names and not variants:

@@ -6,10 +6,12 @@ import copy
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from refimpl.checking import Cell, Check, Measurement, Result, Subject, ask, obstacle
+from refimpl.checkpoint import Checkpoint, take
 from refimpl.conformance.checks import ALL as CHECKS
 from refimpl.conformance.checks import agreement, convergence, parity
 from refimpl.conformance.mutants.equivalents import Equivalent
@@ -23,6 +25,12 @@ from refimpl.training import steps_of
 Fate = Literal["killed", "SURVIVED", "equivalent", "ineffective"]
 
 LADDER = (agreement.ladder_in_float64, agreement.ladder_in_float32)
+SLOW = (convergence.reaches_documented_figures, convergence.stays_in_calibrated_band)
+"""Checks that train to the end."""
+
+PROBED = 150
+"""How many updates are made at the most to see whether a mutant has any effect."""
+
 NEAR_ENOUGH = 2.0
 """The search for the smallest fault ends where the bounds are within this factor."""
 
@@ -65,27 +73,14 @@ class Hunted:
         return f"{'≤ ' if self.at_most else ''}{self.smallest:.2g}"
 
 
-@dataclass(frozen=True)
-class Unsound:
-    """A variant without any bug that fails a check: nothing could be said of its mutants."""
-
-    example: str
-    variant: str
-    failed: tuple[Result, ...]
-
-    def __str__(self) -> str:
-        first = self.failed[0]
-        return f"{self.example} {self.variant} fails {first.check} without any bug: {first.reason}"
-
-
-Question = tuple[Check, int]
-"""A check, and of what it is asked: of the variant itself (0), or of a rung that is held to it."""
+class UnsoundError(Exception):
+    """A check fails where there is no bug."""
 
 
 class Hunt:
     """The checks of one variant, and what they say of mutants of it.
 
-    Only checks that pass where there is no bug are asked: ``unsound`` says which do not.
+    Each check is first asked where there is no bug; :class:`UnsoundError` is raised where it fails.
     """
 
     def __init__(
@@ -99,27 +94,23 @@ class Hunt:
         self.example, self.variant, self.tier = example, variant, tier
         self.expected = expected
         checks = [c for c in CHECKS if c.about == "variant" and c.name not in without]
+        self.quick = [c for c in checks if c not in SLOW]
+        self.slow = [c for c in checks if c in SLOW]
         if parity.same_on_every_execution.name not in without:
-            checks.append(parity.same_on_every_execution)
-        clean = planted(variant, sound, Fault())
-        self.cells = list(self._cells_of(clean, checks))
-        answers = [(cell, self._ask(cell)) for cell in self.cells]
-        failed = tuple(answer for _, answer in answers if answer.outcome == "failed")
-        self.unsound = Unsound(example.name, variant.name, failed) if failed else None
-        passed = {_key(cell, clean) for cell, answer in answers if answer.outcome == "passed"}
-        self.checks = checks
-        self.passed = passed
+            self.slow.append(parity.same_on_every_execution)
+        self.clean = planted(variant, sound, Fault())
+        self.sound: dict[tuple[str, bool], bool] = {}
 
     def hunt(self, bug: Mutant) -> Hunted:
         """What becomes of a mutant; one with a magnitude is tried at its strongest first."""
         began = time.perf_counter()
         fault = Fault(strength=bug.strongest)
-        killer = self._killer(bug, fault)
+        reached = bug.execution is not None or self._reached(bug, fault)
+        killer = self._killer(bug, fault, self.quick + self.slow) if reached else None
         seconds = time.perf_counter() - began
         about = (self.example.name, self.variant.name, bug.name)
         if not fault.hits:
-            reason = f"it never took effect, though {killer.check} fails" if killer else ""
-            return Hunted(*about, "ineffective", seconds=seconds, reason=reason)
+            return Hunted(*about, "ineffective", seconds=seconds)
         if killer is None:
             return Hunted(*about, "SURVIVED", seconds=seconds, reason="every check passes")
         wrong = next((m for m in killer.measurements if not m.holds), None)
@@ -138,43 +129,71 @@ class Hunt:
         Whole trainings are left out of the search unless it was one that killed the strongest.
         """
         assert bug.weakest is not None
-        slow = {convergence.reaches_documented_figures.name, parity.same_on_every_execution.name}
-        left_out = slow - {killer}
+        checks = self.quick + [check for check in self.slow if check.name == killer]
 
         def caught(strength: float) -> bool:
             fault = Fault(strength=strength)
-            return self._killer(bug, fault, left_out) is not None and fault.hits > 0
+            return self._killer(bug, fault, checks) is not None and fault.hits > 0
 
         return bisected(caught, bug.weakest, bug.strongest)
 
-    def _killer(self, bug: Mutant, fault: Fault, left_out: Collection[str] = ()) -> Result | None:
+    def _killer(self, bug: Mutant, fault: Fault, checks: Sequence[Check]) -> Result | None:
         """The answer of the first check that fails, cheapest first."""
         if bug.execution is not None:
             subject = Subject(self.example, self.variant, bug.execution(fault), self.tier)
-            answer = self._ask(Cell(parity.same_on_every_execution, subject))
-            return answer if answer.outcome == "failed" else None
-        changed = planted(self.variant, bug, fault)
-        for cell in self._cells_of(changed, self.checks):
-            if _key(cell, changed) not in self.passed or cell.check.name in left_out:
+            cells = [Cell(parity.same_on_every_execution, subject)]
+            sound = [Cell(parity.same_on_every_execution, replace(subject, execution=CPU))]
+        else:
+            cells = list(self._cells_of(planted(self.variant, bug, fault), checks))
+            sound = list(self._cells_of(self.clean, checks))
+        for cell, same in zip(cells, sound, strict=True):
+            if not self._passes(same):
                 continue
-            late = cell.check.name == convergence.reaches_documented_figures.name
-            if late and not fault.hits and not self._reached(bug, fault):
-                return None
             answer = self._ask(cell)
             if answer.outcome == "failed":
                 return answer
         return None
 
+    def _passes(self, cell: Cell) -> bool:
+        """Whether a check passes where there is no bug; it may be skipped, or expected to fail."""
+        key = cell.check.name, cell.subject.variant is self.clean
+        if key not in self.sound:
+            answer = self._ask(cell)
+            if answer.outcome == "failed":
+                raise UnsoundError(
+                    f"{self.example.name} {self.variant.name} fails {answer.check} "
+                    f"without any bug: {answer.reason}"
+                )
+            self.sound[key] = answer.outcome == "passed"
+        return self.sound[key]
+
     def _reached(self, bug: Mutant, fault: Fault) -> bool:
-        """Whether an epoch and a step of training reach the bug at all."""
+        """Whether training reaches the bug: in its first epoch, after it, or where it is resumed.
+
+        The seed is not the variant's own, so that what goes by the seed is reached too.
+        """
         changed = planted(self.variant, bug, fault)
-        problem = pose(changed, self.tier)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            for _ in steps_of(changed, problem, problem.steps_per_epoch + 1):
-                if fault.hits:
-                    break
+            with suppress(Exception):  # the check that meets it says so
+                self._probe(changed, fault)
         return fault.hits > 0
+
+    def _probe(self, changed: Variant, fault: Fault) -> None:
+        problem = pose(changed, self.tier, seed=changed.seed + 1)
+        per_epoch = problem.steps_per_epoch
+        first: Checkpoint | None = None
+        for number, step in enumerate(steps_of(changed, problem, min(per_epoch + 1, PROBED)), 1):
+            if fault.hits:
+                return
+            if number == 1:
+                first = take(step, 1)
+        begins = (1, per_epoch - 1) if per_epoch + 1 > PROBED else (1,)
+        for begin in begins:
+            if first is not None and not fault.hits:
+                resumed = problem.but(checkpoint=replace(first, step=begin))
+                for _ in steps_of(changed, resumed, 2):
+                    pass
 
     def _cells_of(self, changed: Variant, checks: Iterable[Check]) -> Iterator[Cell]:
         """What is asked of a variant, and of the next rung where it is the first of its ladder."""
@@ -196,10 +215,6 @@ class Hunt:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # bugs are warned of, and broadcasting is
             return judged(ask(cell), cell, self.expected)
-
-
-def _key(cell: Cell, changed: Variant) -> tuple[str, bool]:
-    return cell.check.name, cell.subject.variant is changed
 
 
 def _with(example: Example, variant: Variant, changed: Variant) -> Example:
@@ -252,29 +267,25 @@ def fates(
     expected: Sequence[ExpectedFailure] = (),
     equivalents: Sequence[Equivalent] = (),
     variants: Collection[str] = (),
-) -> Iterator[Hunted | Unsound]:
+) -> Iterator[Hunted]:
     """What becomes of every mutant that applies, in the first variant where it takes effect.
 
     With ``every_variant`` in each of them. A mutant that takes effect nowhere is told once.
+    Raises :class:`UnsoundError` where a check fails without any bug.
     """
-    hunts: dict[str, Hunt] = {}
     chosen = [v for v in example.variants if not variants or v.name in variants]
-    here = [v for v in chosen if obstacle(Subject(example, v, CPU, tier)) is None]
-    refused: set[str] = set()
+    hunts = [
+        Hunt(example, variant, tier, without, expected)
+        for variant in chosen
+        if obstacle(Subject(example, variant, CPU, tier)) is None
+    ]
     for bug in mutants:
         idle: Hunted | None = None
         reached = False
-        for variant in here:
-            if not bug.applies(variant) or variant.name in refused:
+        for hunt in hunts:
+            if not bug.applies(hunt.variant):
                 continue
-            if variant.name not in hunts:
-                hunts[variant.name] = Hunt(example, variant, tier, without, expected)
-                unsound = hunts[variant.name].unsound
-                if unsound is not None:
-                    refused.add(variant.name)
-                    yield unsound
-                    continue
-            found = hunts[variant.name].hunt(bug)
+            found = hunt.hunt(bug)
             if found.fate == "ineffective":
                 idle = idle or found
                 continue

@@ -40,6 +40,17 @@ def _owners(module: nn.Module) -> list[nn.Module]:
     return [m for m in module.modules() if next(m.parameters(recurse=False), None) is not None]
 
 
+def _giving(change: Callable[[Tensor], Tensor]) -> Callable[[nn.Module], bool]:
+    """Plant a change of what a module gives; the change itself says whether it was one."""
+
+    def planted(module: Any) -> bool:
+        forward = module.forward
+        module.forward = lambda *args, **kwargs: change(forward(*args, **kwargs))
+        return False
+
+    return planted
+
+
 DROPOUT = nn.modules.dropout._DropoutNd
 
 # --- what is learnt ------------------------------------------------------------------------------
@@ -85,7 +96,7 @@ def bias_without_effect(fault: Fault) -> Plant:
         with_bias = [m for m in _owners(module) if isinstance(getattr(m, "bias", None), Tensor)]
         if not with_bias or not isinstance(with_bias[-1], nn.Linear):
             return False
-        layer = with_bias[-1]
+        layer: Any = with_bias[-1]
         layer.forward = lambda x: F.linear(x, layer.weight)
         return True
 
@@ -144,19 +155,12 @@ def activation_is_tanh(fault: Fault) -> Plant:
 def activation_added(fault: Fault) -> Plant:
     """The output goes through a ReLU that the document does not have."""
 
-    def added(module: nn.Module) -> bool:
-        forward = module.forward
+    def clipped(output: Tensor) -> Tensor:
+        if bool((output < 0).any()):
+            fault.hit()
+        return output.clamp(min=0)
 
-        def clipped(*args: Any, **kwargs: Any) -> Tensor:
-            output: Tensor = forward(*args, **kwargs)
-            if bool((output < 0).any()):
-                fault.hit()
-            return output.clamp(min=0)
-
-        module.forward = clipped
-        return False
-
-    return Plant(module=added)
+    return Plant(module=_giving(clipped))
 
 
 # --- start ---------------------------------------------------------------------------------------
@@ -207,7 +211,7 @@ def start_without_a_seed(fault: Fault) -> Plant:
 
 
 def _mode(stays: str) -> Callable[[nn.Module], bool]:
-    def planted(module: nn.Module) -> bool:
+    def planted(module: Any) -> bool:
         if stays == "eval":
             module.eval()
             module.train = lambda mode=True: module
@@ -283,7 +287,8 @@ def hidden_state_kept(fault: Fault) -> Plant:
 
 
 def _carrying(layer: Any, fault: Fault) -> None:
-    forward, carried = layer.forward, {}
+    forward = layer.forward
+    carried: dict[int, Any] = {}
 
     def carry(x: Tensor, state: Any = None) -> Any:
         rows = x.shape[0] if layer.batch_first else x.shape[1]
@@ -345,38 +350,25 @@ def computed_in_bfloat16(fault: Fault) -> Plant:
 
 @mutant(has_module)
 def computed_in_float32(fault: Fault) -> Plant:
-    """Asked for float64, the model rounds its inputs to float32 on the way."""
+    """Asked for float64, the model gives what it had in float32."""
 
-    def rounded(module: nn.Module) -> bool:
-        forward = module.forward
+    def narrow(output: Tensor) -> Tensor:
+        rounded = output.detach().float().to(output)
+        if not torch.equal(rounded, output):
+            fault.hit()
+        return output + (rounded - output).detach()
 
-        def narrow(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            if x.dtype == torch.float64:
-                fault.hit()
-                x = (x * (1 + 1e-9)).float().double()
-            return forward(x, *args, **kwargs)
-
-        module.forward = narrow
-        return False
-
-    return Plant(module=rounded)
+    return Plant(module=_giving(narrow))
 
 
 @mutant(has_module)
 def output_without_its_axis(fault: Fault) -> Plant:
     """The model gives (N,) where the document's gives (N, 1)."""
 
-    def squeezed(module: nn.Module) -> bool:
-        forward = module.forward
-
-        def flat(*args: Any, **kwargs: Any) -> Tensor:
-            output: Tensor = forward(*args, **kwargs)
-            if output.dim() == 2 and output.shape[1] == 1:
-                fault.hit()
-                return output.squeeze(1)
+    def squeezed(output: Tensor) -> Tensor:
+        if output.dim() != 2 or output.shape[1] != 1:
             return output
+        fault.hit()
+        return output.squeeze(1)
 
-        module.forward = flat
-        return False
-
-    return Plant(module=squeezed)
+    return Plant(module=_giving(squeezed))

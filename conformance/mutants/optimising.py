@@ -21,6 +21,11 @@ from refimpl.problem import Problem
 Optimizer = torch.optim.Optimizer
 
 
+def _by_hand(update: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
+    """The update by hand, ``parameter -= change``, by the names that versions of torch call it."""
+    return {"sub_": update, "__isub__": update}
+
+
 def _nothing(*args: object, **kwargs: object) -> None:
     return None
 
@@ -100,7 +105,7 @@ def update_dropped(fault: Fault) -> Plant:
     """The optimizer's step, or the update by hand, is forgotten."""
     return Plant(
         optimizer=_stepping(_nothing),
-        calls={"__isub__": lambda original, tensor, change: tensor},
+        calls=_by_hand(lambda original, tensor, change: tensor),
     )
 
 
@@ -114,7 +119,7 @@ def update_twice(fault: Fault) -> Plant:
 
     return Plant(
         optimizer=_stepping(twice),
-        calls={"__isub__": lambda original, tensor, change: original(tensor, 2 * change)},
+        calls=_by_hand(lambda original, tensor, change: original(tensor, 2 * change)),
     )
 
 
@@ -161,7 +166,7 @@ def update_uphill(fault: Fault) -> Plant:
 
     return Plant(
         optimizer=uphill,
-        calls={"__isub__": lambda original, tensor, change: original(tensor, -change)},
+        calls=_by_hand(lambda original, tensor, change: original(tensor, -change)),
     )
 
 
@@ -175,7 +180,7 @@ def no_grad_missing(fault: Fault) -> Plant:
         with torch.enable_grad():
             return original(tensor, change)
 
-    return Plant(calls={"__isub__": watched})
+    return Plant(calls=_by_hand(watched))
 
 
 # --- the optimizer -------------------------------------------------------------------------------

@@ -436,7 +436,7 @@ def _of(problem: Problem, injection: Injection) -> Problem:
     """The same problem, with a bug."""
     kind = type(problem)
     if not issubclass(kind, _PlantedProblem):
-        kind = _planted_kind(kind)
+        kind = _planted_kind(kind)  # type: ignore[arg-type]
     made: Problem = object.__new__(kind)
     made.__dict__.update(problem.__dict__)
     made.__dict__["injection"] = injection

@@ -25,10 +25,19 @@ def with_facts(check: str, **facts) -> Example:
     return spoiled(check, SCRATCH, replace(MODULE, facts=replace(MODULE.facts, **facts)))
 
 
-def by_hand(problem, *, loss_of=F.mse_loss, rates=(1.0, 1.0), shown=lambda x: x, coarser=False):
+def by_hand(
+    problem,
+    *,
+    loss_of=F.mse_loss,
+    rates=(1.0, 1.0),
+    shown=lambda x: x,
+    told=lambda y: y,
+    coarser=False,
+):
     """The loop of ``scratch``, with places to plant a mistake in.
 
-    ``rates`` are factors of the learning rate of weights and bias.
+    ``rates`` are factors of the learning rate of weights and bias; ``told`` is what a step says
+    that its target was.
     """
     weights, bias = problem.start["weights"], problem.start["bias"]
 
@@ -44,7 +53,7 @@ def by_hand(problem, *, loss_of=F.mse_loss, rates=(1.0, 1.0), shown=lambda x: x,
                 parameter -= rate * problem.lr * parameter.grad
                 if coarser and parameter.dtype == torch.float32:
                     parameter.copy_(parameter.bfloat16())
-        yield Step(loss, {"weights": weights, "bias": bias}, output, yb, model)
+        yield Step(loss, {"weights": weights, "bias": bias}, output, told(yb), model)
         weights.grad = bias.grad = None
 
 
@@ -128,6 +137,14 @@ def scaled_at_random(output, target):
     return F.mse_loss(output, target) * (1 + torch.rand(()).item())
 
 
+# --- reading -------------------------------------------------------------------------------------
+
+
+def other_way_round(target):
+    """The batch's targets from the last to the first."""
+    return target.flip(0)
+
+
 # --- executions ----------------------------------------------------------------------------------
 
 
@@ -186,6 +203,9 @@ _ALL = (
         "resumed-run-is-the-same",
         with_momentum("mindful", mindful),
         with_momentum("forgetful", forgetful),
+    ),
+    spoiled(
+        "reads-its-batches", *(planted(name, told=other_way_round) for name in ("first", "second"))
     ),
     spoiled("ladder-agrees-in-float64", SCRATCH, planted(rates=(1.0, 1 + 1e-10))),
     spoiled("ladder-agrees-in-float32", SCRATCH, planted(coarser=True)),

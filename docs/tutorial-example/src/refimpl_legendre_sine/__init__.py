@@ -155,6 +155,7 @@ EXAMPLE = Example(
     ),
     facts=FACTS,
     values=VALUES,
+    contract=1,  # the version of refimpl's contract that this was written for
 )
 
 

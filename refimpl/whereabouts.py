@@ -1,0 +1,55 @@
+"""Where in a plugin an exception came up, which its message alone does not tell its author."""
+
+from __future__ import annotations
+
+import functools
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from refimpl.contract import Example
+
+_NOT_OF_PLUGINS = ("torch", "numpy", "builtins", "functools")
+
+
+def where_in(example: Example, error: BaseException) -> str:
+    """`` (FILE:LINE)`` of the innermost line of the example's own modules, or ``""``.
+
+    The file is named without its folders, so that the text is the same on every machine.
+    """
+    modules = _modules(example)
+    place = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if frame.f_globals.get("__name__") in modules:
+            file = Path(frame.f_code.co_filename)
+            name = f"{file.parent.name}/{file.name}" if file.stem == "__init__" else file.name
+            place = f" ({name}:{line})"
+    return place
+
+
+def _modules(example: Example) -> set[str]:
+    """The modules that define what the framework calls of this example."""
+    own = {getattr(given, "__module__", None) or "" for given in _called(example)}
+    return {module for module in own if module.partition(".")[0] not in _NOT_OF_PLUGINS}
+
+
+def _called(example: Example) -> Iterator[Any]:
+    for claim in example.values:
+        yield _inner(claim.compute)
+    for failure in example.failures:
+        yield _inner(failure.attempt)
+    for erratum in example.errata:
+        yield _inner(erratum.holds)
+    for variant in example.variants:
+        for given in (variant.steps, variant.build, variant.start, variant.prepare, variant.loss):
+            yield _inner(given)
+        if variant.data is not None:
+            yield _inner(variant.data.stand_in)
+            yield _inner(variant.data.real)
+
+
+def _inner(given: Any) -> Any:
+    while isinstance(given, functools.partial):
+        given = given.func
+    return given
