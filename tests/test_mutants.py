@@ -1,7 +1,6 @@
 """Mutants: training bugs are planted in the candidate alone, killed, and told as they are."""
 
 import json
-import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -415,16 +414,27 @@ def test_what_was_found_is_kept_and_not_hunted_again(refimpl, tmp_path, monkeypa
     kept, table = tmp_path / "mutants.jsonl", tmp_path / "mutants.md"
     command = ("mutants", "fake-sound", "--mutant", "update-dropped", "--results", kept, *SOUND)
     assert refimpl(*command)[0] == 0
-    assert json.loads(kept.read_text().splitlines()[1])["example"] == "fake-sound"
-    hunting = sys.modules["refimpl.conformance.mutants.command"]
-    monkeypatch.setattr(hunting, "fates", None)
+    [hunted] = json.loads(kept.read_text().splitlines()[1])
+    assert (hunted["example"], hunted["mutant"]) == ("fake-sound", "update-dropped")
+    monkeypatch.setattr(Hunt, "hunt", lambda *args: pytest.fail("it is hunted again"))
     status, out, _ = refimpl(*command, "--table", table)
     assert status == 0
-    assert f"as kept in {kept}" in out
+    assert "fake-sound: 1 as kept" in out
     assert "| update-dropped |" in table.read_text()
     status, _, err = refimpl(*command, "--every-variant")
     assert status == 1
-    assert "was made with other mutants or options" in err
+    assert "was made with other options" in err
+
+
+def test_a_kept_survivor_is_judged_by_the_list_of_today(refimpl, tmp_path):
+    kept, listed = tmp_path / "mutants.jsonl", tmp_path / "equivalent.toml"
+    assert refimpl(*SURVIVOR, "--results", kept)[0] == 1
+    listed.write_text(
+        "[[equivalent]]\nexample = 'fake-sound'\nmutant = 'loss-arguments-swapped'\n"
+        "reason = 'the square is the same either way'\n"
+    )
+    assert refimpl(*SURVIVOR, "--results", kept, "--equivalent", listed)[0] == 0
+    assert refimpl(*SURVIVOR, "--results", kept)[0] == 1
 
 
 def test_the_table_says_what_each_imitates_and_what_killed_it(refimpl, tmp_path):

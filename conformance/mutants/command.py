@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,7 +15,7 @@ from refimpl import registry
 from refimpl.conformance.checks import ALL as CHECKS
 from refimpl.conformance.mutants import ALL
 from refimpl.conformance.mutants.equivalents import Equivalent, gathered
-from refimpl.conformance.mutants.hunting import Fate, Hunted, UnsoundError, fates, untrue
+from refimpl.conformance.mutants.hunting import Fate, Hunted, UnsoundError, fates, judged_by, untrue
 from refimpl.conformance.mutants.planting import Mutant
 from refimpl.conformance.mutants.table import markdown
 from refimpl.data import Tier
@@ -46,47 +46,44 @@ def hunt(
 ) -> int:
     """Hunt the mutants of these examples, or of all; 1 where one survives or something is wrong.
 
-    ``results`` keeps what was found as it is found: an example that it has whole is not hunted
-    again. ``table`` is written from all that it has, or from this run.
+    ``results`` keeps what was found as it is found: what it has is not hunted again. ``table`` is
+    written from all that it has, or from this run.
     """
     loaded = registry.load(plugins, only=names or None)
     examples = [loaded.example(name) for name in names or sorted(loaded.examples)]
     chosen = _chosen(mutants)
     _require_checks(without)
     listed = gathered(equivalents, {each.name for each in ALL})
-    settings = {
+    options = {
         "tier": tier, "every_variant": every_variant, "without": sorted(without),
-        "mutants": [each.name for each in chosen], "variants": sorted(variants),
+        "variants": sorted(variants),
     }  # fmt: skip
-    kept = _kept(results, settings)
+    kept = Kept(results, options)
     found: list[Hunted] = []
     wrong: list[str] = []
     for example in examples:
-        if example.name in kept:
-            own: list[Hunted] = kept[example.name]
-            click.echo(f"{example.name}: as kept in {results}")
-        else:
-            click.echo(f"{example.name}: {len(example.variants)} variants")
-            own = []
-            try:
-                for each in fates(
-                    example, chosen, tier, every_variant=every_variant, without=without,
-                    expected=gather(loaded).entries, equivalents=listed, variants=variants,
-                ):  # fmt: skip
-                    own.append(each)
-                    if each.fate != "ineffective":
-                        click.echo(line(each))
-            except UnsoundError as error:
-                wrong.append(str(error))
-                continue
-            if results is not None:
-                _keep(results, example.name, own)
+        own = [judged_by(each, listed) for bug in chosen for each in kept.of(example.name, bug)]
+        click.echo(f"{example.name}: " + (f"{len(own)} as kept" if own else "hunting"))
+        left = [bug for bug in chosen if not kept.of(example.name, bug)]
+        try:
+            for each in fates(
+                example, left, tier, every_variant=every_variant, without=without,
+                expected=gather(loaded).entries, equivalents=listed, variants=variants,
+            ):  # fmt: skip
+                own.append(each)
+                kept.keep(each)
+                if each.fate != "ineffective":
+                    click.echo(line(each))
+            kept.end()
+        except UnsoundError as error:
+            wrong.append(str(error))
+            continue
         found += own
         click.echo(f"{example.name}: {counted(own)}")
     wrong += _judged(found, listed, chosen, names, {e.name for e in examples}, variants)
     if table is not None:
-        every = [h for own in {**kept, **_by_example(found)}.values() for h in own]
-        table.write_text(markdown(every, chosen), encoding="utf-8")
+        everything = found if results is None else [judged_by(h, listed) for h in kept.all()]
+        table.write_text(markdown(everything, ALL), encoding="utf-8")
         click.echo(f"wrote {table}")
     click.echo(f"all: {counted(found)}")
     for text in wrong:
@@ -150,31 +147,50 @@ def _require_checks(names: Sequence[str]) -> None:
 # --- what was found before -----------------------------------------------------------------------
 
 
-def _by_example(found: Sequence[Hunted]) -> dict[str, list[Hunted]]:
-    made: dict[str, list[Hunted]] = {}
-    for hunted in found:
-        made.setdefault(hunted.example, []).append(hunted)
-    return made
+class Kept:
+    """What a file of results has, a line for each mutant of each example.
 
+    Raises :class:`RefimplError` where the file is none, or was made with other options.
+    """
 
-def _kept(results: Path | None, settings: dict[str, Any]) -> dict[str, list[Hunted]]:
-    """What a file of results has, by example; a new one gets its first line."""
-    if results is None:
-        return {}
-    if not results.exists():
-        results.write_text(json.dumps(settings) + "\n", encoding="utf-8")
-        return {}
-    try:
-        first, *lines = [json.loads(line) for line in results.read_text("utf-8").splitlines()]
-        kept = {each["example"]: [Hunted(**h) for h in each["hunted"]] for each in lines}
-    except (ValueError, KeyError, TypeError) as error:
-        raise RefimplError(f"{results} holds no results of mutants: {error}") from error
-    if first != settings:
-        raise RefimplError(f"{results} was made with other mutants or options; begin another file")
-    return kept
+    def __init__(self, path: Path | None, options: dict[str, Any]) -> None:
+        self.path = path
+        self.lines: dict[tuple[str, str], list[Hunted]] = {}
+        self.pending: list[Hunted] = []
+        if path is None:
+            return
+        if not path.exists():
+            path.write_text(json.dumps(options) + "\n", encoding="utf-8")
+            return
+        try:
+            first, *lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+            for own in ([Hunted(**each) for each in line] for line in lines):
+                self.lines[own[0].example, own[0].mutant] = own
+        except (ValueError, LookupError, TypeError) as error:
+            raise RefimplError(f"{path} holds no results of mutants: {error}") from error
+        if first != options:
+            raise RefimplError(f"{path} was made with other options; begin another file")
 
+    def of(self, example: str, bug: Mutant) -> list[Hunted]:
+        """What became of a mutant of an example; nothing where it was not hunted."""
+        return self.lines.get((example, bug.name), [])
 
-def _keep(results: Path, example: str, own: Sequence[Hunted]) -> None:
-    record = {"example": example, "hunted": [asdict(hunted) for hunted in own]}
-    with results.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(record) + "\n")
+    def all(self) -> list[Hunted]:
+        """Everything, example by example."""
+        return [each for _, own in sorted(self.lines.items()) for each in own]
+
+    def keep(self, hunted: Hunted) -> None:
+        """Keep one; those of a mutant are written once the next begins."""
+        if self.pending and self.pending[0].mutant != hunted.mutant:
+            self.end()
+        raw = replace(hunted, fate="SURVIVED", reason="every check passes")
+        self.pending.append(raw if hunted.fate == "equivalent" else hunted)
+
+    def end(self) -> None:
+        """Write what is pending."""
+        if self.pending:
+            own, self.pending = self.pending, []
+            self.lines[own[0].example, own[0].mutant] = own
+            if self.path is not None:
+                with self.path.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps([asdict(each) for each in own]) + "\n")

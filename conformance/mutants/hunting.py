@@ -168,7 +168,7 @@ class Hunt:
         return self.sound[key]
 
     def _reached(self, bug: Mutant, fault: Fault) -> bool:
-        """Whether training reaches the bug: in its first epoch, after it, or where it is resumed.
+        """Whether training reaches the bug: in its first epoch, after it, resumed, or in float64.
 
         The seed is not the variant's own, so that what goes by the seed is reached too.
         """
@@ -194,6 +194,8 @@ class Hunt:
                 resumed = problem.but(checkpoint=replace(first, step=begin))
                 for _ in steps_of(changed, resumed, 2):
                     pass
+        if not fault.hits:
+            next(steps_of(changed, problem.but(precision="float64"), 1), None)
 
     def _cells_of(self, changed: Variant, checks: Iterable[Check]) -> Iterator[Cell]:
         """What is asked of a variant, and of the next rung where it is the first of its ladder."""
