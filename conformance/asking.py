@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -52,6 +52,19 @@ def on_its_own(
         yield _verdict(name, EXPECTATIONS, device, tier, "; ".join(wrong))
     for cell in own:
         yield cell.id, _asking(cell, expected.entries)
+
+
+def in_tree_cells() -> list[Cell]:
+    """Every check of the examples of this distribution, on both tiers: what a manifest is of."""
+    loaded = registry.load()
+    others = [loaded.execution(name) for name in DEFAULT_EXECUTIONS]
+    return [
+        cell
+        for registered in loaded.examples.values()
+        if registered.origin.startswith("in-tree")
+        for tier in get_args(Tier)
+        for cell in cells(registered.value, ALL, on_device("cpu"), tier, others)
+    ]
 
 
 def questions(examples: Sequence[Example | str], config: pytest.Config) -> list[Any]:

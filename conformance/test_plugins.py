@@ -1,6 +1,6 @@
 """A plugin that is broken is reported as failed, never as absent.
 
-So is one that expects failures which no check could show.
+So is one that expects failures which no check could show, or is asked less than it must be.
 """
 
 import pytest
@@ -11,24 +11,28 @@ from refimpl.pytest_plugin import (
     cells_of,
     report_result,
     verdicts_on_expected_failures,
+    verdicts_on_manifest,
     verdicts_on_plugins,
 )
 
 CHECK = "plugin-in-order"
 EXPECTATIONS = "expected-failures"
+MANIFEST = "checks-of-the-manifest"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test for each example registered or refused, and for each set of expected failures."""
+    """One test for each example registered or refused, its expected failures, its manifest."""
     if "verdict" in metafunc.fixturenames:
         config = metafunc.config
         verdicts = verdicts_on_plugins(config, CHECK)
-        verdicts += verdicts_on_expected_failures(config, EXPECTATIONS, cells_of(config, ALL))
+        asked = cells_of(config, ALL)
+        verdicts += verdicts_on_expected_failures(config, EXPECTATIONS, asked)
+        verdicts += verdicts_on_manifest(config, MANIFEST, asked)
         metafunc.parametrize("verdict", [pytest.param(v, id=v.id) for v in verdicts])
 
 
 def test_plugin_is_in_order(verdict: Result, request: pytest.FixtureRequest) -> None:
-    """Its plugin could be loaded and keeps the contract; what it expects to fail is a check."""
+    """Its plugin keeps the contract, what it expects to fail is a check, and none is missing."""
     report_result(request, verdict)
 
 

@@ -16,7 +16,7 @@ from refimpl import distributed, ensemble
 from refimpl.contract import Execution, Variant
 from refimpl.hookspecs import hookimpl
 from refimpl.problem import CPU
-from refimpl.requirements import NEEDS_COMPILER, NEEDS_CUDA, NEEDS_TWO_CUDA
+from refimpl.requirements import NEEDS_COMPILER, NEEDS_CUDA, NEEDS_GLOO, NEEDS_TWO_CUDA
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -126,7 +126,7 @@ def _fewer_than_two() -> str | None:
 def _no_gloo() -> str | None:
     import torch.distributed as dist
 
-    return None if dist.is_available() and dist.is_gloo_available() else "needs gloo"
+    return None if dist.is_available() and dist.is_gloo_available() else NEEDS_GLOO
 
 
 @hookimpl

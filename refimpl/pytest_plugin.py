@@ -21,7 +21,7 @@ from pytest_reportlog.plugin import ReportLogPlugin
 from refimpl import pytest_workers
 
 if TYPE_CHECKING:
-    from refimpl.checking import Cell, Result
+    from refimpl.checking import Cell, Outcome, Result
     from refimpl.contract import Example, Execution
     from refimpl.expectations import Gathered
     from refimpl.registry import Registry
@@ -201,6 +201,38 @@ def verdicts_on_expected_failures(
                measurements=(true("every entry is about a check", name not in wrong, ""),))
         for name in sorted(about & asked)
     ]  # fmt: skip
+
+
+def verdicts_on_manifest(config: pytest.Config, check: str, cells: Sequence[Cell]) -> list[Result]:
+    """For each example of the manifest, whether every check that it must get is asked."""
+    from refimpl import manifest
+    from refimpl.checking import Result, true
+
+    loaded, wanted = registry_of(config), set(config.option.example)
+    device, tier = config.option.device, config.option.data
+    asked: list[str] = config.option.execution or list(DEFAULT_EXECUTIONS)
+    executions = [*loaded.executions] if "all" in asked else asked
+    try:
+        must = manifest.read(manifest.path())
+    except manifest.ManifestError as error:
+        return [Result("manifest", "-", check, device, tier, "failed", str(error))]
+    verdicts = []
+    for name in sorted({subject.partition("/")[0] for subject in must}):
+        if wanted and name not in wanted:
+            continue
+        own = [cell for cell in cells if cell.subject.example.name == name]
+        missed = manifest.lacking(must, name, own, tier, executions)
+        reason = (
+            f"{len(missed)} checks of the manifest are not asked: {', '.join(missed[:3])}"
+            f"{' …' if len(missed) > 3 else ''}; if that is meant: refimpl manifest --update"
+        )
+        what = true("every check of the manifest is asked", not missed, reason)
+        outcome: Outcome = "failed" if missed else "passed"
+        verdicts.append(
+            Result(name, "-", check, device, tier, outcome, reason if missed else "",
+                   measurements=(what,))
+        )  # fmt: skip
+    return verdicts
 
 
 def answer(config: pytest.Config, cell: Cell) -> Result:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from refimpl.errata import Tried
     from refimpl.linting import Linted
     from refimpl.listing import Listed
+    from refimpl.manifest import Manifest
     from refimpl.store import Entry, FileStatus
 
 FAILURES_SHOWN = 40
@@ -210,6 +211,26 @@ def print_errata(found: Sequence[Tried]) -> None:
             verdict = f"{'holds' if line.holds else 'does not hold'} on {line.found}"
             verdict += "" if line.as_expected else ", which is NOT what was expected"
         console.print(Text(f"  here: {verdict}"))
+
+
+def print_manifest(committed: Manifest, today: Manifest) -> int:
+    """What is asked no more and what is new, a line each; 1 if there is a difference, else 0."""
+    before, now = (
+        {
+            (check, tier, of)
+            for of, own in m.items()
+            for check, tiers in own.items()
+            for tier in tiers
+        }
+        for m in (committed, today)
+    )
+    console = stdout()
+    for check, tier, subject in sorted(before - now):
+        console.print(f"no more: {check} of {subject} on {tier} data", soft_wrap=True)
+    for check, tier, subject in sorted(now - before):
+        console.print(f"new: {check} of {subject} on {tier} data", soft_wrap=True)
+    console.print(f"{len(now)} checks of {len(today)} variants and examples")
+    return int(before != now)
 
 
 def print_audit(audit: Audit) -> None:

@@ -11,6 +11,7 @@ from refimpl.errors import DataMissingError, MissingExtraError
 
 NEEDS_CUDA = "needs a CUDA device"
 NEEDS_TWO_CUDA = "needs 2 CUDA devices"
+NEEDS_GLOO = "needs gloo"
 NEEDS_COMPILER = "needs a C++ compiler"
 NEEDS_REAL_DATA = "needs real data: set REFIMPL_DATA"
 NUMPY_ON_CPU = "computes in NumPy, on the CPU"
@@ -27,12 +28,22 @@ REASONS = frozenset(
     {
         NEEDS_CUDA,
         NEEDS_TWO_CUDA,
+        NEEDS_GLOO,
         NEEDS_COMPILER,
         NEEDS_REAL_DATA,
         NUMPY_ON_CPU,
         *(f"needs {package}" for package in EXTRAS),
     }
 )
+
+
+def explains(reason: str, execution: str | None = None) -> bool:
+    """Whether a check may be skipped for this reason.
+
+    It must be one of :data:`REASONS`, or what its ``execution`` itself says that it needs: a
+    plugin may add a device that nobody here has heard of.
+    """
+    return reason in REASONS or (reason == execution and reason.startswith("needs "))
 
 
 @cache

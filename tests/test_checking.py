@@ -184,6 +184,22 @@ def test_a_check_may_find_itself_that_it_cannot_run():
     assert (result.outcome, result.reason) == ("skipped", "needs torchtext")
 
 
+def test_a_skip_for_no_reason_of_the_list_is_a_failure():
+    result = answer(raises=CannotRunError("did not feel like it"))
+    assert result.outcome == "failed"
+    assert result.reason == "would be skipped for no reason of the list: 'did not feel like it'"
+
+
+@pytest.mark.parametrize(
+    ("lacking", "outcome"),
+    [("needs a quantum computer", "skipped"), ("not today", "failed")],
+)
+def test_an_execution_may_need_what_nobody_else_knows_of(lacking, outcome):
+    absent = Execution("elsewhere", "", missing=lambda: lacking)
+    result = answer(HOLDS, subject=replace(HERE, execution=absent))
+    assert (result.outcome, lacking in result.reason) == (outcome, True)
+
+
 def test_data_that_is_there_and_damaged_is_a_failure_not_a_skip():
     broken = subject(data=DataSet("c", raising(0), raising(DataError("c.csv is cut"))), tier="real")
     result = answer(HOLDS, subject=broken)

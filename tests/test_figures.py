@@ -1,0 +1,55 @@
+"""The table of the documents' figures is made of results files, and of nothing else."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fakes.sound import EXAMPLE
+
+from refimpl.checking import Result, within
+from refimpl.contract import Facts, Figure
+from refimpl.figures import CHECK, lines, markdown
+from refimpl.results import Results
+
+VARIANT = replace(EXAMPLE.variants[0], facts=Facts(figures=(Figure("loss", 0.25),)))
+DOCUMENTED = {EXAMPLE.name: replace(EXAMPLE, variants=(VARIANT,))}
+
+
+def run(measured, torch="2.14.1", tier="real", check=CHECK, outcome="passed"):
+    measurements = (within("loss", measured, 0.2, 0.3),) if measured is not None else ()
+    result = Result(EXAMPLE.name, VARIANT.name, check, "cpu", tier, outcome, "", 3.2, measurements)
+    environment = {"environment": {"packages": {"torch": torch}}}
+    return Results(Path("r.jsonl"), environment, (result,), None)
+
+
+def test_a_figure_stands_beside_what_the_document_prints():
+    (line,) = lines([run(0.26)], DOCUMENTED)
+    assert (line.documented, line.measured, line.limit, line.holds) == (
+        0.25, "0.26", "0.2 … 0.3", True,
+    )  # fmt: skip
+    row = markdown([line]).splitlines()[-1]
+    assert row == "| fake-sound | scratch | loss | 0.25 | 0.26 | 0.2 … 0.3 | holds | 3 | 2.14.1 |"
+
+
+def test_a_figure_outside_its_range_is_not_hidden():
+    (line,) = lines([run(0.36, outcome="failed")], DOCUMENTED)
+    assert "**does not hold**" in markdown([line])
+
+
+def test_of_several_results_the_last_counts():
+    (line,) = lines([run(0.36), run(0.26, torch="2.15.0")], DOCUMENTED)
+    assert (line.measured, line.torch) == ("0.26", "2.15.0")
+
+
+@pytest.mark.parametrize("other", [{"tier": "stand-in"}, {"check": "layer-table"}])
+def test_other_tiers_and_checks_are_not_in_the_table(other):
+    assert list(lines([run(0.26, **other)], DOCUMENTED)) == []
+
+
+def test_a_check_that_measured_nothing_has_no_line():
+    assert list(lines([run(None, outcome="skipped")], DOCUMENTED)) == []
+
+
+def test_results_of_an_example_that_is_not_here_have_no_documented_figure():
+    (line,) = lines([run(0.26)], {})
+    assert line.documented is None
