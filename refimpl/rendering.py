@@ -6,6 +6,7 @@ import io
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -236,15 +237,23 @@ def print_manifest(committed: Manifest, today: Manifest) -> int:
 def print_audit(audit: Audit) -> None:
     """Every figure with its band and its two error rates, then what the sweeps come to."""
     console = stdout()
-    table = _table("example", "variant", "data", "figure", "runs", "band", "α", "detects", "again")
-    for line in audit.figures:
-        band = line.band
-        table.add_row(
-            line.example, line.variant, line.tier, Text(line.metric), str(band.runs),
-            f"{band.low:.5g} … {band.high:.5g}", f"{band.alpha:.1g}", f"{band.detects:.2g}",
-            f"{line.looked_again:.1%} of ≤ {line.expected:.1%}" + ("" if line.holds else " FAILS"),
-        )  # fmt: skip
-    console.print(table)
+    for _, group in groupby(audit.figures, lambda line: (line.example, line.variant, line.tier)):
+        own = list(group)
+        band = own[0].band
+        console.print(
+            f"{own[0].example} · {own[0].variant} · {own[0].tier}: {band.runs} runs; a figure "
+            f"fails by chance with probability {band.alpha:.1g}",
+            soft_wrap=True,
+        )
+        table = _table("  figure", "band", "detects", "looked again")
+        for line in own:
+            table.add_row(
+                f"  {line.metric}",
+                f"{line.band.low:.5g} … {line.band.high:.5g}",
+                f"{line.band.detects:.2g}",
+                f"{line.looked_again:.1%} of ≤ {line.expected:.1%}{'' if line.holds else ' FAILS'}",
+            )
+        console.print(table)
     for placed in audit.documented:
         where = "inside" if placed.inside else f"outside: {placed.reason or 'NO REASON GIVEN'}"
         console.print(
@@ -256,6 +265,8 @@ def print_audit(audit: Audit) -> None:
         console.print(f"FAILED {problem}", soft_wrap=True)
     for lacking in audit.lacking:
         console.print(f"FAILED {lacking}: no baseline; refimpl calibrate makes it", soft_wrap=True)
+    if not audit.tiers:
+        console.print("FAILED no baseline was found, so nothing was audited")
     for tier in audit.tiers:
         count = sum(line.tier == tier for line in audit.figures)
         console.print(

@@ -85,6 +85,37 @@ def plugin(tmp_path):
     return write
 
 
+# --- baselines and manifest ----------------------------------------------------------------------
+
+
+def test_an_audit_states_both_error_rates_of_every_figure(refimpl):
+    ran = refimpl("audit", "titanic-dnn")
+    assert ran.status == 0
+    assert "titanic-dnn · script · stand-in: 50 runs; a figure fails by chance" in ran.out
+    assert "val_accuracy" in ran.out
+    assert "an unchanged program fails any of 4 figures with probability 2.5e-05" in ran.out
+
+
+def test_an_audit_as_json_has_every_figure(refimpl):
+    ran = refimpl("audit", "titanic-dnn", "--json")
+    found = json.loads(ran.out)
+    assert found["holds"]
+    assert {figure["metric"] for figure in found["figures"]} == {
+        "loss", "accuracy", "val_loss", "val_accuracy",
+    }  # fmt: skip
+
+
+def test_an_audit_of_nothing_fails(refimpl):
+    ran = refimpl("audit", "autograd")
+    assert (ran.status, ran.out) == (1, "FAILED no baseline was found, so nothing was audited\n")
+
+
+def test_what_trains_nothing_has_no_baseline_to_make(refimpl):
+    ran = refimpl("calibrate", "autograd")
+    assert ran.status == 1
+    assert "nothing of what was named trains here" in ran.err
+
+
 # --- help and lists ------------------------------------------------------------------------------
 
 
