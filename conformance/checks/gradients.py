@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from refimpl.checking import Measurement, Subject, at_most, check, true
+from refimpl.checkpoint import take
 from refimpl.contract import Step, Variant
 from refimpl.data import philox
 from refimpl.errors import ContractError
@@ -20,6 +22,8 @@ from refimpl.training import steps_of
 STEPS = (1e-7, 1e-6, 1e-8, 1e-5)
 """How far to move, until one fits: a kink (ReLU, max-pooling) may lie within the larger steps, and
 rounding drowns the smaller ones. A wrong gradient fits none."""
+
+Arrays = Mapping[str, NDArray[Any]]
 
 DIRECTIONS = 2
 TRUNCATION = 1e-6
@@ -38,35 +42,73 @@ def gradient_is_the_slope(subject: Subject) -> Iterator[Measurement]:
         dropout=False,
     )  # fmt: skip
     first = _first(variant, problem)
-    loss = abs(float(torch.as_tensor(first.loss).detach()))
     held = _held_rows(first)
     for name, gradient in _gradients(first).items():
-        rng = philox("directions", name)
         for number in range(DIRECTIONS):
-            direction = rng.standard_normal(gradient.shape)
-            if name in held:
-                direction[held[name]] = 0
-            errors = (_error(variant, problem, name, gradient, direction, loss, s) for s in STEPS)
-            best = min(_until_within(1.0, errors))
+            direction = {name: _direction(philox("directions", name), number, gradient, held, name)}
+            best = _best(variant, problem, first, {name: gradient}, direction)
             what = f"slope error of {name} in direction {number + 1}, of its budget"
             yield at_most(what, best, 1.0)
+    if len(problem.train) % problem.batch_size:
+        yield _of_the_last_batch(variant, problem, first)
+
+
+def _of_the_last_batch(variant: Variant, problem: Problem, first: Step) -> Measurement:
+    """The short last batch of an epoch weighs in the gradient as it does in the loss."""
+    start = {name: np.asarray(value) for name, value in problem.values.items()}
+    begin = replace(take(first, 1), step=problem.steps_per_epoch - 1, parameters=start)
+    there = problem.but(checkpoint=replace(begin, optimizer=None))
+    last = _first(variant, there)
+    gradients, held = _gradients(last), _held_rows(last)
+    direction = {
+        name: _direction(philox("directions", name), 0, gradient, held, name)
+        for name, gradient in gradients.items()
+    }
+    best = _best(variant, there, last, gradients, direction)
+    return at_most("slope error on the short last batch, of its budget", best, 1.0)
+
+
+def _direction(
+    rng: np.random.Generator,
+    number: int,
+    gradient: NDArray[Any],
+    held: Mapping[str, int],
+    name: str,
+) -> NDArray[Any]:
+    """The random direction of this number in one tensor; a row that is held back does not move."""
+    direction: NDArray[Any] = rng.standard_normal((number + 1, *gradient.shape))[number]
+    if name in held:
+        direction[held[name]] = 0
+    return direction
+
+
+def _best(
+    variant: Variant, problem: Problem, step: Step, gradients: Arrays, direction: Arrays
+) -> float:
+    """The smallest error of any step width that had to be tried."""
+    loss = abs(float(torch.as_tensor(step.loss).detach()))
+    errors = (_error(variant, problem, gradients, direction, loss, s) for s in STEPS)
+    return min(_until_within(1.0, errors))
 
 
 def _error(
     variant: Variant,
     problem: Problem,
-    name: str,
-    gradient: NDArray[Any],
-    direction: NDArray[Any],
+    gradients: Arrays,
+    direction: Arrays,
     loss: float,
     step: float,
 ) -> float:
-    """The slope's distance from what the gradient claims, over the budget for this step."""
-    slope = _slope(variant, problem, name, direction, step)
-    claimed = float((gradient * direction).sum())
-    typical = float(np.linalg.norm(gradient) * np.linalg.norm(direction)) / np.sqrt(gradient.size)
+    """The slope's distance from what the gradients claim, over the budget for this step."""
+    slope = _slope(variant, problem, direction, step)
+    gradient, moved = (
+        np.concatenate([arrays[name].ravel() for name in direction])
+        for arrays in (gradients, direction)
+    )
+    claimed = float((gradient * moved).sum())
+    typical = float(np.linalg.norm(gradient) * np.linalg.norm(moved)) / np.sqrt(gradient.size)
     noise = NOISE_ULPS * float(np.finfo(np.float64).eps) * loss / step
-    return abs(slope - claimed) / (TRUNCATION * max(typical, abs(slope)) + noise)
+    return float(abs(slope - claimed) / (TRUNCATION * max(typical, abs(slope)) + noise))
 
 
 def _until_within(limit: float, values: Iterable[float]) -> Iterator[float]:
@@ -88,29 +130,27 @@ def _held_rows(step: Step) -> dict[str, int]:
     }
 
 
-def _slope(
-    variant: Variant, problem: Problem, name: str, direction: NDArray[Any], step: float
-) -> float:
-    """The slope of the first loss along ``direction`` in one parameter.
+def _slope(variant: Variant, problem: Problem, direction: Arrays, step: float) -> float:
+    """The slope of the first loss along ``direction``, in the parameters that it names.
 
     Central differences at two steps, extrapolated to none: a percentage loss bends so sharply that
     the error of a single difference, which shrinks with the square of its step, would be seen.
     """
     wide, narrow = (
-        (
-            _first_loss(variant, problem, name, h * direction)
-            - _first_loss(variant, problem, name, -h * direction)
-        )
+        (_first_loss(variant, problem, direction, h) - _first_loss(variant, problem, direction, -h))
         / (2 * h)
         for h in (step, step / 2)
     )
     return (4 * narrow - wide) / 3
 
 
-def _first_loss(variant: Variant, problem: Problem, name: str, shift: NDArray[Any]) -> float:
-    moved = dict(problem.values)
-    moved[name] = moved[name] + shift
-    return float(torch.as_tensor(_first(variant, problem.but(values=moved)).loss).detach())
+def _first_loss(variant: Variant, problem: Problem, direction: Arrays, by: float) -> float:
+    begin = problem.checkpoint
+    moved = dict(begin.parameters if begin else problem.values)
+    for name, shift in direction.items():
+        moved[name] = moved[name] + by * shift
+    changes = {"checkpoint": replace(begin, parameters=moved)} if begin else {"values": moved}
+    return float(torch.as_tensor(_first(variant, problem.but(**changes)).loss).detach())
 
 
 def _first(variant: Variant, problem: Problem) -> Step:

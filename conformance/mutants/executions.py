@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from refimpl.conformance.mutants.planting import (
+    Calls,
     Fault,
     Injection,
     Plant,
@@ -76,26 +77,23 @@ def products_in_ten_bits(fault: Fault) -> Execution:
         kept = ((bits + (1 << 12)) & ~((1 << 13) - 1)).view(torch.float32)
         return x + (kept - x).detach()
 
-    def wrap(module: nn.Module) -> nn.Module:
-        for layer in module.modules():
-            if next(layer.parameters(recurse=False), None) is not None:
-                layer.register_forward_pre_hook(_rounding(coarse, fault))
-        return module
+    def product(original: Any, left: Tensor, right: Tensor, *args: Any, **kwargs: Any) -> Any:
+        rounded = coarse(left), coarse(right)
+        if torch.equal(rounded[0], left) and torch.equal(rounded[1], right):
+            return NotImplemented
+        return original(*rounded, *args, **kwargs)
 
-    return Execution("products-in-ten-bits", SUMMARY, wrap=wrap)
-
-
-def _rounding(coarse: Any, fault: Fault) -> Any:
-    def hook(layer: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        rounded = [a.is_floating_point() if isinstance(a, Tensor) else False for a in args]
-        if any(rounded):
-            fault.hit()
-        return tuple(coarse(a) if number else a for a, number in zip(args, rounded, strict=True))
-
-    return hook
+    products = dict.fromkeys(("linear", "conv1d", "conv2d", "matmul", "__matmul__"), product)
+    return Execution("products-in-ten-bits", SUMMARY, around=lambda: Calls(fault, products))
 
 
-@wrong_execution(has_module)
+def _casts(variant: Variant) -> bool:
+    """Modules with layers that autocast carries out in another precision."""
+    layers = variant.build().modules() if variant.build and has_module(variant) else ()
+    return any(isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd)) for layer in layers)
+
+
+@wrong_execution(_casts)
 def autocast_left_on(fault: Fault) -> Execution:
     """Autocast to bfloat16 is on where float32 is claimed."""
 
