@@ -1,0 +1,1 @@
+"""Side-by-side timings, each against the loop as the document writes it."""

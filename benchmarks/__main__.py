@@ -1,0 +1,141 @@
+"""Times three loops of the same training side by side: ``python -m benchmarks``.
+
+For each variant: (a) the loop as its document writes it, (b) refimpl's run, (c) the bare limit; see
+:mod:`benchmarks.loops`. They take turns, so that a busy machine slows all three; each figure is a
+median, and the result is their ratios. A run counts only if all three end with the same parameters.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.loops import End, as_documented, bare
+from refimpl import Variant, registry
+from refimpl.environment import environment
+from refimpl.ladder import to_ladder
+from refimpl.problem import Problem, pose
+from refimpl.training import train
+
+TIMED = {
+    "titanic-dnn/script": 0,
+    "ring-dnn/high": 0,
+    "mnist-logistic/fit": 0,
+    "linear-regression-2d/high": 0,
+    "cifar2-cnn/function": 2,
+    "mnist-cnn/script": 2,
+}
+"""``example/variant`` and the workers of its document's DataLoader, at most one a core here."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Median seconds of each loop, and how far apart their parameters ended."""
+
+    name: str
+    tier: str
+    documented: float
+    refimpl: float
+    bare: float
+    apart: float
+
+    @property
+    def gain(self) -> float:
+        """How many times refimpl is faster than the document's loop."""
+        return self.documented / self.refimpl
+
+    @property
+    def overhead(self) -> float:
+        """How many times the bare limit refimpl takes."""
+        return self.refimpl / self.bare
+
+
+def by_refimpl(variant: Variant, problem: Problem) -> End:
+    """The run that ``refimpl run`` and every check makes."""
+    history = train(variant, problem)
+    assert history.last is not None
+    parameters = {n: torch.as_tensor(p).detach() for n, p in history.last.parameters.items()}
+    return End(parameters, dict(history.final))
+
+
+def timed(name: str, tier: str, repeats: int) -> Timed:
+    """The three loops of one variant in turn, ``repeats`` times after one that does not count."""
+    example_name, _, variant_name = name.partition("/")
+    variant = registry.load(only=[example_name]).example(example_name).variant(variant_name)
+    problem = pose(variant, tier, dropout=False)  # type: ignore[arg-type]
+    loops: dict[str, Callable[[], End]] = {
+        "documented": lambda: as_documented(variant, problem, TIMED[name]),
+        "refimpl": lambda: by_refimpl(variant, problem),
+        "bare": lambda: bare(variant, problem),
+    }
+    seconds: dict[str, list[float]] = {loop: [] for loop in loops}
+    apart = 0.0
+    for turn in range(repeats + 1):
+        ends = {}
+        for loop, run in loops.items():
+            began = time.perf_counter()
+            ends[loop] = run()
+            if turn:
+                seconds[loop].append(time.perf_counter() - began)
+        apart = max(apart, *(_apart(variant, ends["bare"], end) for end in ends.values()))
+    medians = {loop: statistics.median(own) for loop, own in seconds.items()}
+    return Timed(name, tier, **medians, apart=apart)
+
+
+def _apart(variant: Variant, one: End, other: End) -> float:
+    """The largest difference of a parameter, relative to the largest of its tensor."""
+    mine, theirs = to_ladder(variant, one.parameters), to_ladder(variant, other.parameters)
+    return max(
+        float((mine[name] - theirs[name]).abs().max() / mine[name].abs().max().clamp_min(1e-12))
+        for name in mine
+    )
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """The n-th root of the product."""
+    return math.exp(sum(map(math.log, values)) / len(values))
+
+
+@click.command()
+@click.argument("names", nargs=-1)
+@click.option("--data", "tier", type=click.Choice(["stand-in", "real"]), default="stand-in")
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path))
+def main(names: tuple[str, ...], tier: str, repeats: int, output: Path | None) -> None:
+    """Time the loops of these examples' variants (EXAMPLE/VARIANT), or of all."""
+    unknown = [name for name in names if name not in TIMED]
+    if unknown:
+        raise click.UsageError(f"{unknown[0]} is not timed; there are: {', '.join(TIMED)}")
+    torch.set_num_threads(1)
+    found = []
+    for name in names or TIMED:
+        found.append(timed(name, tier, repeats))
+        if not found[-1].apart <= 1e-4:
+            raise click.ClickException(f"{name}: the loops end {found[-1].apart:.2g} apart")
+    table = Table(box=None, header_style="bold")
+    for column in ("example/variant", "document s", "refimpl s", "bare s", "a/b", "b/c"):
+        table.add_column(column, justify="left" if column == "example/variant" else "right")
+    for each in found:
+        seconds = (f"{s:.3f}" for s in (each.documented, each.refimpl, each.bare))
+        table.add_row(each.name, *seconds, f"{each.gain:.2f}", f"{each.overhead:.2f}")
+    Console().print(table)
+    mean = geometric_mean([each.gain for each in found])
+    click.echo(
+        f"a/b, geometric mean: {mean:.2f}; b/c, largest: {max(e.overhead for e in found):.2f}"
+    )
+    if output is not None:
+        record = {"environment": environment(), "timed": [asdict(each) for each in found]}
+        output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+main()

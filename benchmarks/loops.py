@@ -1,0 +1,163 @@
+"""Two loops beside refimpl's own: as documents write it, and with nothing that could be left out.
+
+Both take a variant that says how it is built, updated and judged, and the problem that
+``refimpl run`` would pose it: the same start, the same batches, the same epochs. Both return the
+parameters at the end, by name, and the last epoch's figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.metrics import accuracy_score, roc_auc_score
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from refimpl import Variant, metrics
+from refimpl.problem import Problem
+
+
+@dataclass(frozen=True)
+class End:
+    """Where a loop ended."""
+
+    parameters: dict[str, Tensor]
+    figures: dict[str, float]
+
+
+# --- (a) as documents write it -------------------------------------------------------------------
+
+
+def _thresholded(output: Tensor, target: Tensor) -> float:
+    return float(accuracy_score(target.numpy() > 0.5, output.numpy() > 0.5))
+
+
+def _classes(output: Tensor, target: Tensor) -> float:
+    return float(accuracy_score(target.numpy(), output.numpy().argmax(axis=1)))
+
+
+def _auc(output: Tensor, target: Tensor) -> float:
+    return float(roc_auc_score(target.numpy(), output.numpy()))
+
+
+AS_DOCUMENTED: dict[object, Callable[[Tensor, Tensor], float]] = {
+    metrics.binary_accuracy: _thresholded,
+    metrics.accuracy: _classes,
+    metrics.roc_auc: _auc,
+}
+"""scikit-learn's name for each metric of refimpl that documents take from there."""
+
+
+def _one(score: Tensor | float) -> float:
+    return float(torch.as_tensor(score).mean())
+
+
+class InOrder:
+    """The rows of an epoch's batches, as a shuffling sampler would give them.
+
+    A loader with workers asks for an iterator twice, so it is told the epoch.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem, self.epoch = problem, 0
+
+    def __len__(self) -> int:
+        return self.problem.steps_per_epoch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order, size = self.problem.order(self.epoch), self.problem.batch_size
+        return (order[start : start + size] for start in range(0, len(order), size))
+
+
+def as_documented(variant: Variant, problem: Problem, workers: int) -> End:
+    """Samples collated one by one, scikit-learn for each batch, ``.item()`` each step."""
+    model, loss_of, optimizer = _made(variant, problem)
+    scores = {n: AS_DOCUMENTED.get(m, m) for n, m in (variant.metrics or {}).items()}
+    batches = InOrder(problem)
+    data = TensorDataset(problem.train.x, problem.train.y)
+    train = DataLoader(data, batch_sampler=batches, num_workers=workers)
+    rows = problem.valid
+    size = problem.protocol.valid_batch_size or problem.batch_size
+    valid = rows and DataLoader(TensorDataset(rows.x, rows.y), batch_size=size, num_workers=workers)
+    figures: dict[str, float] = {}
+    for batches.epoch in problem.epochs():
+        model.train()
+        seen: dict[str, list[float]] = {"loss": [], **{name: [] for name in scores}}
+        for xb, yb in train:
+            optimizer.zero_grad()
+            output = model(xb)
+            loss = loss_of(output, yb)
+            loss.backward()
+            optimizer.step()
+            seen["loss"].append(loss.item())
+            for name, score in scores.items():
+                seen[name].append(_one(score(output.detach(), yb)))
+        figures = {name: float(np.mean(values)) for name, values in seen.items()}
+        if valid is not None:
+            model.eval()
+            seen = {"val_loss": [], **{f"val_{name}": [] for name in scores}}
+            for xb, yb in valid:
+                with torch.no_grad():
+                    output = model(xb)
+                    seen["val_loss"].append(loss_of(output, yb).item())
+                for name, score in scores.items():
+                    seen[f"val_{name}"].append(_one(score(output, yb)))
+            figures |= {name: float(np.mean(values)) for name, values in seen.items()}
+    return End({n: p.detach() for n, p in model.named_parameters()}, figures)
+
+
+# --- (c) the bare limit --------------------------------------------------------------------------
+
+
+def bare(variant: Variant, problem: Problem) -> End:
+    """Forward, loss, backward and update, figures once an epoch; nobody watches."""
+    model, loss_of, optimizer = _made(variant, problem)
+    scores = variant.metrics or {}
+    x, y, size, rows = problem.train.x, problem.train.y, problem.batch_size, problem.valid
+    held = problem.protocol.valid_batch_size or size
+    figures: dict[str, float] = {}
+    for epoch in problem.epochs():
+        order = torch.tensor(problem.order(epoch)) if problem.protocol.shuffle else None
+        batches = order.split(size) if order is not None and size < len(x) else [slice(None)]
+        losses, seen = [], []
+        for batch in batches:
+            xb, yb = x[batch], y[batch]
+            output = model(xb)
+            loss = loss_of(output, yb)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+            seen.append((output.detach(), yb))
+        figures = {"loss": _mean(losses)}
+        for name, score in scores.items():
+            figures[name] = _mean([score(output, yb).mean() for output, yb in seen])
+        if rows is not None:
+            model.eval()
+            with torch.no_grad():
+                pairs = [
+                    (model(xb), yb)
+                    for xb, yb in zip(rows.x.split(held), rows.y.split(held), strict=True)
+                ]
+                figures["val_loss"] = _mean([loss_of(output, yb) for output, yb in pairs])
+                for name, score in scores.items():
+                    figures[f"val_{name}"] = _mean([score(out, yb).mean() for out, yb in pairs])
+            model.train()
+    return End({n: p.detach() for n, p in model.named_parameters()}, figures)
+
+
+def _mean(values: list[Tensor]) -> float:
+    return float(torch.stack(values).nanmean())
+
+
+def _made(
+    variant: Variant, problem: Problem
+) -> tuple[nn.Module, Callable[[Tensor, Tensor], Tensor], torch.optim.Optimizer]:
+    assert variant.build is not None
+    assert variant.optimizer is not None
+    assert variant.loss is not None
+    model = problem.load(variant.build())
+    return model, variant.loss, variant.optimizer(model.parameters(), lr=problem.lr)

@@ -1,0 +1,45 @@
+"""What is timed side by side is the same training, or its ratio would mean nothing."""
+
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+from fakes.sound import EXAMPLE
+
+from refimpl.ladder import to_ladder
+from refimpl.problem import pose
+from refimpl.training import train
+
+VARIANT = EXAMPLE.variant("module")
+
+
+@pytest.fixture
+def loops(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent))
+    return import_module("benchmarks.loops")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_documents_loop_and_the_bare_one_end_where_refimpl_ends(loops, workers):
+    history = train(VARIANT, pose(VARIANT, dropout=False))
+    expected = to_ladder(VARIANT, history.last.parameters)
+    for end in (
+        loops.as_documented(VARIANT, pose(VARIANT, dropout=False), workers),
+        loops.bare(VARIANT, pose(VARIANT, dropout=False)),
+    ):
+        found = to_ladder(VARIANT, end.parameters)
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value.detach())
+        own = {name: history.final[name] for name in end.figures}
+        assert end.figures == pytest.approx(own, rel=1e-5)
+        assert {"loss", "val_loss"} <= own.keys()
+
+
+def test_the_batches_of_the_documents_loader_are_those_of_the_problem(loops):
+    problem = pose(VARIANT)
+    batches = loops.InOrder(problem)
+    for batches.epoch in range(2):
+        rows = [row for batch in batches for row in batch]
+        assert rows == problem.order(batches.epoch)
+    assert len(batches) == problem.steps_per_epoch
