@@ -31,7 +31,7 @@ def epoch_by_epoch(problem, first=0, measured=lambda problem: problem.valid, wei
         for step in SCRATCH.steps(_one_epoch(of, 0 if first else epoch, weights, bias)):
             yield step
         rows = measured(problem)
-        yield Epoch({"val_loss": weight * float(F.mse_loss(step.model(rows.x), rows.y))})
+        yield Epoch({"val_loss": weight * F.mse_loss(step.model(rows.x), rows.y).item()})
 
 
 class _one_epoch:

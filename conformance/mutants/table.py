@@ -15,7 +15,8 @@ Each mutant is planted in the first variant of an example in which it takes effe
 asked cheapest first until one fails. What is listed as equivalent is no bug there, for the reason
 given in `conformance/mutants/equivalent.toml`.
 
-Made by `refimpl mutants --table docs/mutants.md`; not written by hand.
+Made by `refimpl mutants --table docs/mutants.md`; not written by hand. Examples that are not listed
+were not hunted.
 """
 
 
