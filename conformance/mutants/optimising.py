@@ -337,11 +337,18 @@ def learning_rate_decays(fault: Fault) -> Plant:
     """The learning rate shrinks by a hundredth with every update."""
 
     def shrinking(optimizer: Optimizer, step: Callable[..., Any]) -> None:
+        if any("decayed" in group for group in optimizer.param_groups):
+            fault.hit()  # an optimizer that is thrown away after its first step never gets here
         step()
         for group in optimizer.param_groups:
             group["lr"] *= 0.99
+            group["decayed"] = True
 
-    return Plant(optimizer=_stepping(shrinking))
+    def planted(optimizer: Any) -> bool:
+        _stepping(shrinking)(optimizer)
+        return False
+
+    return Plant(optimizer=planted)
 
 
 @mutant(weakest=1e-15, strongest=1.0)
