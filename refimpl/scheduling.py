@@ -58,9 +58,19 @@ class CrashSafeScheduling(LoadGroupScheduling):  # type: ignore[misc]
         return fatal
 
     def _reschedule(self, node: WorkerController) -> None:
-        """Give a worker more, if it is ready; one that is not yet is asked again when it is."""
-        if node in self.registered_collections:
-            super()._reschedule(node)
+        """Give a worker more, if it is ready; one that is not yet is asked again when it is.
+
+        A worker begins a test only when it knows of the next one, or that there is none: with a
+        single test, such as a dead worker may leave of its group, it would wait for ever.
+        """
+        if node not in self.registered_collections:
+            return
+        super()._reschedule(node)
+        while self.workqueue and not node.shutting_down and self._pending(node) < 2:
+            self._assign_work_unit(node)
+
+    def _pending(self, node: WorkerController) -> int:
+        return int(self._pending_of(self.assigned_work[node]))
 
 
 def longest_first(items: list[pytest.Item], seconds: Mapping[str, float]) -> list[pytest.Item]:

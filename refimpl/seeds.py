@@ -118,4 +118,4 @@ def _connect(address: str) -> None:
 
     if not ray.is_initialized():
         ray.init(address=None if address == "local" else address, log_to_driver=False)
-    register_ray()
+    register_ray()  # type: ignore[no-untyped-call, unused-ignore]

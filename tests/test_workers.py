@@ -4,9 +4,12 @@ import json
 import subprocess
 import sys
 from itertools import pairwise
+from random import Random
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from refimpl import pytest_workers, workers
 from refimpl.checking import Cell, Check, Subject
@@ -412,6 +415,87 @@ def test_a_worker_that_had_nothing_left_costs_nothing(scheduling):
     assert tests
 
 
+class Worker(Node):
+    """A worker that xdist's protocol is played with: it starts a test once it knows of the next."""
+
+    def __init__(self, name, tests, deadly):
+        super().__init__(name)
+        self.tests, self.deadly, self.ready, self.done = tests, deadly, False, 0
+
+    @property
+    def waits(self):
+        """Whether it can begin nothing until it hears from the controlling process."""
+        return len(self.sent) - self.done < (1 if self.shutting_down else 2)
+
+    @property
+    def has_finished(self):
+        return self.shutting_down and self.done == len(self.sent)
+
+
+def played(groups, deadly, count, pick):
+    """A whole run under the scheduler, as xdist drives it; how often each test was begun.
+
+    ``pick`` chooses which of several workers does something next. The workers of ``deadly`` tests
+    die of them and are replaced.
+    """
+    tests = [f"t[{n}]@{name}" for name, size in enumerate(groups) for n in range(size)]
+    option = SimpleNamespace(tx=["popen"] * count, loadscopereorder=False, maxprocesses=None)
+    config = SimpleNamespace(
+        option=option, getvalue=lambda name: getattr(option, name), hook=None,
+        getoption=lambda name, *default: getattr(option, name, None),
+    )  # fmt: skip
+    made = CrashSafeScheduling(config)
+    deadly = {tests[n % len(tests)] for n in deadly}
+    alive = [Worker(f"gw{n}", tests, deadly) for n in range(count)]
+    begun = dict.fromkeys(tests, 0)
+    ending = False
+    for worker in alive:
+        made.add_node(worker)
+    while alive:
+        able = [w for w in alive if not w.ready or w.has_finished or not w.waits]
+        assert able, f"every worker waits for ever; left: {dict(made.workqueue)}"
+        worker = pick(able)
+        if not worker.ready:
+            worker.ready = True
+            if not ending:
+                made.add_node_collection(worker, tests)
+                if made.collection_is_completed:
+                    made.schedule()
+        elif worker.has_finished:
+            if worker in made.nodes:
+                assert made.remove_node(worker) is None
+            alive.remove(worker)
+        else:
+            index = worker.sent[worker.done]
+            worker.done += 1
+            begun[tests[index]] += 1
+            if tests[index] in deadly:
+                assert made.remove_node(worker) == tests[index]
+                alive.remove(worker)
+                ending = False
+                alive.append(Worker(f"gw{len(begun)}", tests, deadly))
+                made.add_node(alive[-1])
+            else:
+                made.mark_test_complete(worker, index)
+        if made.tests_finished and not ending:
+            ending = True
+            for node in made.nodes:
+                node.shutdown()
+    return begun
+
+
+@given(
+    groups=st.lists(st.integers(1, 4), min_size=1, max_size=8),
+    deadly=st.sets(st.integers(0, 31), max_size=6),
+    count=st.integers(1, 4),
+    random=st.randoms(use_true_random=False),
+)
+@example(groups=[2, 2, 1], deadly={0, 2}, count=1, random=Random(0))
+def test_whoever_dies_when_every_test_is_begun_once_and_the_run_ends(groups, deadly, count, random):
+    begun = played(groups, deadly, count, random.choice)
+    assert set(begun.values()) == {1}
+
+
 # --- whole runs ----------------------------------------------------------------------------------
 
 PLANTED = '''
@@ -481,11 +565,7 @@ one_run = pytest.mark.xdist_group("troubled")  # its tests share a run, so they 
 def troubled(tmp_path_factory):
     """A run in which one worker dies, one loops, and one hangs where no signal reaches it."""
     folder = tmp_path_factory.mktemp("troubled")
-    # Known defect, open in issue 6: when two workers die the run itself sometimes never ends.
-    try:
-        return run(folder, "-n", "2", "--timeout", "4", examples=["kills", "spins", "deaf", *SOUND])
-    except subprocess.TimeoutExpired:
-        pytest.skip("known defect: the run hung after two workers died")
+    return run(folder, "-n", "2", "--timeout", "4", examples=["kills", "spins", "deaf", *SOUND])
 
 
 @one_run
