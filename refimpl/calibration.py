@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from refimpl.contract import Example, Variant
 from refimpl.data import Tier
 from refimpl.environment import environment
 from refimpl.requirements import missing, missing_data
-from refimpl.seeds import Engine, Task, kept_epochs, run_seeds
+from refimpl.seeds import Engine, Job, Task, jobs, kept_epochs, run_jobs
 
 
 @dataclass(frozen=True)
@@ -89,22 +89,32 @@ def calibrate(
         paths = [baselines.path_of(example, variant, tier) for example, variant in chosen]
         journals = {path: held.enter_context(baselines.journal(path)) for path in paths}
         plans = [plan(example, variant, tier, count) for example, variant in chosen]
-        by_task = {
-            Task(p.example.name, p.variant.name, tier, tuple(plugins)): p for p in plans if p.seeds
-        }
-        work = [(task, seed) for task, p in by_task.items() for seed in p.seeds]
+        by_task = {Task(p.example.name, p.variant.name, tier, tuple(plugins)): p for p in plans}
         watch.begins(plans)
         left = {task: len(p.seeds) for task, p in by_task.items()}
-        for task, run in run_seeds(work, engine):
+        for p in plans:
+            if not p.seeds and journals[p.path].begun:  # killed after its last seed
+                journals[p.path].finish()
+        for task, runs in run_jobs(_jobs(by_task, engine.workers), engine):
             journal = journals[by_task[task].path]
             if not journal.begun:
-                journal.begin(begun(by_task[task], run))
-            journal.append(run)
-            left[task] -= 1
-            watch.ran(by_task[task], run)
+                journal.begin(begun(by_task[task], runs[0]))
+            for run in runs:
+                journal.append(run)
+                watch.ran(by_task[task], run)
+            left[task] -= len(runs)
             if not left[task]:
                 journal.finish()
     return paths
+
+
+def _jobs(by_task: Mapping[Task, Plan], workers: int) -> Iterator[Job]:
+    """The seeds of every plan, many in a job where they gain by it; asked when it is its turn."""
+    from refimpl.ensemble import gains
+
+    for task, plan in by_task.items():
+        together = len(plan.seeds) > workers and gains(plan.variant, plan.tier)
+        yield from jobs(task, plan.seeds, together, workers)
 
 
 class Watcher:

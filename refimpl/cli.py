@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 import click
 
@@ -577,8 +577,12 @@ def manifest(update: bool) -> int:
 @data_option
 @click.option("-n", "workers", type=click.IntRange(1), default=None, metavar="N",
               help="How many processes; one a core by default.")  # fmt: skip
-@click.option("--ray", "address", metavar="ADDRESS",
-              help="Use the Ray cluster there; 'local' starts one here.")  # fmt: skip
+@click.option("--engine", "kind", type=click.Choice(["processes", "ray"]), default="processes",
+              show_default=True,
+              help="Who trains: processes of this machine, or a Ray cluster.")  # fmt: skip
+@click.option("--address", metavar="HOST:PORT",
+              help="Where the Ray cluster is; without it, "
+              "Ray starts one of this machine.")  # fmt: skip
 @plugin_option
 @debug_option
 def calibrate(
@@ -587,6 +591,7 @@ def calibrate(
     variants: tuple[str, ...],
     tier: Tier,
     workers: int | None,
+    kind: Literal["processes", "ray"],
     address: str | None,
     plugins: tuple[str, ...],
 ) -> None:
@@ -599,7 +604,7 @@ def calibrate(
     from refimpl.progress import CalibrationProgress
     from refimpl.seeds import Engine
 
-    engine = Engine(workers or os.cpu_count() or 1, address)
+    engine = Engine(workers or os.cpu_count() or 1, kind, address)
     loaded = registry.load(plugins, only=names or None)
     examples = [loaded.example(name) for name in names or sorted(loaded.examples)]
     chosen = list(calibration.wanted(examples, variants, tier))

@@ -144,7 +144,20 @@ class Problem:
 
     def order(self, epoch: int) -> list[int]:
         """The rows of this epoch in the order in which they are still to be read."""
-        return self._order(epoch).tolist()
+        return self.row_order(epoch).tolist()
+
+    def row_order(self, epoch: int) -> Tensor:
+        """The same in a tensor."""
+        count = len(self.train)
+        if self.protocol.shuffle and self._whole_batch < count:
+            order = torch.from_numpy(philox("order", self.seed, epoch).permutation(count))
+        else:
+            order = torch.arange(count)
+        order = order[self._rows_done(epoch) :]
+        rank, shards = self.shard
+        if shards == 1:
+            return order
+        return torch.cat([batch[rank::shards] for batch in torch.split(order, self._whole_batch)])
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Every batch still to come, epoch after epoch: inputs and targets."""
@@ -157,7 +170,7 @@ class Problem:
         if self.batch_size == len(x):
             yield x, y
         elif self.protocol.shuffle or self.shard != (0, 1):
-            for rows in torch.split(self._order(epoch).to(self.device), self.batch_size):
+            for rows in torch.split(self.row_order(epoch).to(self.device), self.batch_size):
                 yield x[rows], y[rows]
         else:
             done = self._rows_done(epoch)
@@ -166,18 +179,6 @@ class Problem:
                 torch.split(y[done:], self.batch_size),
                 strict=True,
             )
-
-    def _order(self, epoch: int) -> Tensor:
-        count = len(self.train)
-        if self.protocol.shuffle and self._whole_batch < count:
-            order = torch.from_numpy(philox("order", self.seed, epoch).permutation(count))
-        else:
-            order = torch.arange(count)
-        order = order[self._rows_done(epoch) :]
-        rank, shards = self.shard
-        if shards == 1:
-            return order
-        return torch.cat([batch[rank::shards] for batch in torch.split(order, self._whole_batch)])
 
     def _rows_done(self, epoch: int) -> int:
         steps_done = self.first_step - epoch * self.steps_per_epoch

@@ -1,22 +1,32 @@
-"""One training run for each of many seeds, in processes of this machine or of a cluster.
+"""Many training runs, each of its own seed, on this machine or on a cluster.
 
-joblib carries the work out; a seed that is done is handed over at once, whatever the others do.
+What goes out to another process is a job: some seeds of one variant. Where many seeds can be
+trained together (see :mod:`refimpl.ensemble`) a job has many, else one. What a job has done is
+handed over at once, whatever the others do.
 """
 
 from __future__ import annotations
 
+import logging
+import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from refimpl.baselines import CURVE_POINTS, Run
 from refimpl.data import Tier
-from refimpl.errors import ContractError, MissingExtraError
+from refimpl.errors import ContractError, MissingExtraError, RefimplError
 
 if TYPE_CHECKING:
     from refimpl.contract import Variant
     from refimpl.training import History
+
+AT_ONCE = 32
+"""So many seeds are trained together at the most; further ones gain nothing and take memory."""
+
+RETRIES = 5
+"""So often a job is begun anew where the machine of the cluster that had it is lost."""
 
 
 @dataclass(frozen=True)
@@ -30,59 +40,75 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Engine:
-    """Who does the work: so many processes of this machine, or a Ray cluster at an address.
+class Job:
+    """Seeds of one task that one process trains, together where there are several."""
 
-    ``address`` may be ``"local"``, which starts Ray on this machine.
+    task: Task
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Who does the work: so many processes of this machine, or the Ray cluster at an address.
+
+    Without an ``address``, Ray starts a cluster of this machine alone.
     """
 
     workers: int
+    kind: Literal["processes", "ray"] = "processes"
     address: str | None = None
 
     def __post_init__(self) -> None:
-        if self.address is not None:
+        if self.kind == "ray":
             _require_ray()
+        elif self.address is not None:
+            raise RefimplError("an address is one of a Ray cluster; say --engine ray too")
 
 
-def run_seeds(work: Iterable[tuple[Task, int]], engine: Engine) -> Iterator[tuple[Task, Run]]:
-    """Train each task with its seed; what is finished first comes first."""
-    from joblib import Parallel, delayed, parallel_config
-
-    if engine.address is not None:
-        _connect(engine.address)
-        configured = parallel_config(backend="ray", n_jobs=-1)
-    else:
-        configured = parallel_config(backend="loky", n_jobs=engine.workers, inner_max_num_threads=1)
-    with configured:
-        # A job is begun when another is done, so that what is handed over is on the disk by then.
-        pool = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs")
-        yield from pool(delayed(run_seed)(task, seed) for task, seed in work)
+def jobs(task: Task, seeds: Sequence[int], together: bool, workers: int) -> list[Job]:
+    """The seeds of a task as jobs: one each, or in equal parts for so many workers."""
+    size = min(AT_ONCE, -(-len(seeds) // workers)) if together else 1
+    return [Job(task, tuple(seeds[i : i + size])) for i in range(0, len(seeds), size)]
 
 
-def run_seed(task: Task, seed: int) -> tuple[Task, Run]:
-    """Train one variant with one seed, in whichever process this is."""
+def run_jobs(work: Iterable[Job], engine: Engine) -> Iterator[tuple[Task, list[Run]]]:
+    """Do every job; what is finished first comes first."""
+    on = _on_cluster if engine.kind == "ray" else _on_processes
+    return on(work, engine)
+
+
+def run_job(job: Job) -> tuple[Task, list[Run]]:
+    """Train one variant with these seeds, in whichever process this is."""
     import torch
 
     from refimpl import registry
 
     torch.set_num_threads(1)
+    task = job.task
     example = registry.load(task.plugins, only=[task.example]).example(task.example)
     try:
-        return task, trained(example.variant(task.variant), task.tier, seed)
+        return task, trained(example.variant(task.variant), task.tier, job.seeds)
     except Exception as error:
+        named = ", ".join(map(str, job.seeds))
         raise ContractError(
-            f"{task.example} · {task.variant} · seed {seed}: {type(error).__name__}: {error}"
+            f"{task.example} · {task.variant} · seed {named}: {type(error).__name__}: {error}"
         ) from error
 
 
-def trained(variant: Variant, tier: Tier, seed: int) -> Run:
-    """Train a variant with a seed, here."""
+def trained(variant: Variant, tier: Tier, seeds: Sequence[int]) -> list[Run]:
+    """Train a variant with these seeds, here; together where there are several."""
+    from refimpl.ensemble import train_together
     from refimpl.problem import pose
     from refimpl.training import train
 
     began = time.perf_counter()
-    history = train(variant, pose(variant, tier, seed=seed))
-    return as_run(history, seed, time.perf_counter() - began)
+    problems = [pose(variant, tier, seed=seed) for seed in seeds]
+    if len(problems) == 1:
+        histories = [train(variant, problems[0])]
+    else:
+        histories = train_together(variant, problems)
+    seconds = (time.perf_counter() - began) / len(seeds)
+    return [as_run(own, seed, seconds) for own, seed in zip(histories, seeds, strict=True)]
 
 
 def as_run(history: History, seed: int, seconds: float) -> Run:
@@ -103,6 +129,60 @@ def kept_epochs(count: int) -> Sequence[int]:
     return [1 + round(i * (count - 1) / (CURVE_POINTS - 1)) for i in range(CURVE_POINTS)]
 
 
+# --- engines -------------------------------------------------------------------------------------
+
+
+def _on_processes(work: Iterable[Job], engine: Engine) -> Iterator[tuple[Task, list[Run]]]:
+    from joblib import Parallel, delayed, parallel_config
+
+    with parallel_config(backend="loky", n_jobs=engine.workers, inner_max_num_threads=1):
+        # A job is begun when another is done, so that what is handed over is on the disk by then.
+        pool = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs")
+        yield from pool(delayed(run_job)(job) for job in work)
+
+
+def _on_cluster(work: Iterable[Job], engine: Engine) -> Iterator[tuple[Task, list[Run]]]:
+    """By Ray's own tasks: joblib's Ray back end hands nothing over before the last is done.
+
+    A job whose machine is lost is begun anew on another.
+    """
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+
+    if not ray.is_initialized():
+        if engine.address is not None:
+            _require_answer(engine.address)
+        ray.init(address=engine.address, log_to_driver=False, logging_level=logging.ERROR)
+    remote = ray.remote(num_cpus=1, max_retries=RETRIES)(run_job)
+    running: list[ray.ObjectRef[tuple[Task, list[Run]]]] = []
+    pending = iter(work)
+    while True:
+        resources = ray.cluster_resources()  # type: ignore[no-untyped-call, unused-ignore]
+        cores = max(1, int(resources.get("CPU", 1)))
+        while len(running) < cores and (job := next(pending, None)) is not None:
+            running.append(remote.remote(job))
+        if not running:
+            return
+        done, running = ray.wait(running)
+        try:
+            yield from ray.get(done)
+        except RayTaskError as error:
+            raise error.cause from None
+        except RayError as error:
+            raise RefimplError(f"a job was lost by the cluster: {error}") from error
+
+
+def _require_answer(address: str) -> None:
+    """Ray itself tries for minutes, and ends the process if nobody is there."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise RefimplError(
+            f"no Ray cluster answers at {address} ({error}); it is given as HOST:PORT"
+        ) from error
+
+
 def _require_ray() -> None:
     try:
         import ray  # noqa: F401
@@ -110,12 +190,3 @@ def _require_ray() -> None:
         raise MissingExtraError(
             f"ray is not to be had ({error}); python -m pip install 'refimpl[ray]'"
         ) from error
-
-
-def _connect(address: str) -> None:
-    import ray
-    from ray.util.joblib import register_ray
-
-    if not ray.is_initialized():
-        ray.init(address=None if address == "local" else address, log_to_driver=False)
-    register_ray()  # type: ignore[no-untyped-call, unused-ignore]

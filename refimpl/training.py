@@ -288,12 +288,17 @@ def predictor(variant: Variant, step: Step) -> Callable[[Tensor], Tensor]:
 
 def mean_of(values: Sequence[Tensor], weights: Sequence[int] | None = None) -> float:
     """The mean of scalars, in float64, leaving out NaN; weighted where weights are given."""
-    stacked = torch.stack([value.detach() for value in values]).double().cpu()
-    counted = ~stacked.isnan()
+    return mean(torch.stack([value.detach() for value in values]), weights)
+
+
+def mean(values: Tensor, weights: Sequence[int] | None = None) -> float:
+    """The same of scalars (N,) in one tensor."""
+    values = values.double().cpu()
+    counted = ~values.isnan()
     if weights is None:
-        return float(stacked[counted].mean())
+        return float(values[counted].mean())
     weight = torch.tensor(weights, dtype=torch.float64)[counted]
-    return float((stacked[counted] * weight).sum() / weight.sum())
+    return float((values[counted] * weight).sum() / weight.sum())
 
 
 def few_parameters(parameters: Mapping[str, Tensor]) -> dict[str, float]:

@@ -41,7 +41,7 @@ def rewritten(path, lines):
 def test_what_was_written_is_read(path, example):
     baseline = baselines.read_for(example, VARIANT, "stand-in")
     assert [run.seed for run in baseline.runs] == [1000, 1001, 1002, 1003, 1004, 1005]
-    again = trained(VARIANT, "stand-in", 1003)
+    (again,) = trained(VARIANT, "stand-in", [1003])
     assert baseline.runs[3].final == pytest.approx(again.final, rel=1e-8)
     assert baseline.environment["packages"]["torch"]
     assert baseline.environment["data digest"]
@@ -186,7 +186,8 @@ def test_one_process_at_a_time_makes_a_baseline(path):
 
 def test_figures_that_are_no_numbers_are_kept(example):
     path = baselines.path_of(example, VARIANT, "stand-in")
-    run = replace(trained(VARIANT, "stand-in", 1000), final={"loss": float("inf")})
+    (run,) = trained(VARIANT, "stand-in", [1000])
+    run = replace(run, final={"loss": float("inf")})
     with baselines.journal(path) as journal:
         journal.begin(begun(plan(example, VARIANT, "stand-in", 1), run))
         journal.append(run)

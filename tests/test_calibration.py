@@ -14,6 +14,7 @@ from fakes.sound import EXAMPLE
 
 from refimpl import baselines, calibration
 from refimpl.baselines import BaselineError
+from refimpl.seeds import Engine, Task, jobs, trained
 
 SLOW = """
 import os, time
@@ -130,6 +131,79 @@ def test_more_seeds_are_added_to_those_that_are_there(slow):
     assert finish(slow, 7).returncode == 0
     assert sorted(begun(slow)) == [1005, 1006]
     assert len(baselines.read(file_of(slow)).runs) == 7
+
+
+def test_a_run_that_was_killed_after_its_last_seed_is_finished_by_the_next(example):
+    variant = example.variants[0]
+    path = baselines.path_of(example, variant, "stand-in")
+    with baselines.journal(path) as journal:
+        for seed in range(1000, 1005):
+            (run,) = trained(variant, "stand-in", [seed])
+            if not journal.begun:
+                journal.begin(
+                    calibration.begun(calibration.plan(example, variant, "stand-in", 5), run)
+                )
+            journal.append(run)
+    assert not path.exists()
+    calibration.calibrate([(example, variant)], "stand-in", 5, Engine(1))
+    assert len(baselines.read(path).runs) == 5
+    assert not baselines.journal_of(path).exists()
+
+
+def test_jobs_are_single_seeds_or_equal_parts():
+    task = Task("e", "v", "stand-in")
+    seeds = tuple(range(1000, 1050))
+    assert [job.seeds for job in jobs(task, seeds, False, 2)] == [(seed,) for seed in seeds]
+    assert [len(job.seeds) for job in jobs(task, seeds, True, 2)] == [25, 25]
+    assert [len(job.seeds) for job in jobs(task, seeds, True, 1)] == [32, 18]
+    assert [seed for job in jobs(task, seeds, True, 3) for seed in job.seeds] == list(seeds)
+
+
+# --- a cluster -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cluster():
+    """A head and one more machine of a Ray cluster, both on this one; a core each."""
+    pytest.importorskip("ray", reason="needs ray, which has no wheel for this Python")
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    made.add_node(num_cpus=1)
+    yield made
+    made.shutdown()
+
+
+def test_a_cluster_that_loses_a_machine_loses_no_seed(slow, cluster):
+    second = next(node for node in cluster.list_all_nodes() if not node.head)
+    running = subprocess.Popen(
+        command(slow, 12, "--engine", "ray", "--address", cluster.address),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    until = time.monotonic() + 200
+    while len(journalled(slow)) < 3 and running.poll() is None and time.monotonic() < until:
+        time.sleep(0.05)
+    cluster.remove_node(second, allow_graceful=False)
+    _, said = running.communicate(timeout=300)
+    assert running.returncode == 0, said
+    seeds = [run.seed for run in baselines.read(file_of(slow)).runs]
+    assert seeds == list(range(1000, 1012))
+    assert len(begun(slow)) <= 12 + 2  # what the lost machine had in hand was begun anew
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "auto"])
+def test_no_cluster_at_an_address_is_one_line(slow, address):
+    pytest.importorskip("ray", reason="needs ray, which has no wheel for this Python")
+    ran = finish(slow, 5, "--engine", "ray", "--address", address)
+    assert ran.returncode == 1
+    assert f"no Ray cluster answers at {address} (" in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
+def test_an_address_without_its_engine_is_said(slow):
+    ran = finish(slow, 5, "--address", "127.0.0.1:1")
+    assert ran.returncode != 0
+    assert "say --engine ray too" in ran.stderr
 
 
 # --- plans ---------------------------------------------------------------------------------------

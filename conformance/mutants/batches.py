@@ -196,7 +196,7 @@ def same_order_in_every_epoch(fault: Fault) -> Plant:
     first: list[Tensor] = []
 
     def once(problem: Problem) -> Problem:
-        first.append(problem.but(checkpoint=None, shard=(0, 1))._order(0))
+        first.append(problem.but(checkpoint=None, shard=(0, 1)).row_order(0))
         return problem
 
     return Plant(problem=once, order=lambda order, epoch, size: first[0])
@@ -255,4 +255,4 @@ def order_of_another_seed(fault: Fault) -> Plant:
         run.append(problem.but(seed=0, checkpoint=None, shard=(0, 1)))
         return problem
 
-    return Plant(problem=noted, order=lambda order, epoch, size: run[0]._order(epoch))
+    return Plant(problem=noted, order=lambda order, epoch, size: run[0].row_order(epoch))

@@ -373,12 +373,12 @@ class _PlantedProblem(Problem):
             rows = super().valid
             return rows and self.injection.changed("valid", rows, super().train)
 
-    def _order(self, epoch: int) -> Tensor:
+    def row_order(self, epoch: int) -> Tensor:
         change = self.injection.plant.order
         with self.injection.fault.rest():
             if change is None:
-                return super()._order(epoch)
-            sound = Problem._order(self.but(checkpoint=None, shard=(0, 1)), epoch)
+                return super().row_order(epoch)
+            sound = Problem.row_order(self.but(checkpoint=None, shard=(0, 1)), epoch)
             order = change(sound, epoch, self._whole_batch)
         if not _same(order, sound):
             self.injection.fault.hit()
@@ -403,7 +403,7 @@ class _PlantedProblem(Problem):
         if self.injection.plant.order is None:
             return super().epoch_batches(epoch)
         x, y = self.train.x, self.train.y
-        orders = torch.split(self._order(epoch).to(self.device), self.batch_size)
+        orders = torch.split(self.row_order(epoch).to(self.device), self.batch_size)
         return ((x[rows], y[rows]) for rows in orders)
 
     @property

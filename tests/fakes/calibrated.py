@@ -10,7 +10,7 @@ def baseline_of(example, variant, seeds=range(1000, 1006)):
     path = baselines.path_of(example, variant, "stand-in")
     with baselines.journal(path) as journal:
         for seed in seeds:
-            run = trained(variant, "stand-in", seed)
+            (run,) = trained(variant, "stand-in", [seed])
             if not journal.begun:
                 journal.begin(begun(plan(example, variant, "stand-in", 6), run))
             journal.append(run)
