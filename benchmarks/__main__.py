@@ -28,10 +28,16 @@ from refimpl.problem import Problem, pose
 from refimpl.training import train
 
 TIMED = {
+    "linear-regression-1d/dataloader": 0,
+    "linear-regression-2d/high": 0,
+    "mnist-logistic/fit": 0,
     "titanic-dnn/script": 0,
     "ring-dnn/high": 0,
-    "mnist-logistic/fit": 0,
-    "linear-regression-2d/high": 0,
+    "ring-focal/focal": 0,
+    "covid-lstm/single-start": 0,
+    "imdb-cnn/keep-first": 0,
+    "model-building/module": 0,
+    "cifar10-two-layer/sampled": 0,
     "cifar2-cnn/function": 2,
     "mnist-cnn/script": 2,
 }

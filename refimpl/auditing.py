@@ -16,7 +16,7 @@ from typing import Any, get_args
 import numpy as np
 
 from refimpl import baselines
-from refimpl.bands import ALPHA, Band, band, false_alarm, quantile_of
+from refimpl.bands import ALPHA, Band, band, extremes, false_alarm, quantile_of
 from refimpl.baselines import Baseline, BaselineError, Metric
 from refimpl.contract import Example, Variant
 from refimpl.data import Tier, philox
@@ -119,7 +119,7 @@ def audited(examples: Sequence[Example]) -> Audit:
     lacking: list[str] = []
     for example in examples:
         for variant in example.variants:
-            if variant.data is None or variant.protocol is None:
+            if not variant.trains:
                 continue
             for tier in get_args(Tier):
                 path = baselines.path_of(example, variant, tier)
@@ -164,10 +164,8 @@ def looked_again(values: Sequence[float], metric: Metric, random: np.random.Gene
     sample = np.nan_to_num(np.asarray(values), nan=np.inf)
     drawn = random.choice(sample, size=(DRAWS, len(sample)))
     fresh = random.choice(sample, size=DRAWS)
-    low, high = drawn.min(axis=1), drawn.max(axis=1)
-    with np.errstate(invalid="ignore"):  # between infinities there is no distance
-        short = np.nan_to_num(np.maximum(0.0, metric.resolution - (high - low)), posinf=0.0)
-    return float(np.mean((fresh < low - short) | (fresh > high + short)))
+    low, high = extremes(drawn, metric.resolution)
+    return float(np.mean((fresh < low) | (fresh > high)))
 
 
 def deviation(rate: float, draws: int) -> float:

@@ -17,7 +17,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from refimpl.baselines import Metric
 
@@ -34,6 +37,8 @@ TAIL = 0.2
 """The share of the runs from which the tail beyond the last one is estimated."""
 
 Side = Literal["inside", "below", "above"]
+
+Floats = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -68,17 +73,29 @@ def band(values: Sequence[float], metric: Metric, alpha: float = ALPHA) -> Band:
     """
     if len(values) < FEWEST_RUNS:
         raise ValueError(f"{len(values)} runs are no baseline; {FEWEST_RUNS} at the least")
-    low, *_, high = values = _ordered(values)
-    short = max(0.0, metric.resolution - (high - low)) if math.isfinite(high - low) else 0.0
+    values = _ordered(values)
+    low, high = extremes(np.array(values), metric.resolution)
     fresh = fresh_needed(len(values), alpha)
+    widened = 2 * (values[0] - low) if math.isfinite(low) else 0.0
     return Band(
-        low - short,
-        high + short,
+        float(low),
+        float(high),
         len(values),
         fresh,
         false_alarm(len(values), fresh),
-        detectable(values, fresh) + 2 * short,
+        detectable(values, fresh) + float(widened),
     )
+
+
+def extremes(values: Floats, resolution: float) -> tuple[Floats, Floats]:
+    """The lowest and the highest along the last axis, no closer to each other than can be told.
+
+    Where they are nearer than the ``resolution``, each is moved by what they lack of it.
+    """
+    low, high = values.min(axis=-1), values.max(axis=-1)
+    with np.errstate(invalid="ignore"):  # between infinities there is no distance
+        short = np.nan_to_num(np.maximum(0.0, resolution - (high - low)), posinf=0.0)
+    return low - short, high + short
 
 
 def false_alarm(runs: int, fresh: int) -> float:

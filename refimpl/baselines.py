@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -25,6 +24,7 @@ from typing import Any, Literal
 from refimpl.contract import Example, Variant
 from refimpl.data import Tier
 from refimpl.errors import RefimplError
+from refimpl.writing import whole_file, write_lines
 
 FORMAT = 1
 
@@ -210,7 +210,8 @@ def resume(path: Path) -> Baseline | None:
         return read(path) if path.exists() else None
     whole, _, rest = unfinished.read_bytes().rpartition(b"\n")
     if rest:
-        _write(unfinished, whole + b"\n" if whole else b"")
+        with whole_file(unfinished) as stream:
+            stream.write(whole + b"\n" if whole else b"")
     lines = whole.decode("utf-8").split("\n")
     return _assembled(unfinished, lines) if whole else None
 
@@ -338,8 +339,7 @@ class Journal:
 
     def begin(self, with_runs: Baseline) -> None:
         """Begin with what there is already."""
-        lines = [header_line(with_runs), *map(run_line, with_runs.runs)]
-        _write(self.path, "".join(line + "\n" for line in lines).encode())
+        write_lines(self.path, [header_line(with_runs), *map(run_line, with_runs.runs)])
 
     def append(self, run: Run) -> None:
         """Put a finished seed on the disk before anything else happens."""
@@ -354,19 +354,8 @@ class Journal:
         runs = sorted(_assembled(self.path, lines).runs, key=lambda run: run.seed)
         ordered = [header, *map(run_line, runs)]
         footer = {"runs": len(runs), "digest": _digest(ordered)}
-        content = "".join(line + "\n" for line in [*ordered, json.dumps(footer)])
-        _write(self.baseline, content.encode())
+        write_lines(self.baseline, [*ordered, json.dumps(footer)])
         self.path.unlink()
-
-
-def _write(path: Path, content: bytes) -> None:
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.chmod(part, 0o644)
-    os.replace(part, path)
 
 
 def _digest(lines: Iterable[str]) -> str:

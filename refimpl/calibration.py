@@ -64,7 +64,7 @@ def wanted(
         for variant in example.variants:
             if variants and variant.name not in variants:
                 continue
-            if variant.data is None or variant.protocol is None or missing(variant.needs):
+            if variant.data is None or not variant.trains or missing(variant.needs):
                 continue
             if not missing_data(variant.data, tier):
                 yield example, variant

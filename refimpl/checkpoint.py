@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +16,7 @@ from torch import nn
 
 from refimpl.contract import Step
 from refimpl.errors import CheckpointError
+from refimpl.writing import whole_file
 
 FORMAT = 1
 
@@ -55,15 +54,8 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         "buffers": dict(checkpoint.buffers),
         "optimizer": checkpoint.optimizer,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            torch.save(content, stream)
-        os.replace(part, path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
+    with whole_file(path) as stream:
+        torch.save(content, stream)
 
 
 def load(path: Path) -> Checkpoint:

@@ -266,6 +266,11 @@ class Variant:
     data_parallel: bool = True
     seed: int = 0
 
+    @property
+    def trains(self) -> bool:
+        """Whether there is something to train on, and a protocol to do it by."""
+        return self.data is not None and self.protocol is not None
+
     def figures_tier(self, tier: Tier) -> Tier:
         """The tier whose figures hold: the real one too where the stand-in is the same run."""
         generated = self.data is not None and self.data.real is None

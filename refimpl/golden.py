@@ -8,8 +8,6 @@ stand-in data. To stay small, a tensor is kept as a sketch: its sum, its Euclide
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
@@ -23,6 +21,7 @@ from refimpl.contract import CONTRACT, Example, Variant
 from refimpl.errors import RefimplError
 from refimpl.lockstep import Comparison, Seen, compare_steps, looks
 from refimpl.problem import pose
+from refimpl.writing import whole_file
 
 STEPS = 5
 SAMPLES = 24
@@ -107,7 +106,10 @@ def update(examples: Iterable[Example], needs_met: Iterable[str] = ()) -> Iterat
                     key = f"{variant.name}/{number}/{tensor.kind}/{tensor.name}"
                     tensors[key] = tensor.value.contiguous()
         if tensors:
-            yield _write(path_of(example.name), save(tensors, _metadata(tensors)))
+            path = path_of(example.name)
+            with whole_file(path) as stream:
+                stream.write(save(tensors, _metadata(tensors)))
+            yield path
 
 
 def _metadata(tensors: dict[str, Tensor]) -> dict[str, str]:
@@ -125,16 +127,6 @@ def _digest(tensors: dict[str, Tensor]) -> str:
         digest.update(key.encode())
         digest.update(tensors[key].contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _write(path: Path, content: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(content)
-    os.chmod(part, 0o644)
-    os.replace(part, path)
-    return path
 
 
 @lru_cache(maxsize=8)

@@ -41,7 +41,7 @@ def reaches_documented_figures(subject: Subject) -> Iterator[Measurement | Curve
 
 def _has_baseline(subject: Subject) -> bool:
     variant = subject.trained
-    if variant.data is None or variant.protocol is None:
+    if not variant.trains:
         return False
     return baselines.path_of(subject.example, variant, subject.tier).exists()
 
