@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from scipy.stats import betabinom
 
 from refimpl import baselines
-from refimpl.bands import ALPHA, Band, band, extremes, false_alarm, quantile_of
+from refimpl.bands import ALPHA, Band, band, extremes, fails, false_alarm, quantile_of
 from refimpl.baselines import Baseline, BaselineError, Metric
 from refimpl.contract import Example, Variant
 from refimpl.data import Tier, philox
@@ -68,6 +71,31 @@ class Placed:
 
 
 @dataclass(frozen=True)
+class Repeated:
+    """The rule applied again and again to one figure, to runs that no baseline has.
+
+    Each of ``decisions`` took one run, or as many as the rule asks for. ``outside`` of all ``runs``
+    lay outside the band; ``chance`` is how probable it is that so many do, or more.
+    """
+
+    example: str
+    variant: str
+    tier: Tier
+    metric: str
+    runs: int
+    outside: int
+    decisions: int
+    alarms: int
+    declared: float
+    chance: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether there was no more alarm than declared, nor more runs outside than by chance."""
+        return self.alarms <= self.declared * self.decisions and self.chance > SURE
+
+
+@dataclass(frozen=True)
 class Audit:
     """Everything that an audit found."""
 
@@ -75,6 +103,7 @@ class Audit:
     documented: tuple[Placed, ...] = ()
     problems: tuple[str, ...] = ()
     lacking: tuple[str, ...] = ()
+    fresh: tuple[Repeated, ...] = ()
     allowed: float = SWEEP
 
     def sweep(self, tier: Tier) -> float:
@@ -94,6 +123,7 @@ class Audit:
             and all(figure.holds for figure in self.figures)
             and all(self.sweep(tier) <= self.allowed for tier in self.tiers)
             and all(placed.inside or placed.reason for placed in self.documented)
+            and all(repeated.holds for repeated in self.fresh)
             and not self.problems
             and not self.lacking
         )
@@ -106,13 +136,18 @@ class Audit:
             "allowed": self.allowed,
             "figures": [asdict(figure) for figure in self.figures],
             "documented": [{**asdict(p), "inside": p.inside} for p in self.documented],
+            "fresh": [{**asdict(r), "holds": r.holds} for r in self.fresh],
             "problems": list(self.problems),
             "lacking": list(self.lacking),
         }
 
 
-def audited(examples: Sequence[Example]) -> Audit:
-    """Audit every baseline of these examples, on both tiers."""
+def audited(examples: Sequence[Example], fresh: Path | None = None) -> Audit:
+    """Audit every baseline of these examples, on both tiers.
+
+    Where there is a folder of ``fresh`` runs, they are judged by the baselines too.
+    """
+    again: list[Repeated] = []
     figures: list[Audited] = []
     documented: list[Placed] = []
     problems: list[str] = []
@@ -130,12 +165,14 @@ def audited(examples: Sequence[Example]) -> Audit:
                 try:
                     baseline = baselines.read(path)
                     figures.extend(audit_baseline(baseline))
+                    if fresh is not None:
+                        again.extend(_of_folder(example, variant, baseline, fresh))
                 except (BaselineError, ValueError) as error:
                     problems.append(str(error))
                     continue
                 if tier == "real":
                     documented.extend(placed(variant, baseline))
-    return Audit(tuple(figures), tuple(documented), tuple(problems), tuple(lacking))
+    return Audit(tuple(figures), tuple(documented), tuple(problems), tuple(lacking), tuple(again))
 
 
 def audit_baseline(baseline: Baseline) -> Iterator[Audited]:
@@ -166,6 +203,35 @@ def looked_again(values: Sequence[float], metric: Metric, random: np.random.Gene
     fresh = random.choice(sample, size=DRAWS)
     low, high = extremes(drawn, metric.resolution)
     return float(np.mean((fresh < low) | (fresh > high)))
+
+
+def _of_folder(
+    example: Example, variant: Variant, baseline: Baseline, folder: Path
+) -> Iterator[Repeated]:
+    path = baselines.path_of(replace(example, baselines=folder), variant, baseline.identity.tier)
+    if not path.exists():
+        return
+    fresh = baselines.read(path)
+    differences = baseline.identity.differences(fresh.identity)
+    if differences:
+        raise BaselineError(f"{path} has runs of something else: its {differences}")
+    yield from repeated(baseline, fresh)
+
+
+def repeated(baseline: Baseline, fresh: Baseline) -> Iterator[Repeated]:
+    """The rule of every figure, applied to fresh runs until there are too few left for it."""
+    own = baseline.identity
+    for name, metric in baseline.metrics.items():
+        limits = band(baseline.finals(name), metric)
+        sides = [limits.side(value) for value in fresh.finals(name)]
+        outside = sum(side != "inside" for side in sides)
+        verdicts = list(iter(partial(fails, iter(sides), limits.fresh), None))
+        # Of n + m runs in any order, how many of the m lie beyond the extremes of the n.
+        chance = float(betabinom(len(sides), 2, limits.runs - 1).sf(outside - 1))
+        yield Repeated(
+            own.example, own.variant, own.tier, name, len(sides), outside,
+            len(verdicts), sum(verdicts), limits.alpha, chance,
+        )  # fmt: skip
 
 
 def deviation(rate: float, draws: int) -> float:

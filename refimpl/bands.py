@@ -14,7 +14,7 @@ at most the α of one figure. Ties only make a false alarm rarer.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import comb
 from typing import Any, Literal
@@ -96,6 +96,21 @@ def extremes(values: Floats, resolution: float) -> tuple[Floats, Floats]:
     with np.errstate(invalid="ignore"):  # between infinities there is no distance
         short = np.nan_to_num(np.maximum(0.0, resolution - (high - low)), posinf=0.0)
     return low - short, high + short
+
+
+def fails(sides: Iterator[Side], fresh: int) -> bool | None:
+    """The rule, told where one fresh run after the other lies; it takes no more than it needs.
+
+    ``None`` where they come to their end before there is an answer.
+    """
+    first = next(sides, None)
+    if first is None or first == "inside":
+        return None if first is None else False
+    for _ in range(fresh - 1):
+        side = next(sides, None)
+        if side != first:
+            return None if side is None else False
+    return True
 
 
 def false_alarm(runs: int, fresh: int) -> float:

@@ -31,6 +31,9 @@ FORMAT = 1
 FIRST_SEED = 1000
 """Baselines have the seeds from here on, which no check uses: the judged are not in the sample."""
 
+FRESH_SEED = 100_000
+"""Runs that an audit holds against baselines have the seeds from here on."""
+
 CURVE_POINTS = 25
 """Epochs of which a baseline keeps the figures; the first and the last are among them."""
 

@@ -33,7 +33,9 @@ class Plan:
         return f"{self.example.name} · {self.variant.name} · {self.tier}"
 
 
-def plan(example: Example, variant: Variant, tier: Tier, count: int) -> Plan:
+def plan(
+    example: Example, variant: Variant, tier: Tier, count: int, first_seed: int = FIRST_SEED
+) -> Plan:
     """What is to be run for a baseline of ``count`` seeds.
 
     Raises :class:`~refimpl.baselines.BaselineError` where what is there was trained otherwise, or
@@ -52,7 +54,7 @@ def plan(example: Example, variant: Variant, tier: Tier, count: int) -> Plan:
                 "delete it to begin anew"
             )
     done = {run.seed for run in there.runs} if there else set()
-    wanted = range(FIRST_SEED, FIRST_SEED + count)
+    wanted = range(first_seed, first_seed + count)
     return Plan(example, variant, tier, path, there, tuple(s for s in wanted if s not in done))
 
 
@@ -77,6 +79,7 @@ def calibrate(
     engine: Engine,
     plugins: Sequence[str] = (),
     watch: Watcher | None = None,
+    first_seed: int = FIRST_SEED,
 ) -> list[Path]:
     """Run the seeds that these baselines lack and finish them; the files, new or as they were.
 
@@ -88,7 +91,7 @@ def calibrate(
     with ExitStack() as held:
         paths = [baselines.path_of(example, variant, tier) for example, variant in chosen]
         journals = {path: held.enter_context(baselines.journal(path)) for path in paths}
-        plans = [plan(example, variant, tier, count) for example, variant in chosen]
+        plans = [plan(*each, tier, count, first_seed) for each in chosen]
         by_task = {Task(p.example.name, p.variant.name, tier, tuple(plugins)): p for p in plans}
         watch.begins(plans)
         left = {task: len(p.seeds) for task, p in by_task.items()}

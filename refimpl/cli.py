@@ -583,6 +583,9 @@ def manifest(update: bool) -> int:
 @click.option("--address", metavar="HOST:PORT",
               help="Where the Ray cluster is; without it, "
               "Ray starts one of this machine.")  # fmt: skip
+@click.option("--fresh", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
+              help="Put runs of seeds that no baseline has into this folder instead, "
+              "for audit --fresh.")  # fmt: skip
 @plugin_option
 @debug_option
 def calibrate(
@@ -593,6 +596,7 @@ def calibrate(
     workers: int | None,
     kind: Literal["processes", "ray"],
     address: str | None,
+    fresh: Path | None,
     plugins: tuple[str, ...],
 ) -> None:
     """Train many seeds of the examples named, or of all, and keep how they end as baselines.
@@ -600,27 +604,39 @@ def calibrate(
     Each finished seed is on the disk before the next begins: whoever ends this early loses the
     seeds in flight, and the same command goes on with the rest.
     """
+    from dataclasses import replace
+
     from refimpl import calibration, registry
+    from refimpl.baselines import FIRST_SEED, FRESH_SEED
     from refimpl.progress import CalibrationProgress
     from refimpl.seeds import Engine
 
     engine = Engine(workers or os.cpu_count() or 1, kind, address)
     loaded = registry.load(plugins, only=names or None)
     examples = [loaded.example(name) for name in names or sorted(loaded.examples)]
+    first_seed = FIRST_SEED
+    if fresh is not None:
+        examples, first_seed = [replace(each, baselines=fresh) for each in examples], FRESH_SEED
     chosen = list(calibration.wanted(examples, variants, tier))
     if not chosen:
         raise RefimplError("nothing of what was named trains here, so there is no baseline to make")
     with CalibrationProgress() as progress:
-        paths = calibration.calibrate(chosen, tier, seeds, engine, plugins, progress)
+        paths = calibration.calibrate(chosen, tier, seeds, engine, plugins, progress, first_seed)
     click.echo(f"{len(paths)} baselines of {seeds} seeds in {paths[0].parent}")
 
 
 @cli.command()
 @click.argument("names", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="As JSON, with every figure.")
+@click.option("--fresh", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              metavar="FOLDER",
+              help="Judge the runs that calibrate --fresh has put there "
+              "and count the alarms.")  # fmt: skip
 @plugin_option
 @debug_option
-def audit(names: tuple[str, ...], as_json: bool, plugins: tuple[str, ...]) -> int:
+def audit(
+    names: tuple[str, ...], as_json: bool, fresh: Path | None, plugins: tuple[str, ...]
+) -> int:
     """Hold the baselines to what they declare: how often an unchanged program would fail.
 
     Exits with 1 where the sweep, or one figure of it, fails more often than declared, where a
@@ -632,7 +648,7 @@ def audit(names: tuple[str, ...], as_json: bool, plugins: tuple[str, ...]) -> in
 
     loaded = registry.load(plugins, only=names or None)
     examples = [loaded.example(name) for name in names or sorted(loaded.examples)]
-    found = audited(examples)
+    found = audited(examples, fresh)
     if as_json:
         click.echo(json.dumps(found.record(), indent=2))
     else:

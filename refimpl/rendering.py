@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from refimpl.auditing import Audit
+    from refimpl.auditing import Audit, Repeated
     from refimpl.checking import Result
     from refimpl.contract import Example
     from refimpl.errata import Tried
@@ -261,6 +261,8 @@ def print_audit(audit: Audit) -> None:
             f"{placed.documented:g} is above {placed.quantile:.0%} of real runs, {where}",
             soft_wrap=True,
         )
+    if audit.fresh:
+        print_fresh(audit.fresh)
     for problem in audit.problems:
         console.print(f"FAILED {problem}", soft_wrap=True)
     for lacking in audit.lacking:
@@ -273,6 +275,21 @@ def print_audit(audit: Audit) -> None:
             f"{tier}: an unchanged program fails any of {count} figures with probability "
             f"{audit.sweep(tier):.2g} (allowed: {audit.allowed:g})"
         )
+
+
+def print_fresh(fresh: Sequence[Repeated]) -> None:
+    """How often the rule has been applied to fresh runs, and what it said."""
+    table = _table("figure", "fresh runs", "outside", "alarms")
+    for own in fresh:
+        table.add_row(
+            f"{own.example} · {own.variant} · {own.tier} · {own.metric}",
+            f"{own.runs}",
+            f"{own.outside} (so many or more: {own.chance:.1%})",
+            f"{own.alarms} of {own.decisions}{'' if own.holds else ' FAILS'}",
+        )
+    stdout().print(table)
+    decisions, alarms = (sum(getattr(f, part) for f in fresh) for part in ("decisions", "alarms"))
+    stdout().print(f"fresh runs: {alarms} false alarms in {decisions} decisions")
 
 
 def print_data(entries: Mapping[str, Entry], statuses: Sequence[FileStatus]) -> None:

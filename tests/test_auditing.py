@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from fakes.calibrated import baseline_of, baselines_of
 from fakes.sound import EXAMPLE
 
 from refimpl import auditing
-from refimpl.auditing import SWEEP, audited, placed
+from refimpl.auditing import SWEEP, audited, placed, repeated
 from refimpl.baselines import Baseline, Identity, Metric, Run
 from refimpl.contract import Facts, Figure
 
@@ -71,6 +72,68 @@ def test_too_many_figures_for_the_sweep_fail(example):
 
 def test_without_any_baseline_nothing_holds():
     assert not audited([]).holds
+
+
+# --- fresh runs ----------------------------------------------------------------------------------
+
+
+def of_fresh(values):
+    (line,) = repeated(of_values(range(50)), of_values(values))
+    return line
+
+
+def test_fresh_runs_inside_the_band_are_a_decision_each():
+    line = of_fresh([10.0, 20.0, 49.0])
+    assert (line.runs, line.outside, line.decisions, line.alarms) == (3, 0, 3, 0)
+    assert line.holds
+
+
+def test_runs_outside_on_one_side_are_an_alarm_once_there_are_enough():
+    assert of_fresh([60, 61, 62, 63]).alarms == 1
+    assert not of_fresh([60, 61, 62, 63]).holds
+    line = of_fresh([60, 61, 62, 5, 60, 61, -9, 5])
+    assert (line.outside, line.decisions, line.alarms) == (6, 3, 0)
+
+
+def test_a_last_group_that_is_too_short_decides_nothing():
+    line = of_fresh([5, 60, 61])
+    assert (line.decisions, line.alarms) == (1, 0)
+
+
+def test_more_runs_outside_than_chance_makes_fail_without_an_alarm():
+    line = of_fresh([60, -9] * 50)
+    assert line.alarms == 0
+    assert line.chance < 1e-6
+    assert not line.holds
+
+
+def test_the_chance_of_so_many_outside_is_that_of_fresh_draws():
+    random = np.random.default_rng(0)
+    drawn = random.standard_normal((4000, 70))
+    low, high = drawn[:, :50].min(axis=1), drawn[:, :50].max(axis=1)
+    outside = ((low > drawn[:, 50:].T) | (high < drawn[:, 50:].T)).sum(axis=0)
+    for count in (1, 2, 4):
+        line = of_fresh([60] * count + [25] * (20 - count))
+        assert np.mean(outside >= count) == pytest.approx(line.chance, abs=0.03)
+
+
+def test_fresh_runs_of_a_folder_are_judged_by_the_baseline(example, tmp_path):
+    baselines_of(example)
+    fresh = tmp_path / "fresh"
+    baseline_of(replace(example, baselines=fresh), VARIANT, range(100_000, 100_010))
+    found = audited([example], fresh)
+    assert found.holds, found.record()
+    assert {line.runs for line in found.fresh} == {10}
+    assert {line.variant for line in found.fresh} == {VARIANT.name}
+
+
+def test_fresh_runs_of_something_else_are_refused(example, tmp_path):
+    baselines_of(example)
+    fresh = tmp_path / "fresh"
+    slower = replace(VARIANT, protocol=replace(VARIANT.protocol, learning_rate=0.01))
+    baseline_of(replace(example, baselines=fresh), slower)
+    (problem,) = audited([example], fresh).problems
+    assert "runs of something else: its learning_rate" in problem
 
 
 # --- documented figures --------------------------------------------------------------------------

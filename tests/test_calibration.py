@@ -133,6 +133,13 @@ def test_more_seeds_are_added_to_those_that_are_there(slow):
     assert len(baselines.read(file_of(slow)).runs) == 7
 
 
+def test_fresh_runs_go_to_a_folder_of_their_own(slow):
+    assert finish(slow, 5, "--fresh", str(slow / "fresh")).returncode == 0
+    assert not file_of(slow).exists()
+    there = baselines.read(slow / "fresh" / "stand-in" / "slow.only.jsonl")
+    assert [run.seed for run in there.runs] == list(range(100_000, 100_005))
+
+
 def test_a_run_that_was_killed_after_its_last_seed_is_finished_by_the_next(example):
     variant = example.variants[0]
     path = baselines.path_of(example, variant, "stand-in")
