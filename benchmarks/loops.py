@@ -96,6 +96,12 @@ def as_documented(variant: Variant, problem: Problem, workers: int) -> End:
             for name, score in scores.items():
                 seen[name].append(_one(score(output.detach(), yb)))
         figures = {name: float(np.mean(values)) for name, values in seen.items()}
+        if problem.protocol.report == "last-batch":
+            model.eval()
+            with torch.no_grad():
+                output = model(xb)
+            figures = {"loss": loss_of(output, yb).item()}
+            figures |= {name: _one(score(output, yb)) for name, score in scores.items()}
         if valid is not None:
             model.eval()
             seen = {"val_loss": [], **{f"val_{name}": [] for name in scores}}
@@ -132,6 +138,12 @@ def bare(variant: Variant, problem: Problem) -> End:
             optimizer.step()
             losses.append(loss.detach())
             seen.append((output.detach(), yb))
+        if problem.protocol.report == "last-batch":
+            model.eval()
+            with torch.no_grad():
+                output = model(xb)
+                losses, seen = [loss_of(output, yb)], [(output, yb)]
+            model.train()
         figures = {"loss": _mean(losses)}
         for name, score in scores.items():
             figures[name] = _mean([score(output, yb).mean() for output, yb in seen])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, cast
 
@@ -135,7 +135,9 @@ def train(
 ) -> History:
     """Run a variant to the end of its protocol and keep the history.
 
-    ``on_epoch`` is called after each epoch. Raises :class:`ContractError` where the variant stops
+    A variant that measures its validation rows itself at the end of the first epoch is taken to do
+    so after each, and they are not measured a second time. ``on_epoch`` is told of an epoch when
+    everything is known of it. Raises :class:`ContractError` where the variant stops
     early, goes on too long or never yields.
     """
     history = History()
@@ -145,6 +147,7 @@ def train(
     seen: list[Step] = []
     began = time.perf_counter()
     in_epoch = problem.first_step % per_epoch
+    validated: frozenset[str] = frozenset()
     for step in drive(variant, problem):
         if isinstance(step, Epoch):
             if not history.epochs:
@@ -153,25 +156,25 @@ def train(
                     f"{per_epoch} steps an epoch are made; yield it at the end of the epoch"
                 )
             measured = history.epochs[-1]
-            history.epochs[-1] = EpochRecord(
-                measured.epoch, {**measured.metrics, **step.metrics}, measured.seconds
-            )
+            history.epochs[-1] = replace(measured, metrics={**measured.metrics, **step.metrics})
+            own = frozenset(name for name in measured.metrics if name.startswith("val_"))
+            if len(history.epochs) == 1 and own <= step.metrics.keys():
+                validated = own
             continue
+        if on_epoch and history.epochs and not seen:
+            on_epoch(history.epochs[-1])
         history.last, history.steps = step, history.steps + 1
         if history.steps > expected:
             break
         seen.append(_detached(step, keep_rows=protocol.report == "epoch"))
         in_epoch += 1
         if in_epoch == per_epoch:
+            _require_measured(variant, history, validated)
             number = (problem.first_step + history.steps) // per_epoch
-            figures = {
-                **training_figures(variant, problem, step, seen, number),
-                **validation_figures(variant, problem, step),
-            }
-            record = EpochRecord(number, figures, time.perf_counter() - began)
-            history.epochs.append(record)
-            if on_epoch:
-                on_epoch(record)
+            figures = training_figures(variant, problem, step, seen, number)
+            if not validated:
+                figures |= validation_figures(variant, problem, step)
+            history.epochs.append(EpochRecord(number, figures, time.perf_counter() - began))
             seen, in_epoch, began = [], 0, time.perf_counter()
     if history.steps != expected:
         more = "or more " if history.steps > expected else ""
@@ -179,9 +182,21 @@ def train(
             f"variant {variant.name!r} made {history.steps} {more}steps where its protocol has "
             f"{epochs} epochs of {per_epoch} ({expected} to run); yield one Step after each update"
         )
+    _require_measured(variant, history, validated)
+    if on_epoch and history.epochs:
+        on_epoch(history.epochs[-1])
     if history.last is not None:
         history.parameters = few_parameters(to_ladder(variant, history.last.parameters))
     return history
+
+
+def _require_measured(variant: Variant, history: History, validated: frozenset[str]) -> None:
+    """Raise where a variant that measures epochs itself has left one out."""
+    if validated and not validated <= history.epochs[-1].metrics.keys():
+        raise ContractError(
+            f"variant {variant.name!r} yields an Epoch with {', '.join(sorted(validated))} after "
+            f"its first epoch and none after epoch {history.epochs[-1].epoch}; yield one after each"
+        )
 
 
 def _detached(step: Step, keep_rows: bool) -> Step:

@@ -1,5 +1,6 @@
 """What is timed side by side is the same training, or its ratio would mean nothing."""
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -20,14 +21,14 @@ def loops(monkeypatch):
     return import_module("benchmarks.loops")
 
 
+@pytest.mark.parametrize("report", ["epoch", "last-batch"])
 @pytest.mark.parametrize("workers", [0, 1])
-def test_the_documents_loop_and_the_bare_one_end_where_refimpl_ends(loops, workers):
-    history = train(VARIANT, pose(VARIANT, dropout=False))
+def test_the_documents_loop_and_the_bare_one_end_where_refimpl_ends(loops, workers, report):
+    own = replace(VARIANT.protocol, report=report)
+    problem = pose(VARIANT, dropout=False).but(protocol=own)
+    history = train(VARIANT, problem)
     expected = to_ladder(VARIANT, history.last.parameters)
-    for end in (
-        loops.as_documented(VARIANT, pose(VARIANT, dropout=False), workers),
-        loops.bare(VARIANT, pose(VARIANT, dropout=False)),
-    ):
+    for end in (loops.as_documented(VARIANT, problem, workers), loops.bare(VARIANT, problem)):
         found = to_ladder(VARIANT, end.parameters)
         for name, value in expected.items():
             torch.testing.assert_close(found[name], value.detach())

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from refimpl import Epoch, Execution, ModuleVariant, Step
+from refimpl import Epoch, Execution, ModuleVariant, Step, training
 from refimpl.errors import ContractError
 from refimpl.metrics import absolute_error, roc_auc
 from refimpl.problem import TensorRows, pose
@@ -254,6 +254,42 @@ def test_figures_that_a_variant_measures_itself_take_the_place_of_the_frameworks
     assert history.curve("val_loss") == [-3.0, -6.0, -9.0, -12.0]
     assert history.final["more"] == 1.0
     assert "loss" in history.final
+
+
+def measures(epochs):
+    """The plane's variant, which measures its own validation rows at the end of these epochs."""
+
+    def steps(problem):
+        for number, step in enumerate(SCRATCH.steps(problem), start=1):
+            yield step
+            if number % PER_EPOCH == 0 and number // PER_EPOCH in epochs:
+                yield Epoch({"val_loss": float(number), "val_error": 1.0})
+
+    return by_steps(steps)
+
+
+def test_what_a_variant_measures_of_every_epoch_is_not_measured_again(monkeypatch):
+    asked = []
+    own = training.validation_figures
+    monkeypatch.setattr(training, "validation_figures", lambda *of: asked.append(of) or own(*of))
+    assert trained(measures({1, 2, 3, 4})).curve("val_loss") == [3.0, 6.0, 9.0, 12.0]
+    assert len(asked) == 1
+    trained(SCRATCH)
+    assert len(asked) == 5
+
+
+def test_a_variant_that_leaves_an_epoch_unmeasured_is_told_which():
+    with pytest.raises(ContractError, match="and none after epoch 3; yield one after each"):
+        trained(measures({1, 2, 4}))
+    with pytest.raises(ContractError, match="and none after epoch 4; yield one after each"):
+        trained(measures({1, 2, 3}))
+
+
+def test_an_epoch_is_told_of_with_what_the_variant_has_measured_itself():
+    told = []
+    variant = measures({1, 2, 3, 4})
+    train(variant, pose(variant), on_epoch=lambda record: told.append(record.metrics["val_loss"]))
+    assert told == [3.0, 6.0, 9.0, 12.0]
 
 
 def test_a_batch_on_which_a_metric_is_undefined_does_not_count_for_it():
