@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from fakes.sound import EXAMPLE
 
 from refimpl.ladder import to_ladder
@@ -44,3 +45,20 @@ def test_the_batches_of_the_documents_loader_are_those_of_the_problem(loops):
         rows = [row for batch in batches for row in batch]
         assert rows == problem.order(batches.epoch)
     assert len(batches) == problem.steps_per_epoch
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "said"),
+    [
+        ("benchmarks.__main__", ["linear-regression-2d/high", "--repeats", "1"], "a/b"),
+        ("benchmarks.seeds", ["ring-dnn/high", "--seeds", "4", "--repeats", "1"], "together/one"),
+    ],
+)
+def test_a_benchmark_prints_its_ratios_and_writes_its_page(
+    loops, tmp_path, module, arguments, said
+):
+    page = tmp_path / "page.md"
+    done = CliRunner().invoke(import_module(module).main, [*arguments, "--table", str(page)])
+    assert done.exit_code == 0, done.output
+    assert said in done.output
+    assert f"| {arguments[0]} |" in page.read_text()

@@ -1,0 +1,70 @@
+"""Times many seeds together against one seed alone: ``python -m benchmarks.seeds``.
+
+One seed alone is the run that ``refimpl run`` makes. The seeds together are those of one job of
+``refimpl calibrate``, with as many threads as there are cores. They take turns; each figure is a
+median.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import torch
+
+from benchmarks.tables import as_markdown, print_table
+from refimpl import registry
+from refimpl.ensemble import gains
+from refimpl.seeds import trained
+
+TIMED = ("titanic-dnn/script", "ring-dnn/high", "ring-dnn/low", "mnist-logistic/fit")
+COLUMNS = ("example/variant", "one seed s", "seeds together s", "together/one")
+FIRST = 200_000
+
+
+def medians(name: str, count: int, repeats: int) -> tuple[float, float]:
+    """Seconds of one seed and of ``count`` together, in turn, after a turn that does not count."""
+    example, _, variant_name = name.partition("/")
+    variant = registry.load(only=[example]).example(example).variant(variant_name)
+    if not gains(variant, "stand-in"):
+        raise click.ClickException(f"{name} is not trained together")
+    cores = os.cpu_count() or 1
+    seeds = range(FIRST, FIRST + count)
+    seconds: dict[str, list[float]] = {"one": [], "together": []}
+    runs: dict[str, Callable[[], object]] = {
+        "one": lambda: trained(variant, "stand-in", seeds[:1]),
+        "together": lambda: trained(variant, "stand-in", seeds),
+    }
+    for turn in range(repeats + 1):
+        for which, run in runs.items():
+            torch.set_num_threads(cores if which == "together" else 1)
+            began = time.perf_counter()
+            run()
+            if turn:
+                seconds[which].append(time.perf_counter() - began)
+    return statistics.median(seconds["one"]), statistics.median(seconds["together"])
+
+
+@click.command()
+@click.argument("names", nargs=-1)
+@click.option("--seeds", "count", type=click.IntRange(2), default=32, show_default=True)
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--table", "page", type=click.Path(dir_okay=False, path_type=Path))
+def main(names: tuple[str, ...], count: int, repeats: int, page: Path | None) -> None:
+    """Time these variants (EXAMPLE/VARIANT), or those that the project states figures of."""
+    rows = []
+    for name in names or TIMED:
+        one, together = medians(name, count, repeats)
+        rows.append((name, f"{one:.3f}", f"{together:.3f}", f"{together / one:.2f}"))
+    print_table(COLUMNS, rows)
+    if page is not None:
+        how = f"{repeats} repeats of {count} seeds on stand-in data"
+        page.write_text(as_markdown(COLUMNS, rows, how), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
