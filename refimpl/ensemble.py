@@ -146,7 +146,7 @@ class Ensemble:
         They are found once for each shape of a batch; going through ``torch.func`` every time
         would take longer than what it computes.
         """
-        values = {name: value.detach() for name, value in values.items()}
+        values = {name: value.detach().clone() for name, value in values.items()}  # buffers change
         axis = None if shared else 0
         prepare = self.variant.prepare or (lambda rows: rows)
 

@@ -377,6 +377,7 @@ class ResultsFile(ReportLogPlugin):  # type: ignore[misc]
         super().__init__(config, path)
         self.run = uuid.uuid4().hex
         self.began = time.monotonic()
+        self.peak = 0
         self.outcomes: dict[str, int] = dict.fromkeys(OUTCOMES, 0)
         self.recorded: set[tuple[str, ...]] = set()
 
@@ -430,12 +431,14 @@ class ResultsFile(ReportLogPlugin):  # type: ignore[misc]
         """The footer: the run came to its end."""
         from refimpl.results import FOOTER
 
+        self.peak = pytest_workers.peak_memory(self._config)
         self._write_json_data(
             {
                 "$report_type": FOOTER,
                 "run": self.run,
                 "exit_status": int(exitstatus),
                 "seconds": round(time.monotonic() - self.began, 3),
+                "peak_mib": self.peak,
                 **self.outcomes,
             }
         )
@@ -448,4 +451,5 @@ class ResultsFile(ReportLogPlugin):  # type: ignore[misc]
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say where the results are."""
+        terminalreporter.write_line(f"memory: at most {self.peak:,} MiB in one process")
         terminalreporter.write_line(f"results: {self._log_path}")

@@ -38,6 +38,9 @@ AUTO_VARIABLE = "PYTEST_XDIST_AUTO_NUM_WORKERS"
 _INPUT = "refimpl"
 """Under which key the controlling process tells a worker what it may use."""
 
+_PEAK = "refimpl_peak_memory"
+"""Under which key a worker tells the controlling process how much memory it has needed."""
+
 _STATE: pytest.StashKey[Controller] = pytest.StashKey()
 _STDERR: pytest.StashKey[int] = pytest.StashKey()
 
@@ -93,6 +96,7 @@ class Controller:
         self.pinning: workers.Pinning | None = None
         self.collected: set[str] = set()
         self.dead_at_start = 0
+        self.peaks: list[int] = []
         if config.option.device == "cuda":
             gpus, each = workers.find_gpus(), config.option.gpus_per_worker
             _require_enough(gpus, each)
@@ -180,10 +184,19 @@ def pytest_testnodedown(node: WorkerController, error: object | None) -> None:
         return
     if state.pinning is not None:
         state.pinning.release(node.gateway.id)
+    if not error:
+        state.peaks.append(node.workeroutput[_PEAK])
     if error and node.gateway.id not in state.collected:
         state.dead_at_start += 1
         if state.dead_at_start > DEATHS_AT_START:
             pytest.exit(f"workers die before they have collected a test: {error}", returncode=1)
+
+
+def peak_memory(config: pytest.Config) -> int:
+    """The most memory, in MiB, that a process of this run has had; dead workers do not tell."""
+    state = config.stash.get(_STATE, None)
+    others = state.peaks if state is not None else []
+    return max(workers.peak_memory(), *others, 0)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -210,6 +223,12 @@ def _settle(given: dict[str, Any]) -> None:
         os.environ[workers.VISIBLE] = given["gpus"]
     if given.get("threads"):
         workers.limit_threads(given["threads"])
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the controlling process how much memory this worker has needed."""
+    if hasattr(session.config, "workerinput"):
+        session.config.workeroutput[_PEAK] = workers.peak_memory()  # type: ignore[attr-defined]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -9,7 +9,7 @@ Schema 1. Every line is an object with ``"$report_type"``:
     the fields of :class:`refimpl.checking.Result`; its key is example, variant, check, execution
     and tier, never pytest's node id, which differs between a checkout and a wheel.
 ``footer``
-    ``run``, ``exit_status``, ``seconds`` and the counts of outcomes.
+    ``run``, ``exit_status``, ``seconds``, ``peak_mib`` and the counts of outcomes.
 
 A file without its footer is of a run that died: :func:`read` says so, and nothing takes it for a
 pass.

@@ -231,3 +231,13 @@ class Pinning:
     def release(self, worker: str) -> None:
         """The worker is gone."""
         self.taken.pop(worker, None)
+
+
+def peak_memory() -> int:
+    """The most memory that this process has had, in MiB; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak // (1024**2 if sys.platform == "darwin" else 1024))

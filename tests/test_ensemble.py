@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
-from refimpl import Variant, registry
+from refimpl import ModuleVariant, Variant, registry
 from refimpl.ensemble import Ensemble, gains, suits, train_together
 from refimpl.lockstep import look
 from refimpl.metrics import recall, roc_auc
@@ -103,6 +104,21 @@ def test_a_loop_that_does_something_else_than_the_variant_says_is_trained_alone(
     assert gains(own, "stand-in")
     other = replace(own, optimizer=torch.optim.SGD)
     assert not gains(other, "stand-in")
+
+
+def normalised() -> nn.Module:
+    return nn.Sequential(nn.Linear(15, 4), nn.BatchNorm1d(4), nn.Linear(4, 1), nn.Sigmoid())
+
+
+def test_running_statistics_are_those_of_each_member() -> None:
+    given = chosen("titanic-dnn", "script")
+    own = ModuleVariant(
+        "normalised", build=normalised, optimizer=torch.optim.SGD, loss=given.loss,
+        data=given.data, protocol=replace(given.protocol, epochs=2), metrics=given.metrics,
+    )  # fmt: skip
+    problems = [pose(own, seed=seed).but(precision="float64") for seed in SEEDS]
+    for together, problem in zip(train_together(own, problems), problems, strict=True):
+        assert together.final == pytest.approx(train(own, problem).final, rel=1e-8)
 
 
 def test_torchs_generator_is_left_as_it_was() -> None:

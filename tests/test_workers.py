@@ -608,6 +608,26 @@ def test_the_header_says_how_the_workers_shared_the_cores(troubled):
     assert records[0]["workers"] == {"count": 2, "threads": each, "gpus": []}
 
 
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_the_footer_says_how_much_memory_a_process_has_had(tmp_path, processes):
+    folder = tmp_path / processes
+    folder.mkdir()
+    output, records = run(folder, "-n", processes, examples=["sound-0", "sound-1"])
+    peak = records[-1]["peak_mib"]
+    assert 100 < peak < 10_000
+    assert f"memory: at most {peak:,} MiB in one process" in output
+
+
+def test_a_process_that_takes_more_memory_has_a_higher_peak():
+    program = "import sys; from refimpl.workers import peak_memory; held = b'x' * int(sys.argv[1]);"
+    program += "print(peak_memory())"
+    small, large = (
+        int(subprocess.check_output([sys.executable, "-c", program, str(size)]))
+        for size in (200 * 1024**2, 500 * 1024**2)
+    )
+    assert 290 < large - small < 320
+
+
 SEEN = """\
 import json, os, sys
 from pathlib import Path
