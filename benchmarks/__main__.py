@@ -19,7 +19,7 @@ import click
 import torch
 
 from benchmarks.loops import End, as_documented, bare
-from benchmarks.tables import as_markdown, print_table
+from benchmarks.tables import as_page, print_table
 from refimpl import Variant, registry
 from refimpl.environment import environment
 from refimpl.ladder import to_ladder
@@ -45,6 +45,12 @@ One variant of each example that trains and says how it is built, updated and ju
 does not, since its document makes the optimizer anew for every step.
 """
 
+
+HEAD = """# Three loops of the same training
+
+Made by `python -m benchmarks`. *Document* is the loop as documents write it, *refimpl* the run that
+every check makes, *bare* the fewest calls of torch that do the same. What counts are the ratios.
+"""
 
 COLUMNS = ("example/variant", "document s", "refimpl s", "bare s", "a/b", "b/c")
 
@@ -151,7 +157,7 @@ def main(
         f"a/b, geometric mean: {mean:.2f}; b/c, largest: {max(e.overhead for e in found):.2f}"
     )
     if page is not None:
-        page.write_text(as_markdown(COLUMNS, rows, f"{repeats} repeats on {tier} data"), "utf-8")
+        page.write_text(as_page(HEAD, COLUMNS, rows, f"{repeats} repeats on {tier} data"), "utf-8")
     if output is not None:
         record = {"environment": environment(), "timed": [asdict(each) for each in found]}
         output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

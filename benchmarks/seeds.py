@@ -16,12 +16,18 @@ from pathlib import Path
 import click
 import torch
 
-from benchmarks.tables import as_markdown, print_table
+from benchmarks.tables import as_page, print_table
 from refimpl import registry
 from refimpl.ensemble import gains
 from refimpl.seeds import trained
 
 TIMED = ("titanic-dnn/script", "ring-dnn/high", "ring-dnn/low", "mnist-logistic/fit")
+HEAD = """# Many seeds at once
+
+Made by `python -m benchmarks.seeds`: seeds in the same tensors, as `refimpl calibrate` trains them,
+with a thread a core, against one seed alone.
+"""
+
 COLUMNS = ("example/variant", "one seed s", "seeds together s", "together/one")
 FIRST = 200_000
 
@@ -63,7 +69,7 @@ def main(names: tuple[str, ...], count: int, repeats: int, page: Path | None) ->
     print_table(COLUMNS, rows)
     if page is not None:
         how = f"{repeats} repeats of {count} seeds on stand-in data"
-        page.write_text(as_markdown(COLUMNS, rows, how), encoding="utf-8")
+        page.write_text(as_page(HEAD, COLUMNS, rows, how), encoding="utf-8")
 
 
 if __name__ == "__main__":

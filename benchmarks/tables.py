@@ -19,8 +19,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Console().print(table)
 
 
-def as_markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], how: str) -> str:
-    """The same in Markdown, with how it was made."""
+def as_page(head: str, columns: Sequence[str], rows: Sequence[Sequence[str]], how: str) -> str:
+    """A page in Markdown: what it shows, the same table, and how it was made."""
     lines = [columns, ("---", *("---:" for _ in columns[1:])), *rows]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"{table}\n\nMedians of {how}; torch {torch.__version__}, one thread.\n"
+    return f"{head}\n{table}\n\nMedians of {how}; torch {torch.__version__}, one thread.\n"
