@@ -23,4 +23,4 @@ def as_page(head: str, columns: Sequence[str], rows: Sequence[Sequence[str]], ho
     """A page in Markdown: what it shows, the same table, and how it was made."""
     lines = [columns, ("---", *("---:" for _ in columns[1:])), *rows]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"{head}\n{table}\n\nMedians of {how}; torch {torch.__version__}, one thread.\n"
+    return f"{head}\n{table}\n\nMedians of {how}; torch {torch.__version__}.\n"
