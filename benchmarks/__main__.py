@@ -157,7 +157,10 @@ def main(
         f"a/b, geometric mean: {mean:.2f}; b/c, largest: {max(e.overhead for e in found):.2f}"
     )
     if page is not None:
-        page.write_text(as_page(HEAD, COLUMNS, rows, f"{repeats} repeats on {tier} data with one thread"), "utf-8")
+        page.write_text(
+            as_page(HEAD, COLUMNS, rows, f"{repeats} repeats on {tier} data with one thread"),
+            "utf-8",
+        )
     if output is not None:
         record = {"environment": environment(), "timed": [asdict(each) for each in found]}
         output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
