@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -235,9 +236,13 @@ class Pinning:
 
 def peak_memory() -> int:
     """The most memory that this process has had, in MiB; 0 where the system does not say."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count what the parent had when it made this process
+        peak = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
+        return int(peak[1]) // 1024 if peak else 0
     try:
         import resource
     except ImportError:  # Windows
         return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak // (1024**2 if sys.platform == "darwin" else 1024))
+    unit = 1024**2 if sys.platform == "darwin" else 1024
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit)
