@@ -278,13 +278,17 @@ def print_audit(audit: Audit) -> None:
 
 
 def print_fresh(fresh: Sequence[Repeated]) -> None:
-    """How often the rule has been applied to fresh runs, and what it said."""
-    table = _table("figure", "fresh runs", "outside", "alarms")
+    """How often the rule has been applied to fresh runs, and what it said.
+
+    The chance is that of so many runs outside, or more.
+    """
+    table = _table("figure", "runs", "outside", "chance", "alarms")
     for own in fresh:
         table.add_row(
             f"{own.example} · {own.variant} · {own.tier} · {own.metric}",
             f"{own.runs}",
-            f"{own.outside} (so many or more: {own.chance:.1%})",
+            f"{own.outside}",
+            f"{own.chance:.0%}",
             f"{own.alarms} of {own.decisions}{'' if own.holds else ' FAILS'}",
         )
     stdout().print(table)
