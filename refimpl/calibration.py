@@ -115,9 +115,9 @@ def _jobs(by_task: Mapping[Task, Plan], workers: int) -> Iterator[Job]:
     """The seeds of every plan, many in a job where they gain by it; asked when it is its turn."""
     from refimpl.ensemble import gains
 
-    for task, plan in by_task.items():
-        together = len(plan.seeds) > workers and gains(plan.variant, plan.tier)
-        yield from jobs(task, plan.seeds, together, workers)
+    for task, own in by_task.items():
+        together = len(own.seeds) > workers and gains(own.variant, own.tier)
+        yield from jobs(task, own.seeds, together, workers)
 
 
 class Watcher:

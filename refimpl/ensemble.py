@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import functional_call, stack_module_state, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
@@ -96,19 +96,10 @@ class Ensemble:
             raise ContractError(f"variant {variant.name!r} needs build=, optimizer= and loss=")
         self.variant, self.problems = variant, problems
         self.loss, self.metrics = variant.loss, variant.metrics or {}
-        members = [problem.load(variant.build()) for problem in problems]
-        self.skeleton = members[0].train()
+        members = [problem.load(variant.build()).train() for problem in problems]
+        self.skeleton = members[0]
         trained = [n for n, p in self.skeleton.named_parameters() if p.requires_grad]
-        self.parameters = {
-            name: torch.stack([dict(m.named_parameters())[name].detach() for m in members])
-            for name, _ in self.skeleton.named_parameters()
-        }
-        self.buffers = {
-            name: torch.stack([dict(m.named_buffers())[name] for m in members])
-            for name, _ in self.skeleton.named_buffers()
-        }
-        for name in trained:
-            self.parameters[name].requires_grad_()
+        self.parameters, self.buffers = stack_module_state(members)
         self.optimizer = variant.optimizer([self.parameters[n] for n in trained], lr=problems[0].lr)
         self._graphs: dict[tuple[object, ...], _Graph] = {}
 
@@ -248,8 +239,8 @@ def gains(variant: Variant, tier: Tier) -> bool:
     """
     if not suits(variant) or _has(variant, nn.modules.conv._ConvNd, nn.modules.dropout._DropoutNd):
         return False
-    protocol = pose(variant, tier).protocol
-    short = replace(protocol, epochs=1, stand_in_epochs=None)
+    assert variant.protocol is not None
+    short = replace(variant.protocol, epochs=1, stand_in_epochs=None)
     problems = [
         pose(variant, tier, seed=seed).but(precision="float64", protocol=short) for seed in (1, 2)
     ]

@@ -196,7 +196,7 @@ def peak_memory(config: pytest.Config) -> int:
     """The most memory, in MiB, that a process of this run has had; dead workers do not tell."""
     state = config.stash.get(_STATE, None)
     others = state.peaks if state is not None else []
-    return max(workers.peak_memory(), *others, 0)
+    return max([workers.peak_memory(), *others])
 
 
 @pytest.hookimpl(optionalhook=True)

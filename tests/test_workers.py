@@ -1,5 +1,6 @@
 """Parallel runs: who gets which GPU and how many threads, what comes first, what a crash costs."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -357,16 +358,21 @@ class Node:
         self.shutting_down = True
 
 
-@pytest.fixture
-def scheduling():
-    """Two workers and three groups of tests, shared out."""
-    tests = [f"t[{n}]@{group}" for group in "abc" for n in range(4)]
-    option = SimpleNamespace(tx=["popen"] * 2, loadscopereorder=False, maxprocesses=None)
+def scheduler(count):
+    """The scheduler of a run with so many workers."""
+    option = SimpleNamespace(tx=["popen"] * count, loadscopereorder=False, maxprocesses=None)
     config = SimpleNamespace(
         option=option, getvalue=lambda name: getattr(option, name), hook=None,
         getoption=lambda name, *default: getattr(option, name, None),
     )  # fmt: skip
-    made = CrashSafeScheduling(config)
+    return CrashSafeScheduling(config)
+
+
+@pytest.fixture
+def scheduling():
+    """Two workers and three groups of tests, shared out."""
+    tests = [f"t[{n}]@{group}" for group in "abc" for n in range(4)]
+    made = scheduler(2)
     nodes = [Node("gw0"), Node("gw1")]
     for node in nodes:
         made.add_node(node)
@@ -418,9 +424,9 @@ def test_a_worker_that_had_nothing_left_costs_nothing(scheduling):
 class Worker(Node):
     """A worker that xdist's protocol is played with: it starts a test once it knows of the next."""
 
-    def __init__(self, name, tests, deadly):
-        super().__init__(name)
-        self.tests, self.deadly, self.ready, self.done = tests, deadly, False, 0
+    def __init__(self, number):
+        super().__init__(f"gw{number}")
+        self.ready, self.done = False, 0
 
     @property
     def waits(self):
@@ -439,14 +445,10 @@ def played(groups, deadly, count, pick):
     die of them and are replaced.
     """
     tests = [f"t[{n}]@{name}" for name, size in enumerate(groups) for n in range(size)]
-    option = SimpleNamespace(tx=["popen"] * count, loadscopereorder=False, maxprocesses=None)
-    config = SimpleNamespace(
-        option=option, getvalue=lambda name: getattr(option, name), hook=None,
-        getoption=lambda name, *default: getattr(option, name, None),
-    )  # fmt: skip
-    made = CrashSafeScheduling(config)
+    made = scheduler(count)
     deadly = {tests[n % len(tests)] for n in deadly}
-    alive = [Worker(f"gw{n}", tests, deadly) for n in range(count)]
+    numbers = itertools.count()
+    alive = [Worker(next(numbers)) for _ in range(count)]
     begun = dict.fromkeys(tests, 0)
     ending = False
     for worker in alive:
@@ -473,7 +475,7 @@ def played(groups, deadly, count, pick):
                 assert made.remove_node(worker) == tests[index]
                 alive.remove(worker)
                 ending = False
-                alive.append(Worker(f"gw{len(begun)}", tests, deadly))
+                alive.append(Worker(next(numbers)))
                 made.add_node(alive[-1])
             else:
                 made.mark_test_complete(worker, index)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from refimpl import baselines
-from refimpl.bands import POWER, Band, band
+from refimpl.bands import POWER, Band, Side, band, fails
 from refimpl.baselines import Baseline, Metric
 from refimpl.checking import Measurement, Subject, check, true, within
 from refimpl.contract import Figure
@@ -57,9 +57,8 @@ def stays_in_calibrated_band(subject: Subject) -> Iterator[Measurement | Curve]:
             yield true(name, False, f"the run reports no {name}, which its baseline has")
             continue
         limits = band(baseline.finals(name), metric)
-        while _all_on_one_side(name, runs, limits) and len(runs) < limits.fresh:
-            runs.append(_run(subject, len(runs)))
-        yield _judged(name, metric, runs, limits)
+        failed = bool(fails(_sides(subject, name, runs, limits), limits.fresh))
+        yield _judged(name, metric, runs, limits, failed)
 
 
 def _run(subject: Subject, further: int) -> History:
@@ -73,20 +72,24 @@ def _run(subject: Subject, further: int) -> History:
     return trained(variant, subject.tier, subject.execution, seed)
 
 
-def _all_on_one_side(name: str, runs: Sequence[History], limits: Band) -> bool:
-    sides = {limits.side(run.final[name]) for run in runs}
-    return len(sides) == 1 and sides != {"inside"}
+def _sides(subject: Subject, name: str, runs: list[History], limits: Band) -> Iterator[Side]:
+    """Where one run after the other lies; those that no figure has asked for yet are made."""
+    for further in range(limits.fresh):
+        if further == len(runs):
+            runs.append(_run(subject, further))
+        yield limits.side(runs[further].final[name])
 
 
-def _judged(name: str, metric: Metric, runs: Sequence[History], limits: Band) -> Measurement:
-    """The first run's figure; it fails if as many runs as it takes are all off on one side."""
-    fails = len(runs) >= limits.fresh and _all_on_one_side(name, runs[: limits.fresh], limits)
+def _judged(
+    name: str, metric: Metric, runs: Sequence[History], limits: Band, failed: bool
+) -> Measurement:
+    """The first run's figure, and what all of them say where it fails."""
     figure = within(name, runs[0].final[name], limits.low, limits.high)
     stated = (
         f"{figure.limit} ({limits.runs} runs; a shift of {limits.detects:.3g} fails with "
         f"probability {POWER:g}, none with {limits.alpha:.1g})"
     )
-    if not fails:
+    if not failed:
         return replace(figure, limit=stated, holds=True)
     side = limits.side(runs[0].final[name])
     worse = {"lower": "above", "higher": "below"}.get(metric.better)
