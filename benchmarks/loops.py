@@ -9,15 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from sklearn.metrics import accuracy_score, roc_auc_score
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torchvision.transforms.functional import to_tensor
 
 from refimpl import Variant, metrics
-from refimpl.problem import Problem
+from refimpl.problem import Problem, TensorRows
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,7 @@ class End:
 
     parameters: dict[str, Tensor]
     figures: dict[str, float]
+    model: object
 
 
 # --- (a) as documents write it -------------------------------------------------------------------
@@ -72,16 +78,63 @@ class InOrder:
         return (order[start : start + size] for start in range(0, len(order), size))
 
 
+class Pictures(Dataset[tuple[Tensor, Tensor]]):
+    """Images as torchvision's data sets give them: through Pillow and ``ToTensor``, one at a time.
+
+    Those in colour come from files, as of its ``ImageFolder``; grey ones from memory, as of its
+    ``MNIST``.
+    """
+
+    def __init__(self, rows: TensorRows, folder: Path) -> None:
+        pixels = (rows.x * 255).round().to(torch.uint8).permute(0, 2, 3, 1).squeeze(-1).numpy()
+        images = map(Image.fromarray, pixels)
+        self.pixels, self.paths, self.targets = pixels, [], rows.y
+        if pixels.ndim == 4:
+            self.paths = [folder / f"{number}.png" for number in range(len(pixels))]
+            for image, path in zip(images, self.paths, strict=True):
+                image.save(path)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        if self.paths:
+            image = Image.open(self.paths[number]).convert("RGB")
+        else:
+            image = Image.fromarray(self.pixels[number])
+        return to_tensor(image), self.targets[number]
+
+
+def _samples(rows: TensorRows, folder: str) -> Dataset[Any]:
+    """The rows one by one, through what their documents read them with."""
+    eight_bit = rows.x.ndim == 4 and torch.equal((rows.x * 255).round() / 255, rows.x)
+    if eight_bit and rows.x.dtype == torch.float32:
+        return Pictures(rows, Path(folder))
+    return TensorDataset(rows.x, rows.y)
+
+
 def as_documented(variant: Variant, problem: Problem, workers: int) -> End:
-    """Samples collated one by one, scikit-learn for each batch, ``.item()`` each step."""
+    """Samples read and collated one by one, scikit-learn for each batch, ``.item()`` each step."""
+    with TemporaryDirectory() as seen_in, TemporaryDirectory() as held_out:
+        rows = problem.valid
+        train = _samples(problem.train, seen_in)
+        valid = None if rows is None else _samples(rows, held_out)
+        return _documented(variant, problem, workers, train, valid)
+
+
+def _documented(
+    variant: Variant,
+    problem: Problem,
+    workers: int,
+    train_samples: Dataset[Any],
+    valid_samples: Dataset[Any] | None,
+) -> End:
     model, loss_of, optimizer = _made(variant, problem)
     scores = {n: AS_DOCUMENTED.get(m, m) for n, m in (variant.metrics or {}).items()}
     batches = InOrder(problem)
-    data = TensorDataset(problem.train.x, problem.train.y)
-    train = DataLoader(data, batch_sampler=batches, num_workers=workers)
-    rows = problem.valid
+    train = DataLoader(train_samples, batch_sampler=batches, num_workers=workers)
     size = problem.protocol.valid_batch_size or problem.batch_size
-    valid = rows and DataLoader(TensorDataset(rows.x, rows.y), batch_size=size, num_workers=workers)
+    valid = valid_samples and DataLoader(valid_samples, batch_size=size, num_workers=workers)
     figures: dict[str, float] = {}
     for batches.epoch in problem.epochs():
         model.train()
@@ -112,15 +165,15 @@ def as_documented(variant: Variant, problem: Problem, workers: int) -> End:
                 for name, score in scores.items():
                     seen[f"val_{name}"].append(_one(score(output, yb)))
             figures |= {name: float(np.mean(values)) for name, values in seen.items()}
-    return End({n: p.detach() for n, p in model.named_parameters()}, figures)
+    return End({n: p.detach() for n, p in model.named_parameters()}, figures, model)
 
 
 # --- (c) the bare limit --------------------------------------------------------------------------
 
 
 def bare(variant: Variant, problem: Problem) -> End:
-    """Forward, loss, backward and update, figures once an epoch; nobody watches."""
-    model, loss_of, optimizer = _made(variant, problem)
+    """Forward, loss, backward and update by torch's quickest kernels, figures once an epoch."""
+    model, loss_of, optimizer = _made(variant, problem.but(swift=True))
     scores = variant.metrics or {}
     x, y, size, rows = problem.train.x, problem.train.y, problem.batch_size, problem.valid
     held = problem.protocol.valid_batch_size or size
@@ -158,7 +211,7 @@ def bare(variant: Variant, problem: Problem) -> End:
                 for name, score in scores.items():
                     figures[f"val_{name}"] = _mean([score(out, yb).mean() for out, yb in pairs])
             model.train()
-    return End({n: p.detach() for n, p in model.named_parameters()}, figures)
+    return End({n: p.detach() for n, p in model.named_parameters()}, figures, model)
 
 
 def _mean(values: list[Tensor]) -> float:
@@ -172,4 +225,5 @@ def _made(
     assert variant.optimizer is not None
     assert variant.loss is not None
     model = problem.load(variant.build())
-    return model, variant.loss, variant.optimizer(model.parameters(), lr=problem.lr)
+    optimizer = variant.optimizer(model.parameters(), lr=problem.lr)
+    return model, variant.loss, problem.resume(optimizer)

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from refimpl import kernels
 from refimpl.contract import Execution, Protocol, Variant
 from refimpl.data import DataSet, Rows, Tier, philox
 from refimpl.errors import CheckpointError, ContractError
@@ -45,7 +46,8 @@ class Problem:
     draws of dropout. ``dropout=False`` turns dropout off where trajectories are compared.
     ``checkpoint`` makes the run continue where another one stopped. ``horizon`` is how many
     updates will be looked at, where that is known; ``shard`` (rank, of how many) makes the batches
-    those of one process of several: every so many-th row of each.
+    those of one process of several: every so many-th row of each. ``swift`` lets torch choose
+    kernels that do the same sooner and round differently (:mod:`refimpl.kernels`).
     """
 
     data: DataSet
@@ -59,6 +61,7 @@ class Problem:
     checkpoint: Checkpoint | None = field(default=None, repr=False)
     horizon: int | None = None
     shard: tuple[int, int] = (0, 1)
+    swift: bool = False
 
     # --- where and in what -----------------------------------------------------------------------
 
@@ -203,6 +206,8 @@ class Problem:
         :class:`CheckpointError` where the checkpoint lacks a buffer.
         """
         module = module.to(self.device, self.dtype)
+        if self.swift:
+            kernels.channels_last(module)
         own, values = dict(module.named_parameters()), self._present_values()
         if own.keys() != values.keys():
             raise ContractError(
@@ -237,6 +242,9 @@ class Problem:
         """``optimizer`` with the state of the checkpoint, where the run continues one."""
         if self.checkpoint and self.checkpoint.optimizer is not None:
             optimizer.load_state_dict(dict(self.checkpoint.optimizer))
+            kernels.as_made(optimizer)
+        if self.swift:
+            kernels.fuse(optimizer)
         return optimizer
 
     def _present_values(self) -> Mapping[str, NDArray[Any]]:

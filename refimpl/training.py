@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from refimpl.contract import Epoch, ModuleVariant, Step, Variant
+from refimpl.contract import Epoch, Execution, ModuleVariant, Step, Variant
 from refimpl.errors import ContractError
 from refimpl.ladder import to_ladder
 from refimpl.problem import Problem, TensorRows
@@ -137,10 +137,12 @@ def train(
 
     A variant that measures its validation rows itself at the end of the first epoch is taken to do
     so after each, and they are not measured a second time. ``on_epoch`` is told of an epoch when
-    everything is known of it. Raises :class:`ContractError` where the variant stops
+    everything is known of it. On the CPU as it is, the kernels are the quicker ones of
+    :mod:`refimpl.kernels`. Raises :class:`ContractError` where the variant stops
     early, goes on too long or never yields.
     """
     history = History()
+    problem = problem.but(swift=_is_plain(problem.execution))
     protocol, per_epoch = problem.protocol, problem.steps_per_epoch
     epochs = protocol.epochs_on(problem.tier)
     expected = epochs * per_epoch - problem.first_step
@@ -188,6 +190,11 @@ def train(
     if history.last is not None:
         history.parameters = few_parameters(to_ladder(variant, history.last.parameters))
     return history
+
+
+def _is_plain(execution: Execution) -> bool:
+    """Whether it is the CPU and nothing else."""
+    return execution.device == "cpu" and execution.wrap is None and execution.steps is None
 
 
 def _require_measured(variant: Variant, history: History, validated: frozenset[str]) -> None:
