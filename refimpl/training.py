@@ -316,9 +316,9 @@ def mean_of(values: Sequence[Tensor], weights: Sequence[int] | None = None) -> f
 def mean(values: Tensor, weights: Sequence[int] | None = None) -> float:
     """The same of scalars (N,) in one tensor."""
     values = values.double().cpu()
-    counted = ~values.isnan()
     if weights is None:
-        return float(values[counted].mean())
+        return float(values.nanmean())
+    counted = ~values.isnan()
     weight = torch.tensor(weights, dtype=torch.float64)[counted]
     return float((values[counted] * weight).sum() / weight.sum())
 
