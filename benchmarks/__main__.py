@@ -19,7 +19,7 @@ from typing import Any
 import click
 import torch
 
-from benchmarks.loops import End, as_documented, bare
+from benchmarks.loops import WORKERS, End, as_documented, bare
 from benchmarks.tables import as_page, print_table
 from refimpl import Variant, registry
 from refimpl.environment import environment
@@ -28,22 +28,20 @@ from refimpl.plugins import covid_lstm
 from refimpl.problem import Problem, pose
 from refimpl.training import train
 
-TIMED = {
-    "linear-regression-1d/module": 0,
-    "linear-regression-2d/high": 0,
-    "mnist-logistic/fit": 0,
-    "titanic-dnn/script": 0,
-    "ring-dnn/high": 0,
-    "covid-lstm/single-start": 0,
-    "imdb-cnn/keep-first": 0,
-    "model-building/module": 0,
-    "cifar10-two-layer/sampled": 0,
-    "cifar2-cnn/function": 2,
-    "mnist-cnn/script": 2,
-}
-"""``example/variant`` and the workers of its document's DataLoader, at most one a core here.
-
-One variant of each example that trains and says how it is built, updated and judged; ring-focal
+TIMED = (
+    "linear-regression-1d/module",
+    "linear-regression-2d/high",
+    "mnist-logistic/fit",
+    "titanic-dnn/script",
+    "ring-dnn/high",
+    "covid-lstm/single-start",
+    "imdb-cnn/keep-first",
+    "model-building/module",
+    "cifar10-two-layer/sampled",
+    "cifar2-cnn/function",
+    "mnist-cnn/script",
+)
+"""One variant of each example that trains and says how it is built, updated and judged; ring-focal
 does not, since its document makes the optimizer anew for every step.
 """
 
@@ -104,7 +102,7 @@ def timed(name: str, tier: str, repeats: int) -> Timed:
     variant = registry.load(only=[example_name]).example(example_name).variant(variant_name)
     problem = pose(variant, tier, dropout=False)  # type: ignore[arg-type]
     loops: dict[str, Callable[[Problem], End]] = {
-        "documented": lambda given: as_documented(variant, given, TIMED[name]),
+        "documented": lambda given: as_documented(variant, given, WORKERS.get(example_name, 0)),
         "refimpl": lambda given: by_refimpl(variant, given),
         "bare": lambda given: bare(variant, given),
     }

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision.transforms.functional import to_tensor
 
-from refimpl import Variant, metrics
+from refimpl import Epoch, Variant, metrics
 from refimpl.problem import Problem, TensorRows
+from refimpl.training import drive
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,10 @@ class InOrder:
     def __iter__(self) -> Iterator[list[int]]:
         order, size = self.problem.order(self.epoch), self.problem.batch_size
         return (order[start : start + size] for start in range(0, len(order), size))
+
+
+WORKERS = {"cifar2-cnn": 2, "mnist-cnn": 2}
+"""Workers of the documents' DataLoaders, at most one a core here; the others have none."""
 
 
 class Pictures(Dataset[tuple[Tensor, Tensor]]):
@@ -166,6 +171,18 @@ def _documented(
                     seen[f"val_{name}"].append(_one(score(output, yb)))
             figures |= {name: float(np.mean(values)) for name, values in seen.items()}
     return End({n: p.detach() for n, p in model.named_parameters()}, figures, model)
+
+
+def in_its_own_loop(variant: Variant, problem: Problem) -> None:
+    """A variant whose loop is the document's, with the figures of each step that documents take."""
+    scores = [AS_DOCUMENTED.get(metric, metric) for metric in (variant.metrics or {}).values()]
+    for step in drive(variant, problem):
+        if isinstance(step, Epoch):
+            continue
+        float(torch.as_tensor(step.loss).detach())
+        if isinstance(step.output, Tensor) and isinstance(step.target, Tensor):
+            for score in scores:
+                _one(score(step.output.detach(), step.target))
 
 
 # --- (c) the bare limit --------------------------------------------------------------------------

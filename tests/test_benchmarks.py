@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from fakes.sound import EXAMPLE
 
 from refimpl.ladder import to_ladder
-from refimpl.problem import pose
+from refimpl.problem import TensorRows, pose
 from refimpl.training import train
 
 VARIANT = EXAMPLE.variant("module")
@@ -52,6 +52,7 @@ def test_the_batches_of_the_documents_loader_are_those_of_the_problem(loops):
     [
         ("benchmarks.__main__", ["linear-regression-2d/high", "--repeats", "1"], "a/b"),
         ("benchmarks.seeds", ["ring-dnn/high", "--seeds", "4", "--repeats", "1"], "together/one"),
+        ("benchmarks.suite", ["cifar10-two-layer"], "the suite / the loops"),
     ],
 )
 def test_a_benchmark_prints_its_ratios_and_writes_its_page(
@@ -61,4 +62,16 @@ def test_a_benchmark_prints_its_ratios_and_writes_its_page(
     done = CliRunner().invoke(import_module(module).main, [*arguments, "--table", str(page)])
     assert done.exit_code == 0, done.output
     assert said in done.output
-    assert f"| {arguments[0]} |" in page.read_text()
+    assert f"| {arguments[0]}" in page.read_text()
+
+
+def test_images_are_read_as_torchvision_reads_them_and_are_the_same(loops, tmp_path):
+    pixels = torch.randint(256, (5, 3, 4, 4)).float() / 255
+    for images in (pixels, pixels[:, :1]):
+        samples = loops.Pictures(TensorRows(images, torch.arange(5)), tmp_path)
+        assert len(samples) == 5
+        for number, image in enumerate(images):
+            read, target = samples[number]
+            assert torch.equal(read, image)
+            assert target == number
+    assert len(list(tmp_path.iterdir())) == 5

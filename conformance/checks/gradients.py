@@ -26,6 +26,9 @@ rounding drowns the smaller ones. A wrong gradient fits none."""
 Arrays = Mapping[str, NDArray[Any]]
 
 DIRECTIONS = 2
+ROWS = 16
+"""Rows of a batch, at the most: a loss costs a whole step, and the slope is one of any batch."""
+
 TRUNCATION = 1e-6
 """Relative error that the extrapolated difference may leave (about 1e-9 is seen)."""
 
@@ -37,9 +40,11 @@ NOISE_ULPS = 64
 def gradient_is_the_slope(subject: Subject) -> Iterator[Measurement]:
     """In float64, is each tensor's gradient the slope of the loss along random directions?"""
     variant = subject.trained
-    problem = pose(
-        variant, subject.tier, seed=0, execution=subject.execution, precision="float64",
-        dropout=False,
+    problem = _in_small_batches(
+        pose(
+            variant, subject.tier, seed=0, execution=subject.execution, precision="float64",
+            dropout=False,
+        )
     )  # fmt: skip
     first = _first(variant, problem)
     held = _held_rows(first)
@@ -51,6 +56,14 @@ def gradient_is_the_slope(subject: Subject) -> Iterator[Measurement]:
             yield at_most(what, best, 1.0)
     if len(problem.train) % problem.batch_size:
         yield _of_the_last_batch(variant, problem, first)
+
+
+def _in_small_batches(problem: Problem) -> Problem:
+    """The same rows, fewer at a time; a document that has no batches keeps to all of them."""
+    protocol = problem.protocol
+    if protocol.batch_size is None or protocol.batch_size >= len(problem.train):
+        return problem
+    return problem.but(protocol=replace(protocol, batch_size=min(protocol.batch_size, ROWS)))
 
 
 def _of_the_last_batch(variant: Variant, problem: Problem, first: Step) -> Measurement:

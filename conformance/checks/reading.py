@@ -13,7 +13,7 @@ from refimpl.contract import Epoch, Step, Variant
 from refimpl.problem import Problem, pose
 from refimpl.training import drive, steps_of, validation_figures
 
-WHOLE = 100
+WHOLE = 50
 """An epoch of at most so many updates is read whole; of a longer one the beginning and the end."""
 
 BEGINNING = 20
