@@ -132,7 +132,8 @@ class Problem:
 
     @property
     def _whole_batch(self) -> int:
-        return min(self.protocol.batch_size or len(self.train), len(self.train))
+        count = len(self.train)
+        return min(self.protocol.batch_size or count, count)
 
     @property
     def first_step(self) -> int:
@@ -169,19 +170,16 @@ class Problem:
 
     def epoch_batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of one epoch still to come."""
-        x, y = self.train.x, self.train.y
-        if self.batch_size == len(x):
+        train, size = self.train, self.batch_size
+        x, y = train.x, train.y
+        if size == len(x):
             yield x, y
         elif self.protocol.shuffle or self.shard != (0, 1):
-            for rows in torch.split(self.row_order(epoch).to(self.device), self.batch_size):
+            for rows in torch.split(self.row_order(epoch).to(self.device), size):
                 yield x[rows], y[rows]
         else:
             done = self._rows_done(epoch)
-            yield from zip(
-                torch.split(x[done:], self.batch_size),
-                torch.split(y[done:], self.batch_size),
-                strict=True,
-            )
+            yield from zip(torch.split(x[done:], size), torch.split(y[done:], size), strict=True)
 
     def _rows_done(self, epoch: int) -> int:
         steps_done = self.first_step - epoch * self.steps_per_epoch

@@ -310,6 +310,8 @@ def predictor(variant: Variant, step: Step) -> Callable[[Tensor], Tensor]:
 
 def mean_of(values: Sequence[Tensor], weights: Sequence[int] | None = None) -> float:
     """The mean of scalars, in float64, leaving out NaN; weighted where weights are given."""
+    if len(values) == 1:
+        return float(values[0].detach())
     return mean(torch.stack([value.detach() for value in values]), weights)
 
 
