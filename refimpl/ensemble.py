@@ -25,12 +25,13 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
+from refimpl import kernels
 from refimpl.contract import Step, Variant
 from refimpl.data import Tier
 from refimpl.errors import ContractError
 from refimpl.ladder import to_ladder
 from refimpl.problem import Problem, pose, start_values
-from refimpl.training import EpochRecord, History, few_parameters, mean, train
+from refimpl.training import EpochRecord, History, few_parameters, mean, swiftly, train
 
 MEMBERS = 3
 """How many seeds the ensemble execution trains beside each other."""
@@ -101,6 +102,8 @@ class Ensemble:
         trained = [n for n, p in self.skeleton.named_parameters() if p.requires_grad]
         self.parameters, self.buffers = stack_module_state(members)
         self.optimizer = variant.optimizer([self.parameters[n] for n in trained], lr=problems[0].lr)
+        if problems[0].swift:
+            kernels.fuse(self.optimizer)
         self._graphs: dict[tuple[object, ...], _Graph] = {}
 
     def __len__(self) -> int:
@@ -262,7 +265,7 @@ def _same(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
 def train_together(variant: Variant, problems: Sequence[Problem]) -> list[History]:
     """Run every problem to the end of its protocol; their histories, as each has it alone."""
     with torch.random.fork_rng(devices=[]):
-        return _train_together(Ensemble(variant, problems))
+        return _train_together(Ensemble(variant, [swiftly(problem) for problem in problems]))
 
 
 def _train_together(together: Ensemble) -> list[History]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from refimpl.contract import Epoch, Execution, ModuleVariant, Step, Variant
+from refimpl.contract import Epoch, ModuleVariant, Step, Variant
 from refimpl.errors import ContractError
 from refimpl.ladder import to_ladder
 from refimpl.problem import Problem, TensorRows
@@ -142,7 +142,7 @@ def train(
     early, goes on too long or never yields.
     """
     history = History()
-    problem = problem.but(swift=_is_plain(problem.execution))
+    problem = swiftly(problem)
     protocol, per_epoch = problem.protocol, problem.steps_per_epoch
     epochs = protocol.epochs_on(problem.tier)
     expected = epochs * per_epoch - problem.first_step
@@ -192,9 +192,11 @@ def train(
     return history
 
 
-def _is_plain(execution: Execution) -> bool:
-    """Whether it is the CPU and nothing else."""
-    return execution.device == "cpu" and execution.wrap is None and execution.steps is None
+def swiftly(problem: Problem) -> Problem:
+    """The same problem for a whole run: quicker kernels where it is the CPU and nothing else."""
+    execution = problem.execution
+    plain = execution.device == "cpu" and execution.wrap is None and execution.steps is None
+    return problem.but(swift=plain)
 
 
 def _require_measured(variant: Variant, history: History, validated: frozenset[str]) -> None:
