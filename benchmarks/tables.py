@@ -8,19 +8,20 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from refimpl.markdown import table
+
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Names to the left, figures to the right."""
-    table = Table(box=None, header_style="bold")
+    shown = Table(box=None, header_style="bold")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
+        shown.add_column(column, justify="right" if number else "left")
     for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+        shown.add_row(*row)
+    Console().print(shown)
 
 
 def as_page(head: str, columns: Sequence[str], rows: Sequence[Sequence[str]], how: str) -> str:
     """A page in Markdown: what it shows, the same table, and how it was made."""
-    lines = [columns, ("---", *("---:" for _ in columns[1:])), *rows]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"{head}\n{table}\n\nMedians of {how}; torch {torch.__version__}.\n"
+    made = table([columns, *rows], figures_from=1)
+    return f"{head}\n{made}\nMedians of {how}; torch {torch.__version__}.\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from refimpl import baselines
@@ -80,8 +80,11 @@ def calibrate(
     plugins: Sequence[str] = (),
     watch: Watcher | None = None,
     first_seed: int = FIRST_SEED,
+    curves: bool = True,
 ) -> list[Path]:
     """Run the seeds that these baselines lack and finish them; the files, new or as they were.
+
+    Without ``curves`` they have how each run ended and no more.
 
     Whatever ends this early leaves journals with every finished seed, from which the next call
     goes on. Raises :class:`~refimpl.baselines.BaselineError` as :func:`plan`, or where another
@@ -103,7 +106,7 @@ def calibrate(
             if not journal.begun:
                 journal.begin(begun(by_task[task], runs[0]))
             for run in runs:
-                journal.append(run)
+                journal.append(run if curves else replace(run, curves={}))
                 watch.ran(by_task[task], run)
             left[task] -= len(runs)
             if not left[task]:

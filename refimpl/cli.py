@@ -621,7 +621,9 @@ def calibrate(
     if not chosen:
         raise RefimplError("nothing of what was named trains here, so there is no baseline to make")
     with CalibrationProgress() as progress:
-        paths = calibration.calibrate(chosen, tier, seeds, engine, plugins, progress, first_seed)
+        paths = calibration.calibrate(
+            chosen, tier, seeds, engine, plugins, progress, first_seed, curves=fresh is None
+        )
     click.echo(f"{len(paths)} baselines of {seeds} seeds in {paths[0].parent}")
 
 
@@ -632,19 +634,26 @@ def calibrate(
               metavar="FOLDER",
               help="Judge the runs that calibrate --fresh has put there "
               "and count the alarms.")  # fmt: skip
+@click.option("--table", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Write the page of the audit to this file.")  # fmt: skip
 @plugin_option
 @debug_option
 def audit(
-    names: tuple[str, ...], as_json: bool, fresh: Path | None, plugins: tuple[str, ...]
+    names: tuple[str, ...],
+    as_json: bool,
+    fresh: Path | None,
+    table: Path | None,
+    plugins: tuple[str, ...],
 ) -> int:
     """Hold the baselines to what they declare: how often an unchanged program would fail.
 
     Exits with 1 where the sweep, or one figure of it, fails more often than declared, where a
     training variant has no baseline, or where a documented figure lies outside its band.
     """
-    from refimpl import registry
+    from refimpl import audit_page, registry
     from refimpl.auditing import audited
     from refimpl.rendering import print_audit
+    from refimpl.writing import write_lines
 
     loaded = registry.load(plugins, only=names or None)
     examples = [loaded.example(name) for name in names or sorted(loaded.examples)]
@@ -653,6 +662,8 @@ def audit(
         click.echo(json.dumps(found.record(), indent=2))
     else:
         print_audit(found)
+    if table is not None:
+        write_lines(table, audit_page.page(found).splitlines())
     return 0 if found.holds else 1
 
 

@@ -105,6 +105,18 @@ def test_an_audit_as_json_has_every_figure(refimpl):
     }  # fmt: skip
 
 
+def test_an_audit_with_fresh_runs_writes_its_page(refimpl, tmp_path):
+    page = tmp_path / "audit.md"
+    ran = refimpl(
+        "audit", "titanic-dnn", "--fresh", TESTS.parent / "docs" / "audit", "--table", page
+    )
+    assert ran.status == 0
+    assert "fresh runs: 0 false alarms in" in page.read_text("utf-8")
+    rows = [line for line in page.read_text("utf-8").splitlines() if "titanic-dnn/script" in line]
+    assert all(row.endswith("| holds |") for row in rows)
+    assert len(rows) == 2 * 4  # each of four figures with its rates, and what fresh runs gave
+
+
 def test_an_audit_of_nothing_fails(refimpl):
     ran = refimpl("audit", "autograd")
     assert (ran.status, ran.out) == (1, "FAILED no baseline was found, so nothing was audited\n")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from refimpl.conformance.mutants.hunting import Hunted
 from refimpl.conformance.mutants.planting import Mutant
+from refimpl.markdown import table
 
 HEAD = """# Mutants
 
@@ -24,15 +25,15 @@ def markdown(found: Sequence[Hunted], mutants: Sequence[Mutant]) -> str:
     """The whole page."""
     reached = [hunted for hunted in found if hunted.fate != "ineffective"]
     examples = list(dict.fromkeys(hunted.example for hunted in found))
-    parts = [HEAD, "## By example\n", _rows(_by_example(found, examples))]
-    parts += ["## By mutant\n", _rows(_by_mutant(reached, mutants))]
+    parts = [HEAD, "## By example\n", table(_by_example(found, examples))]
+    parts += ["## By mutant\n", table(_by_mutant(reached, mutants))]
     left = [hunted for hunted in reached if hunted.fate != "killed"]
     if left:
-        parts += ["## Not killed\n", _rows(_not_killed(left))]
+        parts += ["## Not killed\n", table(_not_killed(left))]
     for example in examples:
         own = [hunted for hunted in reached if hunted.example == example]
         if own:
-            parts += [f"## {example}\n", _rows(_of_example(own))]
+            parts += [f"## {example}\n", table(_of_example(own))]
     return "\n".join(parts)
 
 
@@ -71,14 +72,3 @@ def _of_example(own: Sequence[Hunted]) -> Iterator[tuple[str, ...]]:
             f"raises {each.raises}" if each.raises else each.measured,
             each.limit, f"{each.seconds:.2f}", each.caught_from,
         )  # fmt: skip
-
-
-def _rows(rows: Iterable[tuple[str, ...]]) -> str:
-    head, *body = rows
-    lines = [head, tuple("---" for _ in head), *body]
-    return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
-
-
-def _cell(text: str) -> str:
-    short = text if len(text) <= 160 else text[:159] + "…"
-    return short.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

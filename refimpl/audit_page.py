@@ -1,0 +1,83 @@
+"""The page of an audit: every figure's band, both of its error rates, and what fresh runs gave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from refimpl.auditing import Audit, Audited, Placed, Repeated
+from refimpl.markdown import table
+
+HEAD = """# The rule of convergence, audited
+
+Made by `refimpl audit --fresh docs/audit --table docs/audit/README.md`; not written by hand.
+The rule and its words are explained in [comparing](../comparing.md).
+"""
+
+
+def page(audit: Audit) -> str:
+    """The whole page."""
+    parts = [HEAD, _summary(audit)]
+    if audit.documented:
+        parts += ["## Documented figures among real runs\n", table(_documented(audit.documented))]
+    parts += ["## Every figure\n", table(_figures(audit.figures), 3)]
+    if audit.fresh:
+        parts += ["## Runs that no baseline has\n", table(_fresh(audit.fresh), 3)]
+    return "\n".join(parts)
+
+
+def _summary(audit: Audit) -> str:
+    lines = [
+        f"- {tier}: an unchanged program fails any of {_count(audit, tier)} figures with "
+        f"probability {audit.sweep(tier):.2g} (allowed: {audit.allowed:g})"
+        for tier in audit.tiers
+    ]
+    if audit.fresh:
+        decisions, alarms, runs, outside = (
+            sum(getattr(own, part) for own in audit.fresh)
+            for part in ("decisions", "alarms", "runs", "outside")
+        )
+        lines.append(
+            f"- fresh runs: {alarms} false alarms in {decisions:,} decisions; of {runs:,} figures "
+            f"{outside:,} lay outside their band, so that more seeds were looked at"
+        )
+    wrong = [*audit.problems, *(f"{lacking}: no baseline" for lacking in audit.lacking)]
+    return "".join(f"{line}\n" for line in lines + [f"- FAILED {each}" for each in wrong])
+
+
+def _count(audit: Audit, tier: str) -> int:
+    return sum(figure.tier == tier for figure in audit.figures)
+
+
+def _documented(figures: Sequence[Placed]) -> Iterator[tuple[str, ...]]:
+    yield "variant", "figure", "document", "real runs", "runs below it", "verdict"
+    for each in figures:
+        yield (
+            f"{each.example}/{each.variant}", each.metric, f"{each.documented:g}",
+            f"{each.band.low:.5g} … {each.band.high:.5g}", f"{each.quantile:.0%}",
+            "inside" if each.inside else f"outside: {each.reason or 'NO REASON GIVEN'}",
+        )  # fmt: skip
+
+
+def _figures(figures: Sequence[Audited]) -> Iterator[tuple[str, ...]]:
+    yield (
+        "variant", "data", "figure", "runs", "band", "seeds to fail", "false alarms",
+        "detects", "looked again", "",
+    )  # fmt: skip
+    for each in figures:
+        band = each.band
+        yield (
+            f"{each.example}/{each.variant}", each.tier, each.metric, str(band.runs),
+            f"{band.low:.5g} … {band.high:.5g}", str(band.fresh), f"{band.alpha:.1g}",
+            f"{band.detects:.2g}", f"{each.looked_again:.1%} of ≤ {each.expected:.1%}",
+            "holds" if each.holds else "FAILS",
+        )  # fmt: skip
+
+
+def _fresh(figures: Sequence[Repeated]) -> Iterator[tuple[str, ...]]:
+    yield "variant", "data", "figure", "runs", "outside", "chance of so many", "alarms", ""
+    for each in figures:
+        yield (
+            f"{each.example}/{each.variant}", each.tier, each.metric, str(each.runs),
+            str(each.outside), f"{each.chance:.0%}", f"{each.alarms} of {each.decisions}",
+            "holds" if each.holds else "FAILS",
+        )  # fmt: skip

@@ -1,0 +1,25 @@
+"""Tables in Markdown hold whatever text they are given."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refimpl.markdown import table
+
+ROWS = st.integers(1, 4).flatmap(
+    lambda width: st.lists(st.lists(st.text(), min_size=width, max_size=width), min_size=1)
+)
+
+
+@given(ROWS)
+def test_each_row_is_one_line_with_every_cell(rows):
+    lines = table(rows).splitlines()
+    assert len(lines) == len(rows) + 1
+    for line in lines:
+        assert line.replace("\\|", "").count("|") == len(rows[0]) + 1
+        assert "<" not in line
+
+
+def test_figures_stand_to_the_right():
+    assert table([("what", "seconds"), ("a", "1.0")], figures_from=1) == (
+        "| what | seconds |\n| --- | ---: |\n| a | 1.0 |\n"
+    )
