@@ -7,7 +7,7 @@ import pytest
 import torch
 from fakes.calibrated import baselines_of
 from fakes.failing import FAILING, WHEN_CALIBRATED, WHEN_GOLDEN, planted
-from fakes.sound import EXAMPLE, MODULE, SCRATCH
+from fakes.sound import DROPPING, EXAMPLE, MODULE, SCRATCH
 from torch import nn
 from torch.nn import functional as F
 
@@ -81,8 +81,9 @@ def test_there_is_a_fake_for_every_check():
 
 
 def test_the_sound_example_is_asked_everything_and_passes(goldens, calibrated):
-    goldens(EXAMPLE)
-    results = asked(calibrated(EXAMPLE), others=QUICK)
+    example = replace(EXAMPLE, variants=(*EXAMPLE.variants, DROPPING))
+    goldens(example)
+    results = asked(calibrated(example), others=QUICK)
     assert reasons(results) == {}
     assert {result.check for result in results} == {check.name for check in ALL}
     assert all(result.measurements for result in results)

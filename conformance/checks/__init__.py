@@ -6,6 +6,7 @@ from refimpl.checking import Check
 from refimpl.conformance.checks import (
     agreement,
     convergence,
+    dropout,
     facts,
     gradients,
     parity,
@@ -24,6 +25,7 @@ ALL: list[Check] = [
     facts.errata,
     gradients.gradient_is_the_slope,
     gradients.every_parameter_learns,
+    dropout.dropout_at_its_rate,
     repetition.same_seed_same_bits,
     repetition.seed_decides_everything,
     repetition.checkpoint_predicts_the_same,

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fakes.sound import EXAMPLE, MODULE, SCRATCH, Net, start
+from fakes.sound import DROPPING, EXAMPLE, MODULE, SCRATCH, Net, Wide, start
 from refimpl import Exact, Example, Facts, Figure, Layer, Sizes, Step, Variant
 
 
@@ -57,6 +57,18 @@ def by_hand(
         weights.grad = bias.grad = None
 
 
+def descended(problem, net, optimizer):
+    """The loop of a module, a squared error and an optimizer."""
+    parameters = dict(net.named_parameters())
+    for xb, yb in problem.batches():
+        output = net(xb)
+        loss = F.mse_loss(output, yb)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        yield Step(loss, parameters, output, yb, net, optimizer)
+
+
 def planted(name: str = "planted", **mistake) -> Variant:
     """A variant of the sound example's ladder with a mistake in its loop."""
     return replace(SCRATCH, name=name, steps=partial(by_hand, **mistake))
@@ -87,6 +99,23 @@ IDLE = replace(
     facts=Facts(parameters=9, trainable=9, state_dict=tuple(Idle().state_dict())),
 )
 
+# --- dropout -------------------------------------------------------------------------------------
+
+
+def never_training(problem):
+    """A model that is in evaluation mode while it is trained."""
+    net = problem.load(Wide()).eval()
+    yield from descended(problem, net, torch.optim.SGD(net.parameters(), lr=problem.lr))
+
+
+NEVER_TRAINING = Variant(
+    "never-training",
+    never_training,
+    build=Wide,
+    protocol=DROPPING.protocol,
+    facts=DROPPING.facts,
+)
+
 # --- repetition ----------------------------------------------------------------------------------
 
 
@@ -112,14 +141,7 @@ def forgetful(problem, resume=lambda optimizer: optimizer):
     """Momentum that starts from nothing where a run is resumed."""
     net = problem.load(Net())
     optimizer = resume(torch.optim.SGD(net.parameters(), lr=problem.lr, momentum=0.9))
-    parameters = dict(net.named_parameters())
-    for xb, yb in problem.batches():
-        output = net(xb)
-        loss = F.mse_loss(output, yb)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        yield Step(loss, parameters, output, yb, net, optimizer)
+    yield from descended(problem, net, optimizer)
 
 
 def mindful(problem):
@@ -152,15 +174,7 @@ def never_wrapped(problem):
     """A module that is made without ``problem.load``, so that nothing can wrap it."""
     net = Net().to(problem.dtype)
     net.load_state_dict(problem.start)
-    parameters = dict(net.named_parameters())
-    optimizer = torch.optim.SGD(net.parameters(), lr=problem.lr)
-    for xb, yb in problem.batches():
-        output = net(xb)
-        loss = F.mse_loss(output, yb)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        yield Step(loss, parameters, output, yb, net, optimizer)
+    yield from descended(problem, net, torch.optim.SGD(net.parameters(), lr=problem.lr))
 
 
 def spread_of_batch(output, target):
@@ -188,6 +202,7 @@ _ALL = (
         planted("second", loss_of=half_detached),
     ),
     spoiled("every-parameter-learns", SCRATCH, MODULE, IDLE),
+    spoiled("dropout-at-its-rate", SCRATCH, MODULE, NEVER_TRAINING),
     spoiled(
         "same-seed-same-bits",
         *(whole_set(replace(SCRATCH, name=n, start=same_start)) for n in ("first", "second")),

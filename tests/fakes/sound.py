@@ -102,6 +102,28 @@ MODULE = ModuleVariant(
 )
 
 
+class Wide(nn.Module):
+    """2 → 64 → 1, with half of the 64 left out in training."""
+
+    def __init__(self):
+        super().__init__()
+        self.lin1, self.lin2 = nn.Linear(2, 64), nn.Linear(64, 1)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x):
+        return self.lin2(self.dropout(self.lin1(x)))
+
+
+DROPPING = ModuleVariant(
+    "dropping",
+    build=Wide,
+    optimizer=torch.optim.SGD,
+    protocol=replace(PROTOCOL, learning_rate=0.01),
+    facts=Facts(parameters=257, trainable=257, state_dict=tuple(Wide().state_dict())),
+)
+"""A variant with dropout, which is none of the sound example's own two."""
+
+
 def refuses_to_add():
     """(2,) and (3,) do not broadcast."""
     return torch.zeros(2) + torch.zeros(3)

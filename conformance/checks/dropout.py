@@ -1,0 +1,67 @@
+"""Dropout: drawn while the model is trained, at the rate that it was built with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import sqrt
+
+from torch import Tensor, nn
+
+from refimpl.checking import Measurement, Subject, at_most, check, true, within
+from refimpl.problem import pose
+from refimpl.trace import trace
+
+DEVIATIONS = 6.0
+"""How far the share left out may lie from the rate: chance goes so far once in 5e8 layers."""
+
+ROUNDING = 1e-5
+"""Relative error of a unit that is kept and scaled in float32."""
+
+
+ELEMENTS = (nn.Dropout,)
+CHANNELS = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+
+
+def _layers(subject: Subject) -> dict[str, nn.Module]:
+    """Each dropout that leaves anything out, by its name in a model that was just built."""
+    build = subject.trained.build
+    layers = build().named_modules() if build is not None else ()
+    return {
+        name: layer
+        for name, layer in layers
+        if isinstance(layer, (*ELEMENTS, *CHANNELS)) and layer.p > 0
+    }
+
+
+@check("dropout-at-its-rate", applies=lambda subject: bool(_layers(subject)))
+def dropout_at_its_rate(subject: Subject) -> Iterator[Measurement]:
+    """In training, does each dropout leave out units at its rate, and scale those it keeps?"""
+    problem = pose(subject.trained, subject.tier, seed=0, execution=subject.execution)
+    seen = {each.key: each.value for each in trace(subject.trained, problem, 1)}
+    for name, layer in _layers(subject).items():
+        given, made = seen.get(("input", name)), seen.get(("activation", name))
+        if given is None or made is None:
+            yield true(f"{name} is called", False, f"{name} is not called while the model trains")
+            continue
+        rate = float(layer.p)  # type: ignore[arg-type]
+        alive, dropped = _units(given, made, whole_channels=isinstance(layer, CHANNELS))
+        count = int(alive.sum())
+        share = int(dropped.sum()) / count if count else float("nan")
+        spread = DEVIATIONS * sqrt(rate * (1 - rate) / max(count, 1))
+        yield within(f"share that {name} leaves out", share, rate - spread, rate + spread)
+        kept = (made != 0) & (given != 0)
+        off = (made[kept] * (1 - rate) / given[kept] - 1).abs()
+        yield at_most(
+            f"error of what {name} keeps", float(off.max()) if len(off) else 0.0, ROUNDING
+        )
+
+
+def _units(given: Tensor, made: Tensor, whole_channels: bool) -> tuple[Tensor, Tensor]:
+    """Which units had a value before dropout, and which of these have none after it.
+
+    A unit is an element, or a channel (N, C) with all that is in it.
+    """
+    before, after = given != 0, made != 0
+    if whole_channels:
+        before, after = before.flatten(2).any(2), after.flatten(2).any(2)
+    return before, before & ~after
