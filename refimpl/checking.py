@@ -247,8 +247,11 @@ def data_seen(subject: Subject) -> str:
         return ""
 
 
-def ask(cell: Cell) -> Result:
-    """The answer to one check: passed, failed with the reason, or skipped with the reason."""
+def ask(cell: Cell, to_the_end: bool = True) -> Result:
+    """The answer to one check: passed, failed with the reason, or skipped with the reason.
+
+    If not ``to_the_end``, the first measurement that does not hold is the last that is made.
+    """
     began = time.perf_counter()
     measurements: list[Measurement] = []
     curves: list[Curve] = []
@@ -275,8 +278,10 @@ def ask(cell: Cell) -> Result:
         for answer in cell.check.ask(cell.subject):
             if isinstance(answer, Curve):
                 curves.append(answer)
-            else:
-                measurements.append(answer)
+                continue
+            measurements.append(answer)
+            if not (answer.holds or to_the_end):
+                break
     except CannotRunError as error:
         lacking = str(error)
     except RefimplError as error:

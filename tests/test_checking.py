@@ -29,7 +29,7 @@ CPU = Execution("cpu", "the CPU")
 HERE = Subject(EXAMPLE, EXAMPLE.variant("module"), CPU, "stand-in")
 
 
-def answer(*measurements, raises=None, subject=HERE):
+def answer(*measurements, raises=None, subject=HERE, to_the_end=True):
     """What comes of a check that measures these and then raises this."""
 
     @check("made")
@@ -39,7 +39,7 @@ def answer(*measurements, raises=None, subject=HERE):
         if raises is not None:
             raise raises
 
-    return ask(Cell(made, subject))
+    return ask(Cell(made, subject), to_the_end)
 
 
 HOLDS, WRONG = true("it", True, ""), true("it", False, "it does not")
@@ -69,6 +69,12 @@ HOLDS, WRONG = true("it", True, ""), true("it", False, "it does not")
 def test_a_measurement_holds_or_says_what_was_expected(measurement, holds, message):
     assert measurement.holds is holds
     assert measurement.message == message
+
+
+def test_who_only_asks_whether_it_holds_is_told_at_the_first_that_does_not():
+    failed = answer(HOLDS, WRONG, HOLDS, raises=RuntimeError("later"), to_the_end=False)
+    assert (failed.outcome, failed.measurements) == ("failed", (HOLDS, WRONG))
+    assert answer(HOLDS, HOLDS, to_the_end=False).outcome == "passed"
 
 
 # --- outcomes ------------------------------------------------------------------------------------

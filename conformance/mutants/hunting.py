@@ -130,6 +130,7 @@ class Hunt:
         """
         assert bug.weakest is not None
         checks = self.quick + [check for check in self.slow if check.name == killer]
+        checks.sort(key=lambda check: check.name != killer)
 
         def caught(strength: float) -> bool:
             fault = Fault(strength=strength)
@@ -216,7 +217,7 @@ class Hunt:
     def _ask(self, cell: Cell) -> Result:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # bugs are warned of, and broadcasting is
-            return judged(ask(cell), cell, self.expected)
+            return judged(ask(cell, to_the_end=False), cell, self.expected)
 
 
 def _with(example: Example, variant: Variant, changed: Variant) -> Example:
