@@ -179,7 +179,9 @@ def main(
     )
     if page is not None:
         page.write_text(
-            as_page(HEAD, COLUMNS, rows, f"{repeats} repeats on {tier} data with one thread"),
+            as_page(
+                HEAD, COLUMNS, rows, f"Medians of {repeats} repeats on {tier} data with one thread"
+            ),
             "utf-8",
         )
     if output is not None:

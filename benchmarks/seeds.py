@@ -68,7 +68,7 @@ def main(names: tuple[str, ...], count: int, repeats: int, page: Path | None) ->
         rows.append((name, f"{one:.3f}", f"{together:.3f}", f"{together / one:.2f}"))
     print_table(COLUMNS, rows)
     if page is not None:
-        how = f"{repeats} repeats of {count} seeds on stand-in data"
+        how = f"Medians of {repeats} repeats of {count} seeds on stand-in data"
         page.write_text(as_page(HEAD, COLUMNS, rows, how), encoding="utf-8")
 
 

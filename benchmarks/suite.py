@@ -78,7 +78,7 @@ def main(names: tuple[str, ...], tier: Tier, page: Path | None) -> None:
     ]
     print_table(COLUMNS, rows)
     if page is not None:
-        how = f"one run on {tier} data, {torch.get_num_threads()} threads for the loops"
+        how = f"One run on {tier} data, {torch.get_num_threads()} threads for the loops"
         page.write_text(as_page(HEAD, COLUMNS, rows, how), encoding="utf-8")
 
 

@@ -24,4 +24,4 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def as_page(head: str, columns: Sequence[str], rows: Sequence[Sequence[str]], how: str) -> str:
     """A page in Markdown: what it shows, the same table, and how it was made."""
     made = table([columns, *rows], figures_from=1)
-    return f"{head}\n{made}\nMedians of {how}; torch {torch.__version__}.\n"
+    return f"{head}\n{made}\n{how}; torch {torch.__version__}.\n"

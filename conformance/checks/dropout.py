@@ -17,7 +17,6 @@ DEVIATIONS = 6.0
 ROUNDING = 1e-5
 """Relative error of a unit that is kept and scaled in float32."""
 
-
 ELEMENTS = (nn.Dropout,)
 CHANNELS = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 

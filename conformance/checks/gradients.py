@@ -27,7 +27,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 DIRECTIONS = 2
 ROWS = 16
-"""Rows of a batch, at the most: a loss costs a whole step, and the slope is one of any batch."""
+"""Rows of a batch, at the most: each loss costs a whole step, and the slope is one of any batch."""
 
 TRUNCATION = 1e-6
 """Relative error that the extrapolated difference may leave (about 1e-9 is seen)."""
