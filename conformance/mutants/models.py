@@ -80,7 +80,9 @@ def first_layer_detached(fault: Fault) -> Plant:
             return False
 
         def cut(layer: nn.Module, args: Any, output: Any) -> Any:
-            return output.detach() if isinstance(output, Tensor) else output
+            if isinstance(output, tuple):  # a recurrent layer gives its state too
+                return tuple(cut(layer, args, part) for part in output)
+            return output.detach()
 
         owners[0].register_forward_hook(cut)
         return True
