@@ -212,6 +212,10 @@ def ratios_are_as_printed() -> bool:
 
 # --- what the document states --------------------------------------------------------------------
 
+OTHER_POINTS = (
+    "the document draws its points without a seed; of thirty other draws, none ends below 0.0172"
+)
+
 EXAMPLE = Example(
     name="ring-focal",
     title="Focal loss and L1/L2 penalties on an unbalanced ring",
@@ -236,7 +240,7 @@ EXAMPLE = Example(
         ),
         output=(100, 1),
         figures=(
-            Figure("loss", 0.016, real=(0.015, 0.0198)),
+            Figure("loss", 0.016, real=(0.015, 0.0198), outside_because=OTHER_POINTS),
             Figure("accuracy", 0.981, real=(0.975, 0.988)),
             Figure("val_loss", 0.017, real=(0.015, 0.0205)),
             Figure("val_accuracy", 0.983, real=(0.975, 0.99)),

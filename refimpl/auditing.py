@@ -54,7 +54,10 @@ class Audited:
 
 @dataclass(frozen=True)
 class Placed:
-    """A documented figure in the band of real runs: the share of them that end below it."""
+    """A documented figure in the band of real runs: the share of them that end below it.
+
+    Where a document generates its data itself, those of stand-ins are real.
+    """
 
     example: str
     variant: str
@@ -170,7 +173,7 @@ def audited(examples: Sequence[Example], fresh: Path | None = None) -> Audit:
                 except (BaselineError, ValueError) as error:
                     problems.append(str(error))
                     continue
-                if tier == "real":
+                if variant.figures_tier(tier) == "real":
                     documented.extend(placed(variant, baseline))
     return Audit(tuple(figures), tuple(documented), tuple(problems), tuple(lacking), tuple(again))
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -124,7 +125,7 @@ def metric_of(name: str, values: Sequence[float], rows: int) -> Metric:
     print about four digits.
     """
     bare = name.removeprefix("val_")
-    scale = 1e-4 * max((abs(value) for value in values), default=0.0)
+    scale = 1e-4 * max((abs(value) for value in values if math.isfinite(value)), default=0.0)
     if bare in ("accuracy", "acc", "recall", "precision"):
         return Metric("higher", max(1 / rows, scale))
     if bare in ("auc", "f1"):

@@ -36,6 +36,16 @@ def test_every_figure_of_a_sound_baseline_keeps_its_rate(example):
     assert found.sweep("real") == 0
 
 
+def test_documented_figures_stand_among_stand_in_runs_where_the_document_generates_its_data(
+    example,
+):
+    baselines_of(example)
+    found = audited([example])
+    assert {(placed.variant, placed.metric) for placed in found.documented} == {
+        ("module", "val_loss")
+    }
+
+
 def test_figures_whose_tails_are_far_out_keep_their_rate_too():
     (line,) = auditing.audit_baseline(of_values([1.1**i for i in range(50)]))
     assert line.holds
