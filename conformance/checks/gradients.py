@@ -40,12 +40,11 @@ NOISE_ULPS = 64
 def gradient_is_the_slope(subject: Subject) -> Iterator[Measurement]:
     """In float64, is each tensor's gradient the slope of the loss along random directions?"""
     variant = subject.trained
-    problem = _in_small_batches(
-        pose(
-            variant, subject.tier, seed=0, execution=subject.execution, precision="float64",
-            dropout=False,
-        )
+    whole = pose(
+        variant, subject.tier, seed=0, execution=subject.execution, precision="float64",
+        dropout=False,
     )  # fmt: skip
+    problem = _in_small_batches(whole)
     first = _first(variant, problem)
     held = _held_rows(first)
     for name, gradient in _gradients(first).items():
@@ -54,8 +53,8 @@ def gradient_is_the_slope(subject: Subject) -> Iterator[Measurement]:
             best = _best(variant, problem, first, {name: gradient}, direction)
             what = f"slope error of {name} in direction {number + 1}, of its budget"
             yield at_most(what, best, 1.0)
-    if len(problem.train) % problem.batch_size:
-        yield _of_the_last_batch(variant, problem, first)
+    if len(whole.train) % whole.batch_size:
+        yield _of_the_last_batch(variant, whole, first)
 
 
 def _in_small_batches(problem: Problem) -> Problem:
