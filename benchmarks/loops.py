@@ -136,6 +136,7 @@ def _documented(
 ) -> End:
     model, loss_of, optimizer = _made(variant, problem)
     scores = {n: AS_DOCUMENTED.get(m, m) for n, m in (variant.metrics or {}).items()}
+    prepare = variant.prepare or (lambda rows: rows)
     batches = InOrder(problem)
     train = DataLoader(train_samples, batch_sampler=batches, num_workers=workers)
     size = problem.protocol.valid_batch_size or problem.batch_size
@@ -146,7 +147,7 @@ def _documented(
         seen: dict[str, list[float]] = {"loss": [], **{name: [] for name in scores}}
         for xb, yb in train:
             optimizer.zero_grad()
-            output = model(xb)
+            output = model(prepare(xb))
             loss = loss_of(output, yb)
             loss.backward()
             optimizer.step()
@@ -157,7 +158,7 @@ def _documented(
         if problem.protocol.report == "last-batch":
             model.eval()
             with torch.no_grad():
-                output = model(xb)
+                output = model(prepare(xb))
             figures = {"loss": loss_of(output, yb).item()}
             figures |= {name: _one(score(output, yb)) for name, score in scores.items()}
         if valid is not None:
@@ -165,7 +166,7 @@ def _documented(
             seen = {"val_loss": [], **{f"val_{name}": [] for name in scores}}
             for xb, yb in valid:
                 with torch.no_grad():
-                    output = model(xb)
+                    output = model(prepare(xb))
                     seen["val_loss"].append(loss_of(output, yb).item())
                 for name, score in scores.items():
                     seen[f"val_{name}"].append(_one(score(output, yb)))
