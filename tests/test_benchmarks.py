@@ -18,6 +18,7 @@ VARIANT = EXAMPLE.variant("module")
 
 @pytest.fixture
 def loops(monkeypatch):
+    pytest.importorskip("torchvision", reason="documents read images with it")
     monkeypatch.syspath_prepend(str(Path(__file__).parent.parent))
     return import_module("benchmarks.loops")
 
