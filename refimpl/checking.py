@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from refimpl.contract import Example, Execution, Variant
 from refimpl.curves import Curve
@@ -28,6 +28,7 @@ Outcome = Literal["passed", "failed", "skipped", "xfailed"]
 """``xfailed`` is a failure that was expected; see :mod:`refimpl.expectations`."""
 
 Scope = Literal["example", "variant", "execution"]
+About = TypeVar("About")
 """What a check is asked of: an example as a whole, each variant, or each other way to run one."""
 
 
@@ -213,9 +214,21 @@ def cells(
                 Subject(example, variant, other, tier)
                 for variant in example.variants
                 for other in others
-                if other.suits(variant)
+                if _is_to_be_asked(other.suits, variant)
             ]
-        yield from (Cell(question, subject) for subject in subjects if question.applies(subject))
+        yield from (
+            Cell(question, subject)
+            for subject in subjects
+            if _is_to_be_asked(question.applies, subject)
+        )
+
+
+def _is_to_be_asked(applies: Callable[[About], bool], about: About) -> bool:
+    """Whether it applies. Where a plugin's code cannot even tell, the answer will say why."""
+    try:
+        return applies(about)
+    except Exception:
+        return True
 
 
 # --- asking --------------------------------------------------------------------------------------

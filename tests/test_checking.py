@@ -259,6 +259,26 @@ def test_a_check_is_asked_where_it_applies():
     assert [cell.subject.variant.name for cell in found] == ["module"]
 
 
+def test_where_an_example_cannot_even_tell_what_applies_it_is_asked_and_fails():
+    def broken(*asked):
+        raise RuntimeError("no such layer")
+
+    @check("touchy", applies=broken)
+    def touchy(subject):
+        """Does it hold?"""
+        yield broken()
+
+    @check("same", about="execution")
+    def same(subject):
+        """Is it the same?"""
+        yield HOLDS
+
+    picky = Execution("picky", "cannot tell what suits it", suits=broken)
+    asked = list(cells(EXAMPLE, [touchy, same], CPU, "stand-in", [picky]))
+    assert [cell.check.name for cell in asked] == ["touchy", "touchy", "same", "same"]
+    assert ask(asked[0]).outcome == "failed"
+
+
 def test_a_question_about_the_whole_example_has_no_variant():
     with pytest.raises(TypeError, match="about an example as a whole"):
         _ = replace(HERE, variant=None).trained
