@@ -19,8 +19,8 @@ from typing import Any
 import click
 import torch
 
-from benchmarks.loops import WORKERS, End, as_documented, bare
-from benchmarks.tables import as_page, print_table
+from benchmarks.loops import WORKERS, End, Samples, as_documented, bare, documented_samples
+from benchmarks.tables import show
 from refimpl import Variant, registry
 from refimpl.environment import environment
 from refimpl.ladder import to_ladder
@@ -101,23 +101,29 @@ def timed(name: str, tier: str, repeats: int) -> Timed:
     example_name, _, variant_name = name.partition("/")
     variant = registry.load(only=[example_name]).example(example_name).variant(variant_name)
     problem = pose(variant, tier, dropout=False)  # type: ignore[arg-type]
-    loops: dict[str, Callable[[Problem], End]] = {
-        "documented": lambda given: as_documented(variant, given, WORKERS.get(example_name, 0)),
-        "refimpl": lambda given: by_refimpl(variant, given),
-        "bare": lambda given: bare(variant, given),
-    }
+
+    def loops_of(given: Problem, samples: Samples) -> dict[str, Callable[[], End]]:
+        workers = WORKERS.get(example_name, 0)
+        return {
+            "documented": lambda: as_documented(variant, given, samples, workers),
+            "refimpl": lambda: by_refimpl(variant, given),
+            "bare": lambda: bare(variant, given),
+        }
+
     afterwards = AFTERWARDS.get(name, lambda model, problem: None)
     first = _first_epochs(problem)
-    ends = [run(first) for run in loops.values()]
+    with documented_samples(first) as samples:
+        ends = [run() for run in loops_of(first, samples).values()]
     apart = max(_apart(variant, ends[-1], end) for end in ends)
-    seconds: dict[str, list[float]] = {loop: [] for loop in loops}
-    for _ in range(repeats):
-        for loop, run in loops.items():
-            began = time.perf_counter()
-            end = run(problem)
-            if loop != "refimpl":
-                afterwards(end.model, problem)
-            seconds[loop].append(time.perf_counter() - began)
+    seconds: dict[str, list[float]] = {"documented": [], "refimpl": [], "bare": []}
+    with documented_samples(problem) as samples:
+        for _ in range(repeats):
+            for loop, run in loops_of(problem, samples).items():
+                began = time.perf_counter()
+                end = run()
+                if loop != "refimpl":
+                    afterwards(end.model, problem)
+                seconds[loop].append(time.perf_counter() - began)
     medians = {loop: statistics.median(own) for loop, own in seconds.items()}
     return Timed(name, tier, **medians, apart=apart)
 
@@ -172,18 +178,12 @@ def main(
         )
         for each in found
     ]
-    print_table(COLUMNS, rows)
+    how = f"Medians of {repeats} repeats on {tier} data with one thread"
+    show(HEAD, COLUMNS, rows, how, page)
     mean = geometric_mean([each.gain for each in found])
     click.echo(
         f"a/b, geometric mean: {mean:.2f}; b/c, largest: {max(e.overhead for e in found):.2f}"
     )
-    if page is not None:
-        page.write_text(
-            as_page(
-                HEAD, COLUMNS, rows, f"Medians of {repeats} repeats on {tier} data with one thread"
-            ),
-            "utf-8",
-        )
     if output is not None:
         record = {"environment": environment(), "timed": [asdict(each) for each in found]}
         output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -8,6 +8,7 @@ parameters at the end, by name, and the last epoch's figures.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -118,29 +119,32 @@ def _samples(rows: TensorRows, folder: str) -> Dataset[Any]:
     return TensorDataset(rows.x, rows.y)
 
 
-def as_documented(variant: Variant, problem: Problem, workers: int) -> End:
-    """Samples read and collated one by one, scikit-learn for each batch, ``.item()`` each step."""
+@dataclass(frozen=True)
+class Samples:
+    """What a document's loaders read."""
+
+    train: Dataset[Any]
+    valid: Dataset[Any] | None
+
+
+@contextmanager
+def documented_samples(problem: Problem) -> Iterator[Samples]:
+    """The samples of a problem; files that documents find on the disk are there when it begins."""
     with TemporaryDirectory() as seen_in, TemporaryDirectory() as held_out:
         rows = problem.valid
-        train = _samples(problem.train, seen_in)
         valid = None if rows is None else _samples(rows, held_out)
-        return _documented(variant, problem, workers, train, valid)
+        yield Samples(_samples(problem.train, seen_in), valid)
 
 
-def _documented(
-    variant: Variant,
-    problem: Problem,
-    workers: int,
-    train_samples: Dataset[Any],
-    valid_samples: Dataset[Any] | None,
-) -> End:
+def as_documented(variant: Variant, problem: Problem, samples: Samples, workers: int) -> End:
+    """Samples read and collated one by one, scikit-learn for each batch, ``.item()`` each step."""
     model, loss_of, optimizer = _made(variant, problem)
     scores = {n: AS_DOCUMENTED.get(m, m) for n, m in (variant.metrics or {}).items()}
     prepare = variant.prepare or (lambda rows: rows)
     batches = InOrder(problem)
-    train = DataLoader(train_samples, batch_sampler=batches, num_workers=workers)
+    train = DataLoader(samples.train, batch_sampler=batches, num_workers=workers)
     size = problem.protocol.valid_batch_size or problem.batch_size
-    valid = valid_samples and DataLoader(valid_samples, batch_size=size, num_workers=workers)
+    valid = samples.valid and DataLoader(samples.valid, batch_size=size, num_workers=workers)
     figures: dict[str, float] = {}
     for batches.epoch in problem.epochs():
         model.train()

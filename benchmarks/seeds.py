@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 import torch
 
-from benchmarks.tables import as_page, print_table
+from benchmarks.tables import show
 from refimpl import registry
 from refimpl.ensemble import gains
 from refimpl.seeds import trained
@@ -66,10 +66,8 @@ def main(names: tuple[str, ...], count: int, repeats: int, page: Path | None) ->
     for name in names or TIMED:
         one, together = medians(name, count, repeats)
         rows.append((name, f"{one:.3f}", f"{together:.3f}", f"{together / one:.2f}"))
-    print_table(COLUMNS, rows)
-    if page is not None:
-        how = f"Medians of {repeats} repeats of {count} seeds on stand-in data"
-        page.write_text(as_page(HEAD, COLUMNS, rows, how), encoding="utf-8")
+    how = f"Medians of {repeats} repeats of {count} seeds on stand-in data"
+    show(HEAD, COLUMNS, rows, how, page)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from pathlib import Path
 import click
 import torch
 
-from benchmarks.loops import WORKERS, as_documented, in_its_own_loop
-from benchmarks.tables import as_page, print_table
+from benchmarks.loops import WORKERS, as_documented, documented_samples, in_its_own_loop
+from benchmarks.tables import show
 from refimpl import Example, Variant, registry
 from refimpl.data import Tier
 from refimpl.problem import pose
@@ -35,12 +35,13 @@ def seconds_of_loop(example: Example, variant: Variant, tier: Tier) -> float:
     """How long the document's own loop of a variant takes."""
     problem = pose(variant, tier)
     declared = variant.build and variant.optimizer and variant.loss
-    began = time.perf_counter()
-    if declared:
-        as_documented(variant, problem, WORKERS.get(example.name, 0))
-    else:
-        in_its_own_loop(variant, problem)
-    return time.perf_counter() - began
+    with documented_samples(problem) as samples:
+        began = time.perf_counter()
+        if declared:
+            as_documented(variant, problem, samples, WORKERS.get(example.name, 0))
+        else:
+            in_its_own_loop(variant, problem)
+        return time.perf_counter() - began
 
 
 def seconds_of_suite(names: tuple[str, ...], tier: Tier) -> float:
@@ -76,10 +77,8 @@ def main(names: tuple[str, ...], tier: Tier, page: Path | None) -> None:
         ("the suite", f"{suite:.1f}"),
         ("the suite / the loops", f"{suite / documents:.2f}"),
     ]
-    print_table(COLUMNS, rows)
-    if page is not None:
-        how = f"One run on {tier} data, {torch.get_num_threads()} threads for the loops"
-        page.write_text(as_page(HEAD, COLUMNS, rows, how), encoding="utf-8")
+    how = f"One run on {tier} data, {torch.get_num_threads()} threads for the loops"
+    show(HEAD, COLUMNS, rows, how, page)
 
 
 if __name__ == "__main__":

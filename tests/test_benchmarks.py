@@ -30,7 +30,9 @@ def test_the_documents_loop_and_the_bare_one_end_where_refimpl_ends(loops, worke
     problem = pose(VARIANT, dropout=False).but(protocol=own)
     history = train(VARIANT, problem)
     expected = to_ladder(VARIANT, history.last.parameters)
-    for end in (loops.as_documented(VARIANT, problem, workers), loops.bare(VARIANT, problem)):
+    with loops.documented_samples(problem) as samples:
+        documented = loops.as_documented(VARIANT, problem, samples, workers)
+    for end in (documented, loops.bare(VARIANT, problem)):
         found = to_ladder(VARIANT, end.parameters)
         for name, value in expected.items():
             torch.testing.assert_close(found[name], value.detach())
