@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from refimpl.auditing import Audit, Audited, Placed, Repeated
+from refimpl.auditing import Audit, Audited, Placed, Ranged, Repeated
 from refimpl.markdown import table
 
 HEAD = """# The rule of convergence, audited
@@ -20,14 +20,16 @@ def page(audit: Audit) -> str:
     if audit.documented:
         parts += ["## Documented figures among real runs\n", table(_documented(audit.documented))]
     parts += ["## Every figure\n", table(_figures(audit.figures), 3)]
+    if audit.ranges:
+        parts += ["## Every range that is stated\n", table(_ranges(audit.ranges), 3)]
     if audit.fresh:
-        parts += ["## Runs that no baseline has\n", table(_fresh(audit.fresh), 3)]
+        parts += ["## Runs that no baseline has\n", table(_fresh(audit.fresh), 4)]
     return "\n".join(parts)
 
 
 def _summary(audit: Audit) -> str:
     lines = [
-        f"- {tier}: an unchanged program fails any of {_count(audit, tier)} figures with "
+        f"- {tier}: an unchanged program fails any of {len(audit.limits(tier))} limits with "
         f"probability {audit.sweep(tier):.2g} (allowed: {audit.allowed:g})"
         for tier in audit.tiers
     ]
@@ -38,14 +40,10 @@ def _summary(audit: Audit) -> str:
         )
         lines.append(
             f"- fresh runs: {alarms} false alarms in {decisions:,} decisions; of {runs:,} figures "
-            f"{outside:,} lay outside their band, so that more seeds were looked at"
+            f"{outside:,} lay outside their limit, so that more seeds were looked at"
         )
     wrong = [*audit.problems, *(f"{lacking}: no baseline" for lacking in audit.lacking)]
     return "".join(f"{line}\n" for line in lines + [f"- FAILED {each}" for each in wrong])
-
-
-def _count(audit: Audit, tier: str) -> int:
-    return sum(figure.tier == tier for figure in audit.figures)
 
 
 def _documented(figures: Sequence[Placed]) -> Iterator[tuple[str, ...]]:
@@ -73,11 +71,28 @@ def _figures(figures: Sequence[Audited]) -> Iterator[tuple[str, ...]]:
         )  # fmt: skip
 
 
+def _ranges(ranges: Sequence[Ranged]) -> Iterator[tuple[str, ...]]:
+    yield (
+        "variant", "data", "figure", "range", "runs", "below", "above", "seeds to fail",
+        "false alarms", "",
+    )  # fmt: skip
+    for each in ranges:
+        band = each.band
+        yield (
+            f"{each.example}/{each.variant}", each.tier, each.metric,
+            f"{band.low:.5g} … {band.high:.5g}", str(band.runs), str(band.below),
+            str(band.above), str(band.fresh), f"{band.alpha:.1g}",
+            "holds" if each.holds else "FAILS",
+        )  # fmt: skip
+
+
 def _fresh(figures: Sequence[Repeated]) -> Iterator[tuple[str, ...]]:
-    yield "variant", "data", "figure", "runs", "outside", "chance of so many", "alarms", ""
+    yield (
+        "variant", "data", "figure", "limit", "runs", "outside", "chance of so many", "alarms", "",
+    )  # fmt: skip
     for each in figures:
         yield (
-            f"{each.example}/{each.variant}", each.tier, each.metric, str(each.runs),
-            str(each.outside), f"{each.chance:.0%}", f"{each.alarms} of {each.decisions}",
-            "holds" if each.holds else "FAILS",
+            f"{each.example}/{each.variant}", each.tier, each.metric, each.limit,
+            str(each.runs), str(each.outside), f"{each.chance:.0%}",
+            f"{each.alarms} of {each.decisions}", "holds" if each.holds else "FAILS",
         )  # fmt: skip

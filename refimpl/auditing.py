@@ -9,17 +9,17 @@ applied to each draw.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
-from scipy.stats import betabinom
+from scipy.stats import betabinom, hypergeom
 
 from refimpl import baselines
-from refimpl.bands import ALPHA, Band, band, extremes, fails, false_alarm, quantile_of
+from refimpl.bands import ALPHA, Band, band, extremes, fails, false_alarm, quantile_of, stated
 from refimpl.baselines import Baseline, BaselineError, Metric
 from refimpl.contract import Example, Variant
 from refimpl.data import Tier, philox
@@ -32,6 +32,9 @@ DRAWS = 4000
 
 SURE = 1e-6
 """An excess of alarms counts where chance makes one so large less often than this."""
+
+
+Limit = Literal["band", "range"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,22 @@ class Audited:
     looked_again: float
     expected: float
     holds: bool
+
+
+@dataclass(frozen=True)
+class Ranged:
+    """A range that a plugin states for a figure, and how the runs of a baseline lie about it."""
+
+    example: str
+    variant: str
+    tier: Tier
+    metric: str
+    band: Band
+
+    @property
+    def holds(self) -> bool:
+        """Whether the program ends there, and seldom fails for having ended elsewhere once."""
+        return self.band.typical and self.band.alpha <= ALPHA
 
 
 @dataclass(frozen=True)
@@ -77,14 +96,17 @@ class Placed:
 class Repeated:
     """The rule applied again and again to one figure, to runs that no baseline has.
 
-    Each of ``decisions`` took one run, or as many as the rule asks for. ``outside`` of all ``runs``
-    lay outside the band; ``chance`` is how probable it is that so many do, or more.
+    ``limit`` is what the figure was held against: the band of the baseline's runs, or a range that
+    the plugin states. Each of ``decisions`` took one run, or as many as the rule asks for.
+    ``outside`` of all ``runs`` lay outside; ``chance`` is how probable it is that so many do, or
+    more.
     """
 
     example: str
     variant: str
     tier: Tier
     metric: str
+    limit: Limit
     runs: int
     outside: int
     decisions: int
@@ -103,6 +125,7 @@ class Audit:
     """Everything that an audit found."""
 
     figures: tuple[Audited, ...] = ()
+    ranges: tuple[Ranged, ...] = ()
     documented: tuple[Placed, ...] = ()
     problems: tuple[str, ...] = ()
     lacking: tuple[str, ...] = ()
@@ -110,8 +133,13 @@ class Audit:
     allowed: float = SWEEP
 
     def sweep(self, tier: Tier) -> float:
-        """The probability that an unchanged program fails any figure of a tier: their sum."""
-        return sum(figure.band.alpha for figure in self.figures if figure.tier == tier)
+        """The probability that an unchanged program fails any limit of a tier: their sum."""
+        return sum(limit.band.alpha for limit in self.limits(tier))
+
+    def limits(self, tier: Tier) -> list[Audited | Ranged]:
+        """Every band and every stated range of a tier."""
+        every: list[Audited | Ranged] = [*self.figures, *self.ranges]
+        return [limit for limit in every if limit.tier == tier]
 
     @property
     def tiers(self) -> list[Tier]:
@@ -124,6 +152,7 @@ class Audit:
         return (
             bool(self.figures)
             and all(figure.holds for figure in self.figures)
+            and all(stated_range.holds for stated_range in self.ranges)
             and all(self.sweep(tier) <= self.allowed for tier in self.tiers)
             and all(placed.inside or placed.reason for placed in self.documented)
             and all(repeated.holds for repeated in self.fresh)
@@ -138,6 +167,7 @@ class Audit:
             "sweeps": {tier: self.sweep(tier) for tier in self.tiers},
             "allowed": self.allowed,
             "figures": [asdict(figure) for figure in self.figures],
+            "ranges": [{**asdict(r), "holds": r.holds} for r in self.ranges],
             "documented": [{**asdict(p), "inside": p.inside} for p in self.documented],
             "fresh": [{**asdict(r), "holds": r.holds} for r in self.fresh],
             "problems": list(self.problems),
@@ -152,6 +182,7 @@ def audited(examples: Sequence[Example], fresh: Path | None = None) -> Audit:
     """
     again: list[Repeated] = []
     figures: list[Audited] = []
+    ranges: list[Ranged] = []
     documented: list[Placed] = []
     problems: list[str] = []
     lacking: list[str] = []
@@ -168,6 +199,7 @@ def audited(examples: Sequence[Example], fresh: Path | None = None) -> Audit:
                 try:
                     baseline = baselines.read(path)
                     figures.extend(audit_baseline(baseline))
+                    ranges.extend(ranged(variant, baseline))
                     if fresh is not None:
                         again.extend(_of_folder(example, variant, baseline, fresh))
                 except (BaselineError, ValueError) as error:
@@ -175,7 +207,10 @@ def audited(examples: Sequence[Example], fresh: Path | None = None) -> Audit:
                     continue
                 if variant.figures_tier(tier) == "real":
                     documented.extend(placed(variant, baseline))
-    return Audit(tuple(figures), tuple(documented), tuple(problems), tuple(lacking), tuple(again))
+    return Audit(
+        tuple(figures), tuple(ranges), tuple(documented), tuple(problems), tuple(lacking),
+        tuple(again),
+    )  # fmt: skip
 
 
 def audit_baseline(baseline: Baseline) -> Iterator[Audited]:
@@ -199,6 +234,17 @@ def audit_baseline(baseline: Baseline) -> Iterator[Audited]:
         )
 
 
+def ranged(variant: Variant, baseline: Baseline) -> Iterator[Ranged]:
+    """Every stated range that a run from a drawn start is held against."""
+    own = baseline.identity
+    if variant.documented_start is not None:
+        return
+    for figure, (low, high) in variant.stated_ranges(own.tier):
+        if figure.metric in baseline.metrics:
+            limits = stated(low, high, baseline.finals(figure.metric))
+            yield Ranged(own.example, own.variant, own.tier, figure.metric, limits)
+
+
 def looked_again(values: Sequence[float], metric: Metric, random: np.random.Generator) -> float:
     """How often a fresh run falls outside a baseline, both drawn from these values."""
     sample = np.nan_to_num(np.asarray(values), nan=np.inf)
@@ -218,23 +264,39 @@ def _of_folder(
     differences = baseline.identity.differences(fresh.identity)
     if differences:
         raise BaselineError(f"{path} has runs of something else: its {differences}")
-    yield from repeated(baseline, fresh)
+    yield from repeated(baseline, fresh, ranged(variant, baseline))
 
 
-def repeated(baseline: Baseline, fresh: Baseline) -> Iterator[Repeated]:
-    """The rule of every figure, applied to fresh runs until there are too few left for it."""
-    own = baseline.identity
+def repeated(
+    baseline: Baseline, fresh: Baseline, ranges: Iterable[Ranged] = ()
+) -> Iterator[Repeated]:
+    """The rule of every figure and range, applied to fresh runs until too few are left for it."""
     for name, metric in baseline.metrics.items():
         limits = band(baseline.finals(name), metric)
-        sides = [limits.side(value) for value in fresh.finals(name)]
-        outside = sum(side != "inside" for side in sides)
-        verdicts = list(iter(partial(fails, iter(sides), limits.fresh), None))
-        # Of n + m runs in any order, how many of the m lie beyond the extremes of the n.
-        chance = float(betabinom(len(sides), 2, limits.runs - 1).sf(outside - 1))
-        yield Repeated(
-            own.example, own.variant, own.tier, name, len(sides), outside,
-            len(verdicts), sum(verdicts), limits.alpha, chance,
-        )  # fmt: skip
+        yield _repeated(baseline, name, "band", limits, fresh.finals(name))
+    for each in ranges:
+        yield _repeated(baseline, each.metric, "range", each.band, fresh.finals(each.metric))
+
+
+def _repeated(
+    baseline: Baseline, name: str, limit: Limit, limits: Band, values: Sequence[float]
+) -> Repeated:
+    own = baseline.identity
+    sides = [limits.side(value) for value in values]
+    outside = sum(side != "inside" for side in sides)
+    verdicts = list(iter(partial(fails, iter(sides), limits.fresh), None))
+    return Repeated(
+        own.example, own.variant, own.tier, name, limit, len(sides), outside,
+        len(verdicts), sum(verdicts), limits.alpha, _chance(limits, limit, outside, len(sides)),
+    )  # fmt: skip
+
+
+def _chance(limits: Band, limit: Limit, outside: int, fresh: int) -> float:
+    """How probable so many fresh runs outside are, or more, where nothing has changed."""
+    if limit == "band":  # of n + m runs in any order, how many of the m lie beyond the n
+        return float(betabinom(fresh, 2, limits.runs - 1).sf(outside - 1))
+    before = limits.below + limits.above  # of all that are outside, how many are of the m
+    return float(hypergeom(limits.runs + fresh, outside + before, fresh).sf(outside - 1))
 
 
 def deviation(rate: float, draws: int) -> float:

@@ -9,6 +9,11 @@ The rule, fixed before any run: the first fresh run passes if it lies between th
 highest of the baseline. If it does not, further seeds are run, and the figure fails only if all
 ``k`` of them lie outside on the same side. ``k`` is the smallest for which ``2 / C(n + k, k)`` is
 at most the α of one figure. Ties only make a false alarm rarer.
+
+A range that was stated beforehand is held by the same rule. Some of the baseline's own runs, ``r``
+of ``n``, may lie below it; then as many orders have all the fresh runs there too as make the
+probability ``C(r + k, k) / C(n + k, k)``, and ``k`` grows with ``r``. Where more than half of the
+baseline lies on one side, the range is not where the program ends, and no run is needed to say so.
 """
 
 from __future__ import annotations
@@ -47,7 +52,8 @@ class Band:
 
     ``fresh`` is k: how many runs in a row must lie outside on one side for a failure. ``alpha``
     is the probability that an unchanged program fails. ``detects`` is the shift of the whole
-    distribution, in the figure's own unit, that fails with probability :data:`POWER`.
+    distribution, in the figure's own unit, that fails with probability :data:`POWER`. ``below``
+    and ``above`` count the baseline's own runs that lie outside, which only a stated range has.
     """
 
     low: float
@@ -56,6 +62,13 @@ class Band:
     fresh: int
     alpha: float
     detects: float
+    below: int = 0
+    above: int = 0
+
+    @property
+    def typical(self) -> bool:
+        """Whether no more than half of the baseline's runs lie outside on one side."""
+        return 2 * max(self.below, self.above) <= self.runs
 
     def side(self, value: float) -> Side:
         """Where a value lies; one that is not a number lies with the infinite."""
@@ -71,8 +84,7 @@ def band(values: Sequence[float], metric: Metric, alpha: float = ALPHA) -> Band:
     Where the runs differ by less than the metric's resolution, the band is as wide as that.
     Raises ``ValueError`` for fewer values than :data:`FEWEST_RUNS`.
     """
-    if len(values) < FEWEST_RUNS:
-        raise ValueError(f"{len(values)} runs are no baseline; {FEWEST_RUNS} at the least")
+    _require_enough(values)
     values = _ordered(values)
     low, high = extremes(np.array(values), metric.resolution)
     fresh = fresh_needed(len(values), alpha)
@@ -83,7 +95,29 @@ def band(values: Sequence[float], metric: Metric, alpha: float = ALPHA) -> Band:
         len(values),
         fresh,
         false_alarm(len(values), fresh),
-        detectable(values, fresh) + float(widened),
+        detectable(values, values[0], values[-1], fresh) + float(widened),
+    )
+
+
+def stated(low: float, high: float, values: Sequence[float], alpha: float = ALPHA) -> Band:
+    """A range that was stated beforehand, with how the runs of a baseline lie about it.
+
+    Raises ``ValueError`` for fewer values than :data:`FEWEST_RUNS`.
+    """
+    _require_enough(values)
+    values = _ordered(values)
+    below, above = sum(v < low for v in values), sum(v > high for v in values)
+    half = len(values) // 2  # of more, no number of runs is enough
+    fresh = fresh_needed(len(values), alpha, min(below, half), min(above, half))
+    return Band(
+        low,
+        high,
+        len(values),
+        fresh,
+        false_alarm(len(values), fresh, below, above),
+        detectable(values, low, high, fresh),
+        below,
+        above,
     )
 
 
@@ -113,34 +147,48 @@ def fails(sides: Iterator[Side], fresh: int) -> bool | None:
     return True
 
 
-def false_alarm(runs: int, fresh: int) -> float:
-    """How often ``fresh`` runs all fall outside ``runs`` others on one side, with no change."""
-    return 2 / comb(runs + fresh, fresh)
+def false_alarm(runs: int, fresh: int, below: int = 0, above: int = 0) -> float:
+    """How often ``fresh`` runs all fall outside on one side, with no change.
+
+    ``below`` and ``above`` of the ``runs`` before them did.
+    """
+    orders = sum(comb(outside + fresh, fresh) for outside in (below, above))
+    return orders / comb(runs + fresh, fresh)
 
 
-def fresh_needed(runs: int, alpha: float) -> int:
-    """The fewest fresh runs for which that is at most ``alpha``."""
+def fresh_needed(runs: int, alpha: float, below: int = 0, above: int = 0) -> int:
+    """The fewest fresh runs for which that is at most ``alpha``.
+
+    There are none where all the ``runs`` lie on one side.
+    """
     fresh = 1
-    while false_alarm(runs, fresh) > alpha:
+    while false_alarm(runs, fresh, below, above) > alpha:
         fresh += 1
     return fresh
 
 
-def detectable(values: Sequence[float], fresh: int, power: float = POWER) -> float:
-    """The shift that takes ``fresh`` runs all out of the range of ``values`` with this power.
+def detectable(
+    values: Sequence[float], low: float, high: float, fresh: int, power: float = POWER
+) -> float:
+    """The shift of ``values`` that takes ``fresh`` runs all out of a range with this power.
 
     That needs the quantile that one run stays under with probability ``power ** (1 / fresh)``,
     which lies beyond most samples: the tail is continued as an exponential whose mean excess is
     that of the outermost :data:`TAIL` of the runs, which errs to the safe side for a normal one.
     The larger of the two directions is given.
     """
-    low, *_, high = values = _ordered(values)
-    if math.isinf(high):
+    values = _ordered(values)
+    if math.isinf(values[-1]):
         return math.inf
     share = 1 - power ** (1 / fresh)
     down = _quantile(values, share) - low
     up = high + _quantile([-value for value in values], share)
     return max(down, up)
+
+
+def _require_enough(values: Sequence[float]) -> None:
+    if len(values) < FEWEST_RUNS:
+        raise ValueError(f"{len(values)} runs are no baseline; {FEWEST_RUNS} at the least")
 
 
 def quantile_of(value: float, values: Sequence[float]) -> float:

@@ -648,7 +648,8 @@ def audit(
     """Hold the baselines to what they declare: how often an unchanged program would fail.
 
     Exits with 1 where the sweep, or one figure of it, fails more often than declared, where a
-    training variant has no baseline, or where a documented figure lies outside its band.
+    training variant has no baseline, where most runs miss a range that is stated, or where a
+    documented figure lies outside its band.
     """
     from refimpl import audit_page, registry
     from refimpl.auditing import audited

@@ -96,8 +96,8 @@ class Figure:
     """A number that the document reports at the end of training.
 
     With ``digits`` it is exact on the real tier: |measured − documented| ≤ half a unit of that
-    decimal. Otherwise ``real`` and ``stand_in`` are the ranges (low, high) in which the measured
-    figure must lie on each tier; a tier without a range asserts nothing. Where the document
+    decimal. Otherwise ``real`` and ``stand_in`` are the ranges (low, high), ends included, that
+    most runs must reach on each tier; a tier without a range asserts nothing. Where the document
     generates its data and trains as long on both tiers, the real range holds on both.
     ``outside_because`` says why today's runs on real data do not end near the documented figure,
     where they do not.
@@ -276,6 +276,12 @@ class Variant:
         generated = self.data is not None and self.data.real is None
         shortened = self.protocol is not None and self.protocol.stand_in_epochs is not None
         return "real" if generated and not shortened else tier
+
+    def stated_ranges(self, tier: Tier) -> list[tuple[Figure, tuple[float, float]]]:
+        """The figures that state where a run on this tier should end, with the range."""
+        figures = self.facts.figures if self.facts else ()
+        ranged = ((figure, figure.range_on(self.figures_tier(tier))) for figure in figures)
+        return [(figure, bounds) for figure, bounds in ranged if bounds is not None]
 
     def run(self, problem: Problem) -> Steps:
         """The steps of one training run."""

@@ -254,6 +254,16 @@ def print_audit(audit: Audit) -> None:
                 f"{line.looked_again:.1%} of ≤ {line.expected:.1%}{'' if line.holds else ' FAILS'}",
             )
         console.print(table)
+    for stated in audit.ranges:
+        limits = stated.band
+        if limits.below or limits.above or not stated.holds:
+            verdict = f"{limits.fresh} seeds in a row fail" if stated.holds else "FAILS"
+            console.print(
+                f"{stated.example} · {stated.variant} · {stated.tier} · {stated.metric}: of "
+                f"{limits.runs} runs {limits.below} end below {limits.low:.5g} … "
+                f"{limits.high:.5g} and {limits.above} above; {verdict}",
+                soft_wrap=True,
+            )
     for placed in audit.documented:
         where = "inside" if placed.inside else f"outside: {placed.reason or 'NO REASON GIVEN'}"
         console.print(
@@ -270,10 +280,10 @@ def print_audit(audit: Audit) -> None:
     if not audit.tiers:
         console.print("FAILED no baseline was found, so nothing was audited")
     for tier in audit.tiers:
-        count = sum(line.tier == tier for line in audit.figures)
         console.print(
-            f"{tier}: an unchanged program fails any of {count} figures with probability "
-            f"{audit.sweep(tier):.2g} (allowed: {audit.allowed:g})"
+            f"{tier}: an unchanged program fails any of {len(audit.limits(tier))} limits with "
+            f"probability {audit.sweep(tier):.2g} (allowed: {audit.allowed:g})",
+            soft_wrap=True,
         )
 
 
@@ -282,10 +292,11 @@ def print_fresh(fresh: Sequence[Repeated]) -> None:
 
     The chance is that of so many runs outside, or more.
     """
-    table = _table("figure", "runs", "outside", "chance", "alarms")
+    table = _table("figure", "limit", "runs", "outside", "chance", "alarms")
     for own in fresh:
         table.add_row(
             f"{own.example} · {own.variant} · {own.tier} · {own.metric}",
+            own.limit,
             f"{own.runs}",
             f"{own.outside}",
             f"{own.chance:.0%}",

@@ -8,7 +8,7 @@ from fakes.calibrated import baseline_of, baselines_of
 from fakes.sound import EXAMPLE
 
 from refimpl import auditing
-from refimpl.auditing import SWEEP, audited, placed, repeated
+from refimpl.auditing import SWEEP, audited, placed, ranged, repeated
 from refimpl.baselines import Baseline, Identity, Metric, Run
 from refimpl.contract import Facts, Figure
 
@@ -144,6 +144,55 @@ def test_fresh_runs_of_something_else_are_refused(example, tmp_path):
     baseline_of(replace(example, baselines=fresh), slower)
     (problem,) = audited([example], fresh).problems
     assert "runs of something else: its learning_rate" in problem
+
+
+# --- ranges that are stated ----------------------------------------------------------------------
+
+
+def of_range(values, real):
+    (line,) = ranged(with_figure(documented=None, real=real), of_values(values))
+    return line
+
+
+def test_a_range_that_most_runs_reach_holds_and_counts_in_the_sweep(example):
+    line = of_range(range(50), (5, 100))
+    assert line.holds
+    assert (line.band.below, line.band.above) == (5, 0)
+    baselines_of(example)
+    found = audited([example])
+    assert replace(found, ranges=(line,)).sweep("real") == line.band.alpha
+
+
+def test_a_range_that_most_runs_miss_fails(example):
+    line = of_range(range(50), (30, 100))
+    assert not line.holds
+    baselines_of(example)
+    assert not replace(audited([example]), ranges=(line,)).holds
+
+
+def test_a_start_that_is_printed_is_no_draw_and_its_range_no_matter_of_runs():
+    printed = replace(with_figure(documented=None, real=(0, 1)), documented_start={})
+    assert not list(ranged(printed, of_values(range(50))))
+
+
+def test_fresh_runs_are_held_against_stated_ranges_too():
+    line = of_range(range(50), (5, 100))
+    _, fresh = repeated(of_values(range(50)), of_values([10.0, 1.0, 2.0, 20.0]), [line])
+    assert (fresh.limit, fresh.outside, fresh.decisions, fresh.alarms) == ("range", 2, 2, 0)
+
+
+def test_the_chance_of_so_many_outside_a_range_is_that_of_fresh_draws():
+    random = np.random.default_rng(1)
+    baseline = of_values(range(50))
+    line = of_range(range(50), (5, 100))
+    before = line.band.below
+    # Given how many of all lie below, each order of them is as likely as any other.
+    for count in (1, 3):
+        below = np.arange(70) < before + count
+        drawn = random.permuted(np.tile(below, (20_000, 1)), axis=1)[:, 50:].sum(axis=1)
+        values = [1.0] * count + [25.0] * (20 - count)
+        _, fresh = repeated(baseline, of_values(values), [line])
+        assert np.mean(drawn >= count) == pytest.approx(fresh.chance, abs=0.015)
 
 
 # --- documented figures --------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from refimpl.bands import (
     false_alarm,
     fresh_needed,
     quantile_of,
+    stated,
 )
 from refimpl.baselines import Metric
 
@@ -85,6 +86,46 @@ def test_a_band_moves_and_grows_with_its_values(values, shift, scale):
     assert other.detects == pytest.approx(scale * one.detects, rel=1e-3, abs=1e3 * margin)
 
 
+# --- ranges that were stated beforehand ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.5, 2.0])
+def test_a_stated_range_fails_an_unchanged_program_no_more_often_than_declared(limit):
+    random = np.random.Generator(np.random.Philox(7))
+    runs, alpha, trials = 10, 0.02, 20_000
+    alarms = 0
+    for values in random.normal(size=(trials, runs + 10)):
+        own = stated(-math.inf, limit, list(values[:runs]), alpha)
+        alarms += own.typical and bool((values[runs : runs + own.fresh] > limit).all())
+    assert alarms / trials <= alpha
+
+
+def test_more_seeds_are_needed_the_more_of_the_baseline_lies_outside():
+    values = [float(i) for i in range(50)]
+    needed = [stated(low, 50, values).fresh for low in (0, 2, 10, 25)]
+    assert needed == sorted(set(needed))
+    assert needed[0] == band(values, FREE).fresh
+
+
+def test_a_range_that_half_of_the_runs_reach_is_typical_and_one_that_fewer_reach_is_not():
+    values = [float(i) for i in range(10)]
+    half, fewer = stated(5, 20, values), stated(6, 20, values)
+    assert (half.below, half.typical, half.alpha <= ALPHA) == (5, True, True)
+    assert (fewer.below, fewer.typical) == (6, False)
+    assert not stated(100, 200, values).typical
+
+
+def test_runs_that_diverged_lie_above_a_stated_range():
+    assert stated(0, 2, [1.0, 1.1, 1.2, 1.3, math.nan]).above == 1
+
+
+@given(samples, finite, st.floats(0, 1e6))
+def test_every_run_lies_on_one_side_of_a_stated_range_or_inside(values, low, width):
+    own = stated(low, low + width, values)
+    sides = [own.side(value) for value in values]
+    assert (own.below, own.above) == (sides.count("below"), sides.count("above"))
+
+
 def test_runs_that_all_end_the_same_have_a_band_as_wide_as_the_resolution():
     limits = band([1.0] * 50, Metric("higher", 0.01))
     assert (limits.low, limits.high) == (0.99, 1.01)
@@ -109,7 +150,7 @@ def test_a_run_that_diverged_lies_above_everything_unless_the_baseline_has_one()
 
 @given(st.lists(st.just(2.5), min_size=5, max_size=20))
 def test_without_spread_there_is_nothing_to_detect_below_the_resolution(values):
-    assert detectable(values, 4) == 0
+    assert detectable(values, 2.5, 2.5, 4) == 0
 
 
 def test_four_runs_are_no_baseline():

@@ -94,7 +94,7 @@ def test_an_audit_states_both_error_rates_of_every_figure(refimpl):
     assert ran.status == 0
     assert "titanic-dnn · script · stand-in: 50 runs; a figure fails by chance" in ran.out
     assert "val_accuracy" in ran.out
-    assert "an unchanged program fails any of 4 figures with probability 2.5e-05" in ran.out
+    assert "an unchanged program fails any of 5 limits with probability 3.2e-05" in ran.out
 
 
 def test_an_audit_as_json_has_every_figure(refimpl):
@@ -115,8 +115,9 @@ def test_an_audit_with_fresh_runs_writes_its_page(refimpl, tmp_path):
     assert "fresh runs: 0 false alarms in" in page.read_text("utf-8")
     rows = page.read_text("utf-8").splitlines()
     ends = Counter(row.split("|")[-2].strip() for row in rows if "titanic-dnn/script" in row)
-    # Four figures on each tier, what fresh runs gave, and three that the document prints.
-    assert ends == {"holds": 4 + 4 + 4, "inside": 3}
+    # Four figures on each tier and ranges for one and three of them, what fresh runs gave to those
+    # of the stand-in, and three that the document prints.
+    assert ends == {"holds": 4 + 4 + 1 + 3 + 4 + 1, "inside": 3}
 
 
 def test_an_audit_of_nothing_fails(refimpl):

@@ -1,24 +1,38 @@
 """The suite itself: for every check one example fails that check alone, and a sound one none."""
 
+import re
 from collections import Counter
 from dataclasses import replace
+from statistics import median
 
 import pytest
 import torch
-from fakes.calibrated import baselines_of
+from fakes.calibrated import baseline_of, baselines_of
 from fakes.failing import FAILING, WHEN_CALIBRATED, WHEN_GOLDEN, planted
 from fakes.sound import DROPPING, EXAMPLE, MODULE, SCRATCH
 from torch import nn
 from torch.nn import functional as F
 
-from refimpl import Erratum, Exact, Example, Failure, golden, requirements
+from refimpl import (
+    Erratum,
+    Exact,
+    Example,
+    Facts,
+    Failure,
+    Figure,
+    baselines,
+    golden,
+    requirements,
+)
 from refimpl.checking import ask, cells
 from refimpl.conformance.checks import ALL
 from refimpl.executions import refimpl_executions
 from refimpl.problem import CPU
+from refimpl.seeds import trained
 from refimpl.training import steps_of
 from refimpl.validation import check_example
 
+CALIBRATED = "stays-in-calibrated-band"
 EXECUTIONS = {execution.name: execution for execution in refimpl_executions()}
 WRAPPED = [EXECUTIONS["data-parallel"]]
 QUICK = [EXECUTIONS[name] for name in ("cpu-f64", "data-parallel", "ensemble")]
@@ -172,6 +186,58 @@ def test_a_figure_that_the_run_does_not_report_is_a_failure_that_says_what_it_re
     variant = replace(MODULE, facts=replace(MODULE.facts, figures=figures))
     (result,) = asked(replace(EXAMPLE, variants=(variant,)), *named("reaches-documented-figures"))
     assert result.reason.startswith("the run reports no val_auc (it reports bias, error, loss")
+
+
+@pytest.fixture
+def ranged(tmp_path):
+    """Asks whether a sound variant ends in a range, given how 40 seeds of it end and how seed 0."""
+    variant = EXAMPLE.variant("module")
+    example = replace(EXAMPLE, variants=(variant,), baselines=tmp_path)
+    path = baseline_of(example, variant, range(1000, 1040))
+    finals = baselines.read(path).finals("val_loss")
+
+    def ask_of(bounds):
+        (own,) = trained(variant, "stand-in", [variant.seed])
+        figure = Figure("val_loss", None, real=bounds(finals, own.final["val_loss"]))
+        changed = replace(variant, facts=Facts(figures=(figure,)))
+        (result,) = asked(
+            replace(example, variants=(changed,)), *named("reaches-documented-figures")
+        )
+        return result
+
+    return ask_of
+
+
+def all_but(finals, own):
+    """The half-line that begins right behind a run and has most others in it."""
+    return (own * 1.0001, 1e9) if own < median(finals) else (0.0, own * 0.9999)
+
+
+def test_a_seed_outside_a_range_that_most_seeds_reach_is_asked_for_others(ranged):
+    result = ranged(all_but)
+    assert result.outcome == "passed"
+    (figure,) = result.measurements
+    assert not figure.low <= figure.measured <= figure.high
+    assert re.search(r"\(\d+ (below|above) of 40 runs; \d+ seeds in a row fail\)", figure.limit)
+
+
+def test_a_range_that_most_seeds_miss_fails_though_one_run_lies_in_it(ranged):
+    result = ranged(lambda finals, own: (own, own))
+    assert result.outcome == "failed"
+    assert re.search(r"\d+ of 40 runs of the baseline end with val_loss below", result.reason)
+    assert result.reason.endswith("above: it is not what the program reaches")
+
+
+def test_a_program_that_no_longer_ends_in_the_range_fails_with_every_seed_it_tried(
+    calibrated, goldens
+):
+    example = calibrated(FAILING[CALIBRATED], WHEN_CALIBRATED[CALIBRATED])
+    finals = baselines.read(baselines.path_of(example, SCRATCH, "stand-in")).finals("val_loss")
+    figure = Figure("val_loss", None, real=(min(finals), max(finals)))
+    variant = replace(example.variants[0], facts=Facts(figures=(figure,)))
+    changed = replace(example, variants=(variant,))
+    (result,) = asked(changed, *named("reaches-documented-figures"))
+    assert re.match(r"val_loss of \d+ seeds \(.*\) is \w+ .* each time; of the", result.reason)
 
 
 @pytest.mark.parametrize(
