@@ -88,7 +88,7 @@ def mid(problem):
     parameters = dict(model.named_parameters())
     loss_func = nn.BCELoss()
     for features, labels in problem.batches():
-        optimizer = torch.optim.Adam(model.parameters(), lr=problem.lr)
+        optimizer = problem.resume(torch.optim.Adam(model.parameters(), lr=problem.lr))
         predictions = model(features)
         loss = loss_func(predictions, labels)
         loss.backward()

@@ -271,6 +271,17 @@ class Variant:
         """Whether there is something to train on, and a protocol to do it by."""
         return self.data is not None and self.protocol is not None
 
+    @property
+    def has_module(self) -> bool:
+        """Whether a module is trained, and not bare tensors or arrays."""
+        return not (self.bare or self.numpy)
+
+    def has_layer(self, *kinds: type[nn.Module]) -> bool:
+        """Whether what it builds has a layer of one of these kinds."""
+        return self.build is not None and any(
+            isinstance(module, kinds) for module in self.build().modules()
+        )
+
     def figures_tier(self, tier: Tier) -> Tier:
         """The tier whose figures hold: the real one too where the stand-in is the same run."""
         generated = self.data is not None and self.data.real is None

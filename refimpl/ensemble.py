@@ -43,12 +43,8 @@ WIDE = 1000
 def suits(variant: Variant) -> bool:
     """Whether a variant says enough of itself to be trained many seeds at a time."""
     parts = (variant.build, variant.optimizer, variant.loss)
-    return None not in parts and not _has(variant, nn.RNNBase)  # no batching rule (pytorch#105982)
-
-
-def _has(variant: Variant, *kinds: type[nn.Module]) -> bool:
-    assert variant.build is not None
-    return any(isinstance(module, kinds) for module in variant.build().modules())
+    # Recurrent layers have no batching rule (pytorch#105982).
+    return None not in parts and not variant.has_layer(nn.RNNBase)
 
 
 # --- step by step --------------------------------------------------------------------------------
@@ -240,7 +236,8 @@ def gains(variant: Variant, tier: Tier) -> bool:
     whose draws would be others. What is left is proven: an epoch of two seeds in float64 has the
     same figures both ways.
     """
-    if not suits(variant) or _has(variant, nn.modules.conv._ConvNd, nn.modules.dropout._DropoutNd):
+    unsuited = (nn.modules.conv._ConvNd, nn.modules.dropout._DropoutNd)
+    if not suits(variant) or variant.has_layer(*unsuited):
         return False
     assert variant.protocol is not None
     short = replace(variant.protocol, epochs=1, stand_in_epochs=None)

@@ -57,7 +57,7 @@ def _not_numpy(variant: Variant) -> bool:
 
 
 def _has_module(variant: Variant) -> bool:
-    return not (variant.numpy or variant.bare)
+    return variant.has_module
 
 
 # --- precisions ----------------------------------------------------------------------------------
@@ -67,10 +67,7 @@ def _casts(variant: Variant) -> bool:
     """A module without recurrence: not every processor's oneDNN has an LSTM in bfloat16."""
     from torch import nn
 
-    if not _has_module(variant):
-        return False
-    modules = variant.build().modules() if variant.build else ()
-    return not any(isinstance(module, nn.RNNBase) for module in modules)
+    return variant.has_module and not variant.has_layer(nn.RNNBase)
 
 
 def _autocast(device: str, dtype: str) -> AbstractContextManager[object]:
@@ -92,9 +89,7 @@ def _has_images(variant: Variant) -> bool:
     """Memory formats are about convolutions over images."""
     from torch import nn
 
-    if not _has_module(variant) or variant.build is None:
-        return False
-    return any(isinstance(module, nn.Conv2d) for module in variant.build().modules())
+    return variant.has_module and variant.has_layer(nn.Conv2d)
 
 
 def _compiled(module: nn.Module) -> nn.Module:

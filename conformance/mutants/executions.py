@@ -89,8 +89,7 @@ def products_in_ten_bits(fault: Fault) -> Execution:
 
 def _casts(variant: Variant) -> bool:
     """Modules with layers that autocast carries out in another precision."""
-    layers = variant.build().modules() if variant.build and has_module(variant) else ()
-    return any(isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd)) for layer in layers)
+    return has_module(variant) and variant.has_layer(nn.Linear, nn.modules.conv._ConvNd)
 
 
 @wrong_execution(_casts)

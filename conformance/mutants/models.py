@@ -18,15 +18,11 @@ from refimpl.problem import start_values
 # --- what applies to which -----------------------------------------------------------------------
 
 
-def _layers(variant: Variant) -> list[nn.Module]:
-    return list(variant.build().modules()) if variant.build and has_module(variant) else []
-
-
-def _having(kind: Any) -> Callable[[Variant], bool]:
-    """Variants whose module has a layer of this kind."""
+def _having(*kinds: type[nn.Module]) -> Callable[[Variant], bool]:
+    """Variants whose module has a layer of one of these kinds."""
 
     def applies(variant: Variant) -> bool:
-        return any(isinstance(layer, kind) for layer in _layers(variant))
+        return has_module(variant) and variant.has_layer(*kinds)
 
     return applies
 
@@ -320,7 +316,7 @@ def convolution_padding_wrong(fault: Fault) -> Plant:
     return Plant(module=padded)
 
 
-@mutant(_having((nn.MaxPool1d, nn.MaxPool2d)))
+@mutant(_having(nn.MaxPool1d, nn.MaxPool2d))
 def averages_for_maxima(fault: Fault) -> Plant:
     """Pooling takes averages where the document takes maxima."""
 

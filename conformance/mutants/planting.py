@@ -131,7 +131,7 @@ def in_torch(variant: Variant) -> bool:
 
 def has_module(variant: Variant) -> bool:
     """Variants that train a module."""
-    return not (variant.numpy or variant.bare)
+    return variant.has_module
 
 
 def _named(function: Callable[..., object]) -> tuple[str, str]:
