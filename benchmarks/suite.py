@@ -2,14 +2,17 @@
 
 The loops run one after another in this process, with the threads that torch takes by itself; the
 suite is ``refimpl check`` with a worker a core. Where a variant does not say how it is built,
-updated and judged, its own loop is the document's.
+updated and judged, its own loop is the document's. On real data the loops take hours; a part of
+each one's epochs can be timed, which are all alike.
 """
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -18,9 +21,9 @@ import torch
 from benchmarks.loops import WORKERS, as_documented, documented_samples, in_its_own_loop
 from benchmarks.tables import show
 from refimpl import Example, Variant, registry
+from refimpl.calibration import wanted
 from refimpl.data import Tier
 from refimpl.problem import pose
-from refimpl.requirements import missing
 
 HEAD = """# The suite beside the documents' loops
 
@@ -31,9 +34,15 @@ suite, `refimpl check`, which trains them too and asks every other check besides
 COLUMNS = ("what", "seconds")
 
 
-def seconds_of_loop(example: Example, variant: Variant, tier: Tier) -> float:
-    """How long the document's own loop of a variant takes."""
+FEWEST_EPOCHS = 2
+
+
+def seconds_of_loop(example: Example, variant: Variant, tier: Tier, part: float) -> float:
+    """How long the document's own loop takes, reckoned from this part of its epochs."""
     problem = pose(variant, tier)
+    documented = problem.protocol.epochs_on(tier)
+    epochs = min(documented, max(FEWEST_EPOCHS, round(part * documented)))
+    problem = problem.but(protocol=replace(problem.protocol, epochs=epochs, stand_in_epochs=None))
     declared = variant.build and variant.optimizer and variant.loss
     with documented_samples(problem) as samples:
         began = time.perf_counter()
@@ -41,43 +50,52 @@ def seconds_of_loop(example: Example, variant: Variant, tier: Tier) -> float:
             as_documented(variant, problem, samples, WORKERS.get(example.name, 0))
         else:
             in_its_own_loop(variant, problem)
-        return time.perf_counter() - began
+        return (time.perf_counter() - began) * documented / epochs
 
 
-def seconds_of_suite(names: tuple[str, ...], tier: Tier) -> float:
-    """How long ``refimpl check`` takes as a command; on real data it is asked about the CPU."""
+def suite(names: tuple[str, ...], tier: Tier) -> tuple[float, str]:
+    """How long ``refimpl check`` takes as a command, and what it says of its memory.
+
+    On real data it is asked about the CPU alone.
+    """
     only = ["--execution", "cpu"] if tier == "real" else []
     command = [sys.executable, "-m", "refimpl", "check", *names, "--data", tier, *only]
     began = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - began
     if done.returncode != 0:
         raise click.ClickException(f"the suite fails:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return time.perf_counter() - began
+    memory = re.search("^memory: (.*)$", done.stdout, re.MULTILINE)
+    return seconds, memory[1] if memory else "not told"
 
 
 @click.command()
 @click.argument("names", nargs=-1)
 @click.option("--data", "tier", type=click.Choice(["stand-in", "real"]), default="stand-in")
+@click.option("--part", type=click.FloatRange(0, 1), default=1.0, show_default=True,
+              help="Train only this part of each loop's epochs and reckon the rest.")  # fmt: skip
 @click.option("--table", "page", type=click.Path(dir_okay=False, path_type=Path))
-def main(names: tuple[str, ...], tier: Tier, page: Path | None) -> None:
+def main(names: tuple[str, ...], tier: Tier, part: float, page: Path | None) -> None:
     """Time the loops and the checks of these examples, or of all."""
-    examples = registry.load(only=names or None).examples.values()
+    examples = [own.value for own in registry.load(only=names or None).examples.values()]
     loops = {
-        f"{example.value.name}/{variant.name}": seconds_of_loop(example.value, variant, tier)
-        for example in examples
-        for variant in example.value.variants
-        if variant.trains and missing(variant.needs) is None
+        f"{example.name}/{variant.name}": seconds_of_loop(example, variant, tier, part)
+        for example, variant in wanted(examples, (), tier)
     }
     if not loops:
         raise click.UsageError("none of these trains")
-    documents, suite = sum(loops.values()), seconds_of_suite(names, tier)
+    documents, (checks, memory) = sum(loops.values()), suite(names, tier)
     rows = [(name, f"{seconds:.1f}") for name, seconds in loops.items()]
     rows += [
         ("the documents' loops", f"{documents:.1f}"),
-        ("the suite", f"{suite:.1f}"),
-        ("the suite / the loops", f"{suite / documents:.2f}"),
+        ("the suite", f"{checks:.1f}"),
+        ("the suite / the loops", f"{checks / documents:.2f}"),
     ]
-    how = f"One run on {tier} data, {torch.get_num_threads()} threads for the loops"
+    reckoned = "" if part == 1 else f", reckoned from {part:.0%} of their epochs"
+    how = (
+        f"One run on {tier} data, {torch.get_num_threads()} threads for the loops{reckoned}; "
+        f"memory of the suite {memory}"
+    )
     show(HEAD, COLUMNS, rows, how, page)
 
 

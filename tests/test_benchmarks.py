@@ -3,6 +3,7 @@
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -55,7 +56,7 @@ def test_the_batches_of_the_documents_loader_are_those_of_the_problem(loops):
     [
         ("benchmarks.__main__", ["linear-regression-2d/high", "--repeats", "1"], "a/b"),
         ("benchmarks.seeds", ["ring-dnn/high", "--seeds", "4", "--repeats", "1"], "together/one"),
-        ("benchmarks.suite", ["cifar10-two-layer"], "the suite / the loops"),
+        ("benchmarks.suite", ["cifar10-two-layer", "--part", "0.5"], "the suite / the loops"),
     ],
 )
 def test_a_benchmark_prints_its_ratios_and_writes_its_page(
@@ -66,6 +67,22 @@ def test_a_benchmark_prints_its_ratios_and_writes_its_page(
     assert done.exit_code == 0, done.output
     assert said in done.output
     assert f"| {arguments[0]}" in page.read_text()
+
+
+@pytest.mark.parametrize(("part", "epochs"), [(1, 20), (0.25, 5), (0.0, 2)])
+def test_a_part_of_the_epochs_is_timed_and_the_whole_reckoned(loops, monkeypatch, part, epochs):
+    suite = import_module("benchmarks.suite")
+    seen = []
+
+    def one_second_an_epoch(variant, problem, samples, workers):
+        seen.append(len(list(problem.epochs())))
+
+    monkeypatch.setattr(suite, "as_documented", one_second_an_epoch)
+    clock = iter([0.0, float(epochs)])
+    monkeypatch.setattr(suite, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    long = replace(VARIANT, protocol=replace(VARIANT.protocol, epochs=20, stand_in_epochs=None))
+    assert suite.seconds_of_loop(EXAMPLE, long, "stand-in", part) == 20
+    assert seen == [epochs]
 
 
 def test_images_are_read_as_torchvision_reads_them_and_are_the_same(loops, tmp_path):
