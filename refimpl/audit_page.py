@@ -42,6 +42,11 @@ def _summary(audit: Audit) -> str:
             f"- fresh runs: {alarms} false alarms in {decisions:,} decisions; of {runs:,} figures "
             f"{outside:,} lay outside their limit, so that more seeds were looked at"
         )
+        lines += [
+            f"- {tier}: fresh runs decided every limit {count} times or more: so many whole runs"
+            for tier in audit.tiers
+            if (count := audit.whole_runs(tier))
+        ]
     wrong = [*audit.problems, *(f"{lacking}: no baseline" for lacking in audit.lacking)]
     return "".join(f"{line}\n" for line in lines + [f"- FAILED {each}" for each in wrong])
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from scipy.stats import betabinom, hypergeom
@@ -50,6 +50,7 @@ class Audited:
     tier: Tier
     metric: str
     band: Band
+    limit: ClassVar[Limit] = "band"
     looked_again: float
     expected: float
     holds: bool
@@ -64,6 +65,7 @@ class Ranged:
     tier: Tier
     metric: str
     band: Band
+    limit: ClassVar[Limit] = "range"
 
     @property
     def holds(self) -> bool:
@@ -141,6 +143,11 @@ class Audit:
         every: list[Audited | Ranged] = [*self.figures, *self.ranges]
         return [limit for limit in every if limit.tier == tier]
 
+    def whole_runs(self, tier: Tier) -> int:
+        """How many times fresh runs have gone through a tier: the fewest decisions of a limit."""
+        decisions = {_key(own): own.decisions for own in self.fresh}
+        return min((decisions.get(_key(own), 0) for own in self.limits(tier)), default=0)
+
     @property
     def tiers(self) -> list[Tier]:
         """The tiers that have baselines."""
@@ -166,6 +173,7 @@ class Audit:
             "holds": self.holds,
             "sweeps": {tier: self.sweep(tier) for tier in self.tiers},
             "allowed": self.allowed,
+            "whole runs": {tier: self.whole_runs(tier) for tier in self.tiers},
             "figures": [asdict(figure) for figure in self.figures],
             "ranges": [{**asdict(r), "holds": r.holds} for r in self.ranges],
             "documented": [{**asdict(p), "inside": p.inside} for p in self.documented],
@@ -173,6 +181,11 @@ class Audit:
             "problems": list(self.problems),
             "lacking": list(self.lacking),
         }
+
+
+def _key(own: Audited | Ranged | Repeated) -> tuple[str, ...]:
+    """What tells one limit from the others."""
+    return own.example, own.variant, own.tier, own.metric, own.limit
 
 
 def audited(examples: Sequence[Example], fresh: Path | None = None) -> Audit:

@@ -137,6 +137,20 @@ def test_fresh_runs_of_a_folder_are_judged_by_the_baseline(example, tmp_path):
     assert {line.variant for line in found.fresh} == {VARIANT.name}
 
 
+def test_fresh_runs_go_through_the_suite_as_often_as_through_its_least_decided_limit(
+    example, tmp_path
+):
+    baselines_of(example)
+    fresh = replace(example, baselines=tmp_path / "fresh")
+    first, second = EXAMPLE.variants
+    baseline_of(fresh, first, range(100_000, 100_010))
+    assert audited([example], fresh.baselines).whole_runs("stand-in") == 0
+    baseline_of(fresh, second, range(100_000, 100_005))
+    found = audited([example], fresh.baselines)
+    assert found.whole_runs("stand-in") == min(own.decisions for own in found.fresh) > 0
+    assert found.whole_runs("real") == 0
+
+
 def test_fresh_runs_of_something_else_are_refused(example, tmp_path):
     baselines_of(example)
     fresh = tmp_path / "fresh"
