@@ -252,11 +252,15 @@ def facts(*figures: Figure, trainable: int = 40_625) -> Facts:
 TWENTY_EPOCHS = Protocol(epochs=20, learning_rate=0.02, batch_size=20, stand_in_epochs=10)
 TEN_EPOCHS = Protocol(epochs=10, learning_rate=0.02, batch_size=20, stand_in_epochs=7)
 
+OTHER_REVIEWS = (
+    "the document trains on 20,000 others of the 25,000 reviews: they have 108,197 words, "
+    "those here 107,744"
+)
 KEEP_FIRST = facts(
     Figure("val_accuracy", 0.795, real=(0.77, 0.83), stand_in=(0.85, 0.999)),
     Figure("val_loss", 0.506, real=(0.40, 0.65)),
-    Figure("accuracy", 0.931, real=(0.88, 0.97)),
-    Figure("loss", 0.191, real=(0.10, 0.30)),
+    Figure("accuracy", 0.931, real=(0.88, 0.97), outside_because=OTHER_REVIEWS),
+    Figure("loss", 0.191, real=(0.10, 0.30), outside_because=OTHER_REVIEWS),
 )
 KEEP_LAST = facts(
     Figure("val_accuracy", 0.795, real=(0.77, 0.83), stand_in=(0.85, 0.999)),

@@ -36,6 +36,9 @@ from refimpl.training import EpochRecord, History, few_parameters, mean, swiftly
 MEMBERS = 3
 """How many seeds the ensemble execution trains beside each other."""
 
+OFTEN = 25
+"""Batches of one shape after which their operations are written down, which takes as long."""
+
 WIDE = 1000
 """Numbers of a weight from which its layer is multiplied the other way round."""
 
@@ -100,7 +103,7 @@ class Ensemble:
         self.optimizer = variant.optimizer([self.parameters[n] for n in trained], lr=problems[0].lr)
         if problems[0].swift:
             kernels.fuse(self.optimizer)
-        self._graphs: dict[tuple[object, ...], _Graph] = {}
+        self._shapes: dict[tuple[object, ...], _Together] = {}
 
     def __len__(self) -> int:
         return len(self.problems)
@@ -120,23 +123,18 @@ class Ensemble:
         """Forward, loss and metrics of every member, on its own rows or all on the same."""
         values = {**self.parameters, **self.buffers}
         key = (x.shape, shared, self.skeleton.training)
-        if key not in self._graphs:
-            self._graphs[key] = self._graph(values, x, y, shared)
-        graph = self._graphs[key]
-        losses, outputs, *scores = graph.run(values, x, y)
-        found = dict(zip(graph.metrics, scores, strict=True))
+        if key not in self._shapes:
+            self._shapes[key] = self._together(values, x, y, shared)
+        own = self._shapes[key]
+        losses, outputs, *scores = own(values, x, y)
+        found = dict(zip(own.metrics, scores, strict=True))
         for name in self.metrics.keys() - found.keys():
             pairs = ((outputs[k].detach(), y if shared else y[k]) for k in range(len(self)))
             found[name] = torch.stack([self.metrics[name](*pair).mean() for pair in pairs])
         return Judged(losses, outputs, {n: found[n] for n in self.metrics}, y, shared)
 
-    def _graph(self, values: dict[str, Tensor], x: Tensor, y: Tensor, shared: bool) -> _Graph:
-        """What ``torch.func`` makes of a batch's operations: plain ones on all members at once.
-
-        They are found once for each shape of a batch; going through ``torch.func`` every time
-        would take longer than what it computes.
-        """
-        values = {name: value.detach().clone() for name, value in values.items()}  # buffers change
+    def _together(self, values: dict[str, Tensor], x: Tensor, y: Tensor, shared: bool) -> _Together:
+        """The forward pass, the loss and what can be vmapped of the metrics."""
         axis = None if shared else 0
         prepare = self.variant.prepare or (lambda rows: rows)
 
@@ -153,16 +151,20 @@ class Ensemble:
                 return False
             return True
 
-        made = vmap(outputs, (0, axis), randomness="different")(values, x)
+        made = vmap(outputs, (0, axis), randomness="different")(_copied(values), x)
         names = tuple(filter(together, self.metrics))
 
         def judged(own: dict[str, Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
             output = outputs(own, x)
             return self.loss(output, y), output, *(score(name, output, y) for name in names)
 
-        with _WeightTimesRows():
-            many = vmap(judged, (0, axis, axis), randomness="different")
-            return _Graph(make_fx(many)(values, x, y), names)
+        many = vmap(judged, (0, axis, axis), randomness="different")
+
+        def run(values: dict[str, Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+            with _WeightTimesRows():
+                return many(values, x, y)
+
+        return _Together(run, names)
 
     def member(self, k: int, update: Judged) -> Step:
         """An update as one member has made it."""
@@ -203,12 +205,29 @@ class Ensemble:
         return zip(torch.split(x, size, axis), torch.split(y, size, axis), strict=True)
 
 
-@dataclass(frozen=True)
-class _Graph:
-    """A function of (values, x, y) to losses, outputs and these metrics, of all members."""
+@dataclass
+class _Together:
+    """A function of (values, x, y) to losses, outputs and these metrics, of all members.
+
+    For one shape of a batch. Going through ``torch.func`` every time takes longer than what it
+    computes, so where that is often what it comes to, plain operations on all members at once, is
+    written down.
+    """
 
     run: Callable[..., tuple[Tensor, ...]]
     metrics: tuple[str, ...]
+    uses: int = 0
+
+    def __call__(self, values: dict[str, Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        self.uses += 1
+        if self.uses == OFTEN:
+            self.run = make_fx(self.run)(_copied(values), x, y)
+        return self.run(values, x, y)
+
+
+def _copied(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """For a pass that does not count: buffers would remember it."""
+    return {name: value.detach().clone() for name, value in values.items()}
 
 
 class _WeightTimesRows(TorchFunctionMode):

@@ -274,9 +274,8 @@ def print_audit(audit: Audit) -> None:
     if audit.fresh:
         print_fresh(audit.fresh)
         for tier in audit.tiers:
-            console.print(
-                f"{tier}: fresh runs decided every limit {audit.whole_runs(tier)} times or more"
-            )
+            if count := audit.whole_runs(tier):
+                console.print(f"{tier}: fresh runs decided every limit {count} times or more")
     for problem in audit.problems:
         console.print(f"FAILED {problem}", soft_wrap=True)
     for lacking in audit.lacking:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from refimpl import ModuleVariant, Variant, registry
+from refimpl import ModuleVariant, Variant, ensemble, registry
 from refimpl.ensemble import Ensemble, gains, suits, train_together
 from refimpl.lockstep import look
 from refimpl.metrics import recall, roc_auc
@@ -19,6 +19,13 @@ SEEDS = (3, 4, 7)
 STEPS = 5
 
 
+@pytest.fixture(params=["written down", "as they go"])
+def operations(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a batch are plain ones from the first time on, or never."""
+    monkeypatch.setattr(ensemble, "OFTEN", 1 if request.param == "written down" else -1)
+
+
+@pytest.mark.usefixtures("operations")
 @pytest.mark.parametrize(
     ("example", "variant"),
     [("titanic-dnn", "script"), ("ring-dnn", "low"), ("mnist-logistic", "cnn")],
@@ -51,6 +58,7 @@ def chosen(example: str, variant: str) -> Variant:
     return registry.load(only=[example]).example(example).variant(variant)
 
 
+@pytest.mark.usefixtures("operations")
 @pytest.mark.parametrize(
     ("example", "variant"),
     [
@@ -110,6 +118,7 @@ def normalised() -> nn.Module:
     return nn.Sequential(nn.Linear(15, 4), nn.BatchNorm1d(4), nn.Linear(4, 1), nn.Sigmoid())
 
 
+@pytest.mark.usefixtures("operations")
 def test_running_statistics_are_those_of_each_member() -> None:
     given = chosen("titanic-dnn", "script")
     own = ModuleVariant(
