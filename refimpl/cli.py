@@ -404,6 +404,8 @@ def _require_one_ladder(example: Example, first: Variant, second: Variant) -> No
 @device_option
 @click.option("--execution", "executions", multiple=True, metavar="NAME",
               help="Hold this execution against the oracle (several times, or all).")  # fmt: skip
+@click.option("--reseed", type=int, default=0, metavar="N",
+              help="Add N to the seed of every run: the same checks of other draws.")  # fmt: skip
 @click.option("--results", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Write the results to this file, as JSON Lines.")  # fmt: skip
 @click.option("--expected-failures", type=click.Path(dir_okay=False, path_type=Path),
@@ -416,6 +418,7 @@ def check(
     tier: Tier,
     device: str,
     executions: tuple[str, ...],
+    reseed: int,
     results: Path | None,
     expected_failures: Path | None,
     plugins: tuple[str, ...],
@@ -436,6 +439,7 @@ def check(
     arguments = ["--pyargs", "refimpl.conformance", "-q", "--no-header", "-n", workers]
     arguments += ["-c", str(_SUITE_SETTINGS), "--rootdir", os.getcwd(), "--noconftest"]
     arguments += ["-p", "no:cacheprovider", "--data", tier, "--device", device]
+    arguments += ["--reseed", str(reseed)]
     arguments += [part for name in names for part in ("--example", name)]
     arguments += [part for plugin in plugins for part in ("--plugin", plugin)]
     arguments += [part for each in executions for part in ("--execution", each)]

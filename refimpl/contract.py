@@ -361,6 +361,13 @@ class Example:
         names = [v.name for v in self.variants]
         raise unknown(f"{self.name} has no variant {name!r}", name, names)
 
+    def reseeded(self, by: int) -> Example:
+        """The same with other draws: every variant's seed is moved by so much.
+
+        A start that the document prints stays.
+        """
+        return replace(self, variants=tuple(replace(v, seed=v.seed + by) for v in self.variants))
+
 
 # --- how a computation is carried out ------------------------------------------------------------
 

@@ -68,6 +68,8 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     group.addoption("--execution", action="append", default=[], metavar="NAME",
                     help="hold this execution against the oracle (several times, or all; "
                     f"default: {', '.join(DEFAULT_EXECUTIONS)})")  # fmt: skip
+    group.addoption("--reseed", type=int, default=0, metavar="N",
+                    help="add N to the seed of every run, for other draws")  # fmt: skip
     group.addoption("--plugin", action="append", default=[], metavar="FILE|MODULE",
                     help="check the examples of this plugin too")  # fmt: skip
     group.addoption("--results", metavar="FILE", type=Path,
@@ -126,6 +128,8 @@ def cells_of(config: pytest.Config, checks: list[Any]) -> list[Cell]:
     except UnknownNameError as error:
         raise pytest.Collector.CollectError(str(error)) from None
     execution = on_device(config.option.device)
+    if by := config.option.reseed:
+        examples = [example.reseeded(by) for example in examples]
     return [
         cell
         for example in examples
@@ -354,7 +358,9 @@ def pytest_terminal_summary(
     terminalreporter.section("refimpl")
     results = [result_from(record) for record in records]
     option, width = config.option, terminalreporter._tw.fullwidth
-    terminalreporter.write(conformance_table(results, width, option.device, option.plugin))
+    terminalreporter.write(
+        conformance_table(results, width, option.device, option.plugin, option.reseed)
+    )
 
 
 def _document(example: Example) -> dict[str, Any]:
@@ -406,6 +412,7 @@ class ResultsFile(ReportLogPlugin):  # type: ignore[misc]
                 "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                 "tier": option.data,
                 "device": option.device,
+                "reseed": option.reseed,
                 "examples": option.example,
                 "environment": environment(),
                 "workers": pytest_workers.parallel(self._config),

@@ -27,16 +27,21 @@ FAILURES_SHOWN = 40
 
 
 def conformance_table(
-    results: Sequence[Result], width: int, device: str, plugins: Sequence[str] = ()
+    results: Sequence[Result],
+    width: int,
+    device: str,
+    plugins: Sequence[str] = (),
+    reseed: int = 0,
 ) -> str:
     """The checks of each example, counted, and what failed, as text for a terminal.
 
-    ``device`` and ``plugins`` are those of the run, for the commands that ask again.
+    ``device``, ``plugins`` and ``reseed`` are those of the run, for the commands that ask again.
     """
     out = io.StringIO()
     console = Console(file=out, width=max(width, 60), force_terminal=False, highlight=False)
     console.print(_counts(results))
-    _print_failures(console, [r for r in results if r.outcome == "failed"], device, plugins)
+    failed = [result for result in results if result.outcome == "failed"]
+    _print_failures(console, failed, device, plugins, reseed)
     _print_reasons(console, "skipped", [r for r in results if r.outcome == "skipped"])
     _print_reasons(console, "failed as expected", [r for r in results if r.outcome == "xfailed"])
     return out.getvalue()
@@ -73,25 +78,31 @@ def _row(results: Sequence[Result], counted: Iterable[str]) -> list[str]:
 
 
 def _print_failures(
-    console: Console, failed: Sequence[Result], device: str, plugins: Sequence[str]
+    console: Console,
+    failed: Sequence[Result],
+    device: str,
+    plugins: Sequence[str],
+    reseed: int,
 ) -> None:
     for result in failed[:FAILURES_SHOWN]:
         console.print()
         console.print(Text(f"FAILED {result.example} · {result.variant} · {result.check}"))
         console.print(Text(f"  {result.reason}"), soft_wrap=True)
-        console.print(Text(f"  again: {again(result, device, plugins)}"), soft_wrap=True)
+        console.print(Text(f"  again: {again(result, device, plugins, reseed)}"), soft_wrap=True)
     if len(failed) > FAILURES_SHOWN:
         console.print(f"… and {len(failed) - FAILURES_SHOWN} more failures")
 
 
-def again(result: Result, device: str, plugins: Sequence[str] = ()) -> str:
-    """The command that asks the same question once more, of the same device and plugins."""
+def again(result: Result, device: str, plugins: Sequence[str] = (), reseed: int = 0) -> str:
+    """The command that asks the same question once more, of the same device, plugins and draws."""
     words = ["refimpl", "check"]
     if "#" not in result.example:  # such a name stands for a plugin whose examples are not known
         words.append(result.example)
     words += ["--data", result.tier, "--device", device]
     if result.execution != device:
         words += ["--execution", result.execution]
+    if reseed:
+        words += ["--reseed", str(reseed)]
     return shlex.join([*words, *(word for plugin in plugins for word in ("--plugin", plugin))])
 
 

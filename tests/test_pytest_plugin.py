@@ -217,14 +217,15 @@ def test_a_run_that_dies_itself_leaves_what_it_had_measured_and_no_pass(tmp_path
 # --- which examples are asked --------------------------------------------------------------------
 
 
-def config(tmp_path, *examples, device="cpu", execution=("cpu-f64",), **plugins):
+def config(tmp_path, *examples, device="cpu", execution=("cpu-f64",), reseed=0, **plugins):
     """The configuration of a run with these options."""
     for name, text in plugins.items():
         (tmp_path / f"{name}.py").write_text(text)
     files = [SOUND, *(str(tmp_path / f"{name}.py") for name in plugins)]
     option = SimpleNamespace(
-        example=list(examples), plugin=files, data="stand-in", device=device, execution=execution
-    )
+        example=list(examples), plugin=files, data="stand-in", device=device, execution=execution,
+        reseed=reseed,
+    )  # fmt: skip
     return SimpleNamespace(option=option, stash=pytest.Stash())
 
 
@@ -235,6 +236,13 @@ def names(cells):
 def test_the_examples_named_are_asked_once_in_the_order_in_which_they_are_named(tmp_path):
     asked = config(tmp_path, "wrong-count", "fake-sound", "wrong-count", wrong_count=WRONG_COUNT)
     assert names(cells_of(asked, ALL)) == ["wrong-count", "fake-sound"]
+
+
+def test_reseeding_asks_the_same_checks_of_runs_with_other_seeds(tmp_path):
+    as_stated, moved = (cells_of(config(tmp_path, EXAMPLE.name, reseed=by), ALL) for by in (0, 100))
+    assert [cell.id for cell in moved] == [cell.id for cell in as_stated]
+    assert {cell.subject.variant.seed for cell in as_stated if cell.subject.variant} == {0}
+    assert {cell.subject.variant.seed for cell in moved if cell.subject.variant} == {100}
 
 
 def test_a_name_that_there_is_not_is_an_error_with_the_nearest(tmp_path):
@@ -335,6 +343,7 @@ def test_the_command_that_asks_again_names_the_same_device_and_execution(changes
     assert again(result_from(record), "cuda:1") == command
     with_plugin = again(result_from(record), "cuda:1", ["my plugin.py"])
     assert with_plugin == f"{command} --plugin 'my plugin.py'"
+    assert again(result_from(record), "cuda:1", reseed=5) == f"{command} --reseed 5"
 
 
 # --- what it costs -------------------------------------------------------------------------------

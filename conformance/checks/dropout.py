@@ -35,7 +35,8 @@ def _layers(subject: Subject) -> dict[str, nn.Module]:
 @check("dropout-at-its-rate", applies=lambda subject: bool(_layers(subject)))
 def dropout_at_its_rate(subject: Subject) -> Iterator[Measurement]:
     """In training, does each dropout leave out units at its rate, and scale those it keeps?"""
-    problem = pose(subject.trained, subject.tier, seed=0, execution=subject.execution)
+    variant = subject.trained
+    problem = pose(variant, subject.tier, seed=variant.seed, execution=subject.execution)
     seen = {each.key: each.value for each in trace(subject.trained, problem, 1)}
     for name, layer in _layers(subject).items():
         given, made = seen.get(("input", name)), seen.get(("activation", name))

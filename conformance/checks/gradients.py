@@ -41,7 +41,7 @@ def gradient_is_the_slope(subject: Subject) -> Iterator[Measurement]:
     """In float64, is each tensor's gradient the slope of the loss along random directions?"""
     variant = subject.trained
     whole = pose(
-        variant, subject.tier, seed=0, execution=subject.execution, precision="float64",
+        variant, subject.tier, seed=variant.seed, execution=subject.execution, precision="float64",
         dropout=False,
     )  # fmt: skip
     problem = _in_small_batches(whole)
@@ -187,7 +187,7 @@ def _gradients(step: Step) -> Mapping[str, NDArray[Any]]:
 def every_parameter_learns(subject: Subject) -> Iterator[Measurement]:
     """Within an epoch, does every trainable tensor get a finite gradient and move?"""
     variant = subject.trained
-    problem = pose(variant, subject.tier, seed=0, execution=subject.execution)
+    problem = pose(variant, subject.tier, seed=variant.seed, execution=subject.execution)
     steps = min(problem.steps_per_epoch, 20)
     reached: dict[str, float] = {}
     finite: dict[str, bool] = {}

@@ -30,11 +30,10 @@ ROWS = 64
 @check("same-seed-same-bits")
 def same_seed_same_bits(subject: Subject) -> Iterator[Measurement]:
     """Is a rerun from one seed equal to the last bit, and a run from another seed not?"""
+    variant, own = subject.trained, subject.trained.seed
     first, again, other = (
-        _everything(
-            subject, pose(subject.trained, subject.tier, seed=seed, execution=subject.execution)
-        )
-        for seed in (0, 0, 1)
+        _everything(subject, pose(variant, subject.tier, seed=seed, execution=subject.execution))
+        for seed in (own, own, own + 1)
     )
     different = [name for name in first if not _same_bits(first[name], again[name])]
     yield equal("tensors that differ in a rerun", different, [])
@@ -42,11 +41,12 @@ def same_seed_same_bits(subject: Subject) -> Iterator[Measurement]:
     yield true(
         "another seed is another run",
         len(same) < sum(n.startswith("loss") for n in first),
-        "seed 1 gives the losses of seed 0: the seed decides nothing",
+        f"seed {own + 1} gives the losses of seed {own}: the seed decides nothing",
     )
-    start, elsewhere = (start_values(subject.trained, seed) for seed in (0, 1))
+    start, elsewhere = (start_values(variant, seed) for seed in (own, own + 1))
     alike = all(np.array_equal(start[name], elsewhere[name]) for name in start)
-    yield true("another seed starts elsewhere", not alike, "seed 1 starts where seed 0 does")
+    message = f"seed {own + 1} starts where seed {own} does"
+    yield true("another seed starts elsewhere", not alike, message)
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:
@@ -82,7 +82,7 @@ def seed_decides_everything(subject: Subject) -> Iterator[Measurement]:
 def checkpoint_predicts_the_same(subject: Subject) -> Iterator[Measurement]:
     """Does a checkpoint load with ``weights_only`` and predict the same to the last bit?"""
     variant = subject.trained
-    problem = pose(variant, subject.tier, seed=0, execution=subject.execution)
+    problem = pose(variant, subject.tier, seed=variant.seed, execution=subject.execution)
     *_, last = steps_of(variant, problem, STEPS)
     number = min(STEPS, _length(problem))
     with tempfile.TemporaryDirectory() as folder:
@@ -132,7 +132,7 @@ def _predict_from(
 def resumed_run_is_the_same(subject: Subject) -> Iterator[Measurement]:
     """Does a run resumed from a checkpoint go on as the uninterrupted one, to the last bit?"""
     variant = subject.trained
-    problem = pose(variant, subject.tier, seed=0, execution=subject.execution)
+    problem = pose(variant, subject.tier, seed=variant.seed, execution=subject.execution)
     steps = min(STEPS, _length(problem))
     stop = steps // 2
     whole: list[dict[str, Tensor]] = []
