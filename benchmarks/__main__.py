@@ -19,7 +19,7 @@ from typing import Any
 import click
 import torch
 
-from benchmarks.loops import WORKERS, End, Samples, as_documented, bare, documented_samples
+from benchmarks.loops import End, Samples, as_documented, bare, documented_samples, workers_of
 from benchmarks.tables import show
 from refimpl import Variant, registry
 from refimpl.environment import environment
@@ -103,7 +103,7 @@ def timed(name: str, tier: str, repeats: int) -> Timed:
     problem = pose(variant, tier, dropout=False)  # type: ignore[arg-type]
 
     def loops_of(given: Problem, samples: Samples) -> dict[str, Callable[[], End]]:
-        workers = WORKERS.get(example_name, 0)
+        workers = workers_of(example_name, variant_name)
         return {
             "documented": lambda: as_documented(variant, given, samples, workers),
             "refimpl": lambda: by_refimpl(variant, given),

@@ -7,7 +7,7 @@ parameters at the end, by name, and the last epoch's figures.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +83,23 @@ class InOrder:
 WORKERS = {"cifar2-cnn": 2, "mnist-cnn": 2}
 """Workers of the documents' DataLoaders, at most one a core here; the others have none."""
 
+OUT_OF_TENSORS = {
+    "linear-regression-1d": {
+        "module", "nested-linear", "sequential", "train-step", "dataset",
+    },
+    "linear-regression-2d": {"large"},
+    "mnist-logistic": {"module", "linear", "optim", "dataset"},
+    "ring-dnn": {"low"},
+}  # fmt: skip
+"""Variants whose documents have no DataLoader: all rows at once, slices, or rows by index."""
+
+
+def workers_of(example: str, variant: str) -> int | None:
+    """How many workers the document's DataLoader has; ``None`` where it has no loader."""
+    if variant in OUT_OF_TENSORS.get(example, ()):
+        return None
+    return WORKERS.get(example, 0)
+
 
 class Pictures(Dataset[tuple[Tensor, Tensor]]):
     """Images as torchvision's data sets give them: through Pillow and ``ToTensor``, one at a time.
@@ -136,20 +153,20 @@ def documented_samples(problem: Problem) -> Iterator[Samples]:
         yield Samples(_samples(problem.train, seen_in), valid)
 
 
-def as_documented(variant: Variant, problem: Problem, samples: Samples, workers: int) -> End:
-    """Samples read and collated one by one, scikit-learn for each batch, ``.item()`` each step."""
+def as_documented(variant: Variant, problem: Problem, samples: Samples, workers: int | None) -> End:
+    """scikit-learn for each batch, ``.item()`` each step; samples read and collated one by one.
+
+    The last where the document has a loader, that is, where ``workers`` is a number.
+    """
     model, loss_of, optimizer = _made(variant, problem)
     scores = {n: AS_DOCUMENTED.get(m, m) for n, m in (variant.metrics or {}).items()}
     prepare = variant.prepare or (lambda rows: rows)
-    batches = InOrder(problem)
-    train = DataLoader(samples.train, batch_sampler=batches, num_workers=workers)
-    size = problem.protocol.valid_batch_size or problem.batch_size
-    valid = samples.valid and DataLoader(samples.valid, batch_size=size, num_workers=workers)
+    loaders = _out_of_tensors(problem) if workers is None else _loaded(problem, samples, workers)
     figures: dict[str, float] = {}
-    for batches.epoch in problem.epochs():
+    for epoch in problem.epochs():
         model.train()
         seen: dict[str, list[float]] = {"loss": [], **{name: [] for name in scores}}
-        for xb, yb in train:
+        for xb, yb in loaders.train(epoch):
             optimizer.zero_grad()
             output = model(prepare(xb))
             loss = loss_of(output, yb)
@@ -165,10 +182,10 @@ def as_documented(variant: Variant, problem: Problem, samples: Samples, workers:
                 output = model(prepare(xb))
             figures = {"loss": loss_of(output, yb).item()}
             figures |= {name: _one(score(output, yb)) for name, score in scores.items()}
-        if valid is not None:
+        if problem.valid is not None:
             model.eval()
             seen = {"val_loss": [], **{f"val_{name}": [] for name in scores}}
-            for xb, yb in valid:
+            for xb, yb in loaders.valid():
                 with torch.no_grad():
                     output = model(prepare(xb))
                     seen["val_loss"].append(loss_of(output, yb).item())
@@ -176,6 +193,39 @@ def as_documented(variant: Variant, problem: Problem, samples: Samples, workers:
                     seen[f"val_{name}"].append(_one(score(output, yb)))
             figures |= {name: float(np.mean(values)) for name, values in seen.items()}
     return End({n: p.detach() for n, p in model.named_parameters()}, figures, model)
+
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """The batches of an epoch, and those of the validation rows."""
+
+    train: Callable[[int], Batches]
+    valid: Callable[[], Batches]
+
+
+def _loaded(problem: Problem, samples: Samples, workers: int) -> Loaders:
+    batches, size = InOrder(problem), _valid_size(problem)
+    train = DataLoader(samples.train, batch_sampler=batches, num_workers=workers)
+    valid = samples.valid and DataLoader(samples.valid, batch_size=size, num_workers=workers)
+
+    def of_epoch(epoch: int) -> Batches:
+        batches.epoch = epoch
+        return train
+
+    return Loaders(of_epoch, lambda: valid or ())
+
+
+def _out_of_tensors(problem: Problem) -> Loaders:
+    rows, size = problem.valid, _valid_size(problem)
+    valid = () if rows is None else tuple(zip(rows.x.split(size), rows.y.split(size), strict=True))
+    return Loaders(problem.epoch_batches, lambda: valid)
+
+
+def _valid_size(problem: Problem) -> int:
+    return problem.protocol.valid_batch_size or problem.batch_size
 
 
 def in_its_own_loop(variant: Variant, problem: Problem) -> None:

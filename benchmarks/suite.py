@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 import torch
 
-from benchmarks.loops import WORKERS, as_documented, documented_samples, in_its_own_loop
+from benchmarks.loops import as_documented, documented_samples, in_its_own_loop, workers_of
 from benchmarks.tables import show
 from refimpl import Example, Variant, registry
 from refimpl.calibration import wanted
@@ -47,7 +47,8 @@ def seconds_of_loop(example: Example, variant: Variant, tier: Tier, part: float)
     with documented_samples(problem) as samples:
         began = time.perf_counter()
         if declared:
-            as_documented(variant, problem, samples, WORKERS.get(example.name, 0))
+            workers = workers_of(example.name, variant.name)
+            as_documented(variant, problem, samples, workers)
         else:
             in_its_own_loop(variant, problem)
         return (time.perf_counter() - began) * documented / epochs

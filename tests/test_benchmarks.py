@@ -10,6 +10,7 @@ import torch
 from click.testing import CliRunner
 from fakes.sound import EXAMPLE
 
+from refimpl import registry
 from refimpl.ladder import to_ladder
 from refimpl.problem import TensorRows, pose
 from refimpl.training import train
@@ -25,7 +26,7 @@ def loops(monkeypatch):
 
 
 @pytest.mark.parametrize("report", ["epoch", "last-batch"])
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [None, 0, 1])
 def test_the_documents_loop_and_the_bare_one_end_where_refimpl_ends(loops, workers, report):
     own = replace(VARIANT.protocol, report=report)
     problem = pose(VARIANT, dropout=False).but(protocol=own)
@@ -83,6 +84,15 @@ def test_a_part_of_the_epochs_is_timed_and_the_whole_reckoned(loops, monkeypatch
     long = replace(VARIANT, protocol=replace(VARIANT.protocol, epochs=20, stand_in_epochs=None))
     assert suite.seconds_of_loop(EXAMPLE, long, "stand-in", part) == 20
     assert seen == [epochs]
+
+
+def test_every_loop_that_is_said_to_have_no_loader_is_one_of_an_example(loops):
+    examples = registry.load(only=loops.OUT_OF_TENSORS).examples
+    for name, variants in loops.OUT_OF_TENSORS.items():
+        assert variants <= {variant.name for variant in examples[name].value.variants}
+    assert loops.workers_of("linear-regression-2d", "large") is None
+    assert loops.workers_of("linear-regression-2d", "high") == 0
+    assert loops.workers_of("mnist-cnn", "script") == 2
 
 
 def test_images_are_read_as_torchvision_reads_them_and_are_the_same(loops, tmp_path):
