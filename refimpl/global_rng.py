@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from refimpl.contract import Step, Variant
 from refimpl.data import Tier
-from refimpl.lockstep import look
 from refimpl.problem import Problem, pose, start_values
+from refimpl.trajectories import look
 
 STEPS = 3
 """How many updates are made to see whether they draw from a global generator."""

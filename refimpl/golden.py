@@ -19,8 +19,9 @@ from torch import Tensor
 
 from refimpl.contract import CONTRACT, Example, Variant
 from refimpl.errors import RefimplError
-from refimpl.lockstep import Comparison, Seen, compare_steps, looks
+from refimpl.lockstep import Comparison, compare_steps
 from refimpl.problem import pose
+from refimpl.trajectories import Seen, first_steps
 from refimpl.writing import whole_file
 
 STEPS = 5
@@ -56,10 +57,10 @@ def sketched(steps: Iterable[list[Seen]]) -> Iterator[list[Seen]]:
         yield [replace(tensor, value=sketch(tensor.value)) for tensor in seen]
 
 
-def trajectory(variant: Variant, precision: str) -> Iterator[list[Seen]]:
+def trajectory(variant: Variant, precision: str) -> list[list[Seen]]:
     """The first steps of the variant on stand-in data, from its seed 0, on the CPU."""
-    problem = pose(variant, "stand-in", seed=0, dropout=False, horizon=STEPS)
-    return looks(variant, problem.but(precision=precision), STEPS)
+    problem = pose(variant, "stand-in", seed=0, dropout=False)
+    return first_steps(variant, problem.but(precision=precision), STEPS)
 
 
 def golden_exists(example: str, variant: str) -> bool:

@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import zip_longest
 
 import torch
-from torch import Tensor
 
 from refimpl.comparison import Closeness, Kind, closeness, distance
-from refimpl.contract import Execution, Step, Variant
+from refimpl.contract import Execution, Variant
 from refimpl.data import Tier
 from refimpl.errors import ContractError
-from refimpl.ladder import from_ladder, same_but_for_unit_axes, to_ladder, to_ladder_values
-from refimpl.problem import CPU, Problem, pose
-from refimpl.training import steps_of
+from refimpl.ladder import from_ladder, same_but_for_unit_axes, to_ladder_values
+from refimpl.problem import CPU, pose
+from refimpl.trajectories import Seen, first_steps
 
 ORDER: tuple[Kind, ...] = ("output", "loss", "gradient", "parameter")
-_WRAPPERS = ("module.", "_orig_mod.")
-
-
-@dataclass(frozen=True)
-class Seen:
-    """One tensor of one step, in float64 on the CPU, under its ladder's name."""
-
-    kind: Kind
-    name: str
-    value: Tensor
-
-    @property
-    def key(self) -> tuple[Kind, str]:
-        """What it is compared by."""
-        return self.kind, self.name
 
 
 @dataclass(frozen=True)
@@ -94,25 +77,6 @@ class Comparison:
         return (
             f"{head} agrees over {self.steps} steps (worst error {self.worst_ratio:.3g} of budget)"
         )
-
-
-def look(variant: Variant, step: Step) -> list[Seen]:
-    """Everything of a step that can be compared, in the order in which it is computed."""
-    seen = [Seen("output", "", _plain(step.output))] if step.output is not None else []
-    seen.append(Seen("loss", "", _plain(step.loss)))
-    parameters = {bare_name(name): value for name, value in step.parameters.items()}
-    gradients = (
-        {bare_name(name): value for name, value in step.gradients.items()}
-        if step.gradients is not None
-        else {name: value.grad for name, value in parameters.items() if value.grad is not None}
-    )
-    tensors: tuple[tuple[Kind, dict[str, Tensor]], ...] = (
-        ("gradient", to_ladder(variant, _all_plain(gradients))),
-        ("parameter", to_ladder(variant, _all_plain(parameters))),
-    )
-    for kind, named in tensors:
-        seen.extend(Seen(kind, name, value) for name, value in sorted(named.items()))
-    return seen
 
 
 def compare_steps(
@@ -237,46 +201,16 @@ def compare_in_ladder(
     and ``execution`` are what the candidate computes in and on. Outputs are left out: a ladder
     may move the last activation into the loss.
     """
-    problem = pose(reference, tier, dropout=False, horizon=steps)
+    problem = pose(reference, tier, dropout=False)
     own_start = from_ladder(candidate, to_ladder_values(reference, problem.values))
-    own = problem.but(values=own_start, precision=precision, execution=execution)
+    own = problem.but(values=own_start, precision=precision, execution=execution, horizon=steps)
     only_gradients = "gradients" in (reference.ladder_depth, candidate.ladder_depth)
     count = 1 if only_gradients else steps
     return compare_steps(
         Comparison(candidate.name, reference.name, precision),
-        looks(candidate, own, count),
-        _of_reference(reference, tier, count, "float64"),
-        [_of_reference(reference, tier, count, "float32")],
+        first_steps(candidate, own, count),
+        first_steps(reference, problem.but(precision="float64"), count),
+        [first_steps(reference, problem.but(precision="float32"), count)],
         getattr(torch, precision),
         ("loss", "gradient") if only_gradients else ("loss", "gradient", "parameter"),
     )
-
-
-@lru_cache(maxsize=4)
-def _of_reference(
-    reference: Variant, tier: Tier, steps: int, precision: str
-) -> tuple[list[Seen], ...]:
-    """The first steps of a ladder's reference on the CPU, kept for the rungs that come next."""
-    problem = pose(reference, tier, dropout=False, horizon=steps)
-    return tuple(looks(reference, problem.but(precision=precision), steps))
-
-
-def looks(variant: Variant, problem: Problem, steps: int) -> Iterator[list[Seen]]:
-    """The first steps of a run, each looked at."""
-    return (look(variant, step) for step in steps_of(variant, problem, steps))
-
-
-def bare_name(name: str) -> str:
-    """A parameter's name without what wrappers such as DataParallel put before it."""
-    while name.startswith(_WRAPPERS):
-        name = name.split(".", 1)[1]
-    return name
-
-
-def _plain(value: Tensor | float) -> Tensor:
-    """A float64 copy on the CPU that later steps do not change."""
-    return torch.as_tensor(value).detach().to("cpu", torch.float64, copy=True)
-
-
-def _all_plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: _plain(value) for name, value in tensors.items()}

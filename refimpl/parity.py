@@ -32,9 +32,10 @@ from torch import nn
 from refimpl.comparison import Kind, distance, oracle_scale
 from refimpl.contract import Execution, Variant
 from refimpl.data import Tier, philox
-from refimpl.lockstep import ORDER, Comparison, Seen, compare_steps, looks
+from refimpl.lockstep import ORDER, Comparison, compare_steps
 from refimpl.problem import CPU, Problem, pose
 from refimpl.trace import first_divergence_inside
+from refimpl.trajectories import Seen, first_steps, looks
 
 AMPLIFICATION = 1000.0
 """A run is compared as long as it has amplified a change of its start by no more than this."""
@@ -72,16 +73,16 @@ def yardstick(
 
     ``precision`` is what the references have: float32, or a narrower one.
     """
-    problem = pose(variant, tier, seed=seed, dropout=False, horizon=steps)
+    problem = pose(variant, tier, seed=seed, dropout=False)
     exact = problem.but(precision="float64")
-    oracle = tuple(looks(variant, exact, steps))
+    oracle = tuple(first_steps(variant, exact, steps))
     moved = [
         tuple(looks(variant, exact.but(values=_moved(problem.values, precision, k)), steps))
         for k in range(_oracles_moved(precision))
     ]
     horizon = _horizon(oracle, moved[0], precision)
     # A narrower run rounds in float32 too, which is all that is left where gradients cancel.
-    references = [*moved, tuple(looks(variant, problem.but(precision="float32"), steps))]
+    references = [*moved, tuple(first_steps(variant, problem.but(precision="float32"), steps))]
     cut = tuple(reference[:horizon] for reference in references)
     return Yardstick(problem, oracle[:horizon], cut, precision)
 

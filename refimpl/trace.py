@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from refimpl.contract import Step, Variant
-from refimpl.lockstep import Comparison, Rounding, Seen, bare_name, judge
+from refimpl.lockstep import Comparison, Rounding, judge
 from refimpl.problem import CPU, Problem
 from refimpl.training import steps_of
+from refimpl.trajectories import Seen, bare_name
 
 
 def first_divergence_inside(

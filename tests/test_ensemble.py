@@ -10,10 +10,10 @@ from torch import nn
 
 from refimpl import ModuleVariant, Variant, ensemble, registry
 from refimpl.ensemble import Ensemble, gains, suits, train_together
-from refimpl.lockstep import look
 from refimpl.metrics import recall, roc_auc
 from refimpl.problem import pose
 from refimpl.training import steps_of, train
+from refimpl.trajectories import look
 
 SEEDS = (3, 4, 7)
 STEPS = 5

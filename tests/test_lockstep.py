@@ -9,9 +9,10 @@ from torch.nn import functional as F
 
 from refimpl import Step
 from refimpl.errors import ContractError
-from refimpl.lockstep import Comparison, Seen, compare_in_ladder, compare_steps, look
+from refimpl.lockstep import Comparison, compare_in_ladder, compare_steps
 from refimpl.problem import pose
 from refimpl.training import steps_of
+from refimpl.trajectories import Seen, look
 
 PRECISIONS = pytest.mark.parametrize("precision", ["float64", "float32"])
 REFERENCE = like("scratch")

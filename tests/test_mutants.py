@@ -26,10 +26,10 @@ from refimpl.conformance.mutants.hunting import (
 )
 from refimpl.conformance.mutants.planting import Fault, Mutant, Plant, anything, planted
 from refimpl.errors import UnknownNameError
-from refimpl.lockstep import look
 from refimpl.problem import CPU, Problem, pose
 from refimpl.runs import trained
 from refimpl.training import steps_of, train
+from refimpl.trajectories import look
 
 BY_NAME = {each.name: each for each in ALL}
 SOUND = ("--plugin", str(Path(__file__).parent / "fakes" / "sound.py"))
