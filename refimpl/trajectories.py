@@ -18,8 +18,9 @@ from refimpl.ladder import to_ladder
 from refimpl.problem import Problem
 from refimpl.training import steps_of
 
-KEPT = 4
-"""Trajectories at a time: of a large net, one takes a hundred megabytes."""
+KEPT = 6
+"""Trajectories at a time: two of a ladder's first variant, of this one and of the one before. Of a
+large net, one takes a hundred megabytes."""
 
 _WRAPPERS = ("module.", "_orig_mod.")
 
@@ -123,9 +124,9 @@ def first_steps(variant: Variant, problem: Problem, count: int) -> list[list[See
 def _key(variant: Variant, problem: Problem) -> Hashable:
     """What decides a run, beside the checkpoint that it may begin from."""
     start = hashlib.sha256()
-    for name, value in problem.values.items():
+    for name, value in sorted(problem.values.items()):
         start.update(name.encode())
-        start.update(np.ascontiguousarray(value).tobytes())
+        start.update(np.ascontiguousarray(value, dtype=np.float64).tobytes())
     own = problem
     return (
         id(variant), id(own.data), own.tier, own.protocol, own.seed, id(own.execution),
