@@ -11,6 +11,7 @@ import json
 import math
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -115,7 +116,7 @@ def timed(name: str, tier: str, repeats: int) -> Timed:
     with documented_samples(first) as samples:
         ends = [run() for run in loops_of(first, samples).values()]
     apart = max(_apart(variant, ends[-1], end) for end in ends)
-    seconds: dict[str, list[float]] = {"documented": [], "refimpl": [], "bare": []}
+    seconds: dict[str, list[float]] = defaultdict(list)
     with documented_samples(problem) as samples:
         for _ in range(repeats):
             for loop, run in loops_of(problem, samples).items():

@@ -207,7 +207,7 @@ class Loaders:
 
 
 def _loaded(problem: Problem, samples: Samples, workers: int) -> Loaders:
-    batches, size = InOrder(problem), _valid_size(problem)
+    batches, size = InOrder(problem), problem.valid_batch_size
     train = DataLoader(samples.train, batch_sampler=batches, num_workers=workers)
     valid = samples.valid and DataLoader(samples.valid, batch_size=size, num_workers=workers)
 
@@ -219,13 +219,9 @@ def _loaded(problem: Problem, samples: Samples, workers: int) -> Loaders:
 
 
 def _out_of_tensors(problem: Problem) -> Loaders:
-    rows, size = problem.valid, _valid_size(problem)
+    rows, size = problem.valid, problem.valid_batch_size
     valid = () if rows is None else tuple(zip(rows.x.split(size), rows.y.split(size), strict=True))
     return Loaders(problem.epoch_batches, lambda: valid)
-
-
-def _valid_size(problem: Problem) -> int:
-    return problem.protocol.valid_batch_size or problem.batch_size
 
 
 def in_its_own_loop(variant: Variant, problem: Problem) -> None:
@@ -248,7 +244,7 @@ def bare(variant: Variant, problem: Problem) -> End:
     model, loss_of, optimizer = _made(variant, problem.but(swift=True))
     scores = variant.metrics or {}
     x, y, size, rows = problem.train.x, problem.train.y, problem.batch_size, problem.valid
-    held = problem.protocol.valid_batch_size or size
+    held = problem.valid_batch_size
     figures: dict[str, float] = {}
     for epoch in problem.epochs():
         order = torch.tensor(problem.order(epoch)) if problem.protocol.shuffle else None

@@ -2,8 +2,8 @@
 
 The loops run one after another in this process, with the threads that torch takes by itself; the
 suite is ``refimpl check`` with a worker a core. Where a variant does not say how it is built,
-updated and judged, its own loop is the document's. On real data the loops take hours; a part of
-each one's epochs can be timed, which are all alike.
+updated and judged, its own loop is the document's. On real data the loops take more than half an
+hour; a part of each one's epochs can be timed, which are all alike.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ suite, `refimpl check`, which trains them too and asks every other check besides
 
 COLUMNS = ("what", "seconds")
 
-
 FEWEST_EPOCHS = 2
+"""Epochs that are timed, where the document has so many: the first alone may be slower."""
 
 
 def seconds_of_loop(example: Example, variant: Variant, tier: Tier, part: float) -> float:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import comb
 from typing import Any, Literal
 
@@ -87,16 +87,9 @@ def band(values: Sequence[float], metric: Metric, alpha: float = ALPHA) -> Band:
     _require_enough(values)
     values = _ordered(values)
     low, high = extremes(np.array(values), metric.resolution)
-    fresh = fresh_needed(len(values), alpha)
-    widened = 2 * (values[0] - low) if math.isfinite(low) else 0.0
-    return Band(
-        float(low),
-        float(high),
-        len(values),
-        fresh,
-        false_alarm(len(values), fresh),
-        detectable(values, values[0], values[-1], fresh) + float(widened),
-    )
+    own = stated(float(low), float(high), values, alpha)
+    widened = values[0] - own.low if math.isfinite(own.low) else 0.0
+    return replace(own, detects=own.detects + widened)
 
 
 def stated(low: float, high: float, values: Sequence[float], alpha: float = ALPHA) -> Band:

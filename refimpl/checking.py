@@ -28,8 +28,9 @@ Outcome = Literal["passed", "failed", "skipped", "xfailed"]
 """``xfailed`` is a failure that was expected; see :mod:`refimpl.expectations`."""
 
 Scope = Literal["example", "variant", "execution"]
-About = TypeVar("About")
 """What a check is asked of: an example as a whole, each variant, or each other way to run one."""
+
+About = TypeVar("About")
 
 
 # --- measurements --------------------------------------------------------------------------------

@@ -196,7 +196,7 @@ class Ensemble:
     def validation_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The validation batches, with a members' axis where each reads them in its own order."""
         protocol, rows = self.problems[0].protocol, [own.valid for own in self.problems]
-        size = protocol.valid_batch_size or self.problems[0].batch_size
+        size = self.problems[0].valid_batch_size
         axis = 1 if protocol.shuffle_valid else 0
         x, y = (
             torch.stack([getattr(own, part) for own in rows]) if axis else getattr(rows[0], part)

@@ -126,6 +126,11 @@ class Problem:
         return len(range(rank, self._whole_batch, count))
 
     @property
+    def valid_batch_size(self) -> int:
+        """Rows in a batch of validation, where the document says no other those of training."""
+        return self.protocol.valid_batch_size or self.batch_size
+
+    @property
     def steps_per_epoch(self) -> int:
         """Updates in one epoch; the last batch may be short."""
         return -(-len(self.train) // self._whole_batch)

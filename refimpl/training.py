@@ -243,7 +243,7 @@ def _last_batch_figures(
 
 def validation_figures(variant: Variant, problem: Problem, step: Step) -> dict[str, float]:
     """The figures on the validation rows, each with ``val_`` before its name."""
-    protocol, rows = problem.protocol, problem.valid
+    rows = problem.valid
     if rows is None or step.model is None:
         return {}
     figures = evaluate(
@@ -251,8 +251,8 @@ def validation_figures(variant: Variant, problem: Problem, step: Step) -> dict[s
         rows,
         variant.loss,
         variant.metrics or {},
-        protocol.valid_batch_size or problem.batch_size,
-        weighted=protocol.average == "samples",
+        problem.valid_batch_size,
+        weighted=problem.protocol.average == "samples",
     )
     return {f"val_{name}": value for name, value in figures.items()}
 

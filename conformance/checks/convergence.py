@@ -52,9 +52,8 @@ def _reached(subject: Subject, name: str, runs: list[History], limits: Band) -> 
         return replace(figure, holds=False, message=message)
     failed = fails(_sides(subject, name, runs, limits), limits.fresh)
     rule = f"{figure.limit} ({_outside(limits)}; {limits.fresh} seeds in a row fail)"
-    values = ", ".join(f"{run.final[name]:.6g}" for run in runs[: limits.fresh])
     message = (
-        f"{name} of {limits.fresh} seeds ({values}) is {limits.side(runs[0].final[name])} "
+        f"{_ends(name, runs, limits)} is {limits.side(runs[0].final[name])} "
         f"{figure.limit} each time; of the baseline's {limits.runs} runs, {limits.below} are below "
         f"and {limits.above} above"
     )
@@ -123,12 +122,17 @@ def _judged(
     side = limits.side(runs[0].final[name])
     worse = {"lower": "above", "higher": "below"}.get(metric.better)
     verdict = "" if worse is None else ", worse" if side == worse else ", better: does it leak?"
-    values = ", ".join(f"{run.final[name]:.6g}" for run in runs[: limits.fresh])
     message = (
-        f"{name} of {limits.fresh} seeds ({values}) is {side} all {limits.runs} runs of the "
+        f"{_ends(name, runs, limits)} is {side} all {limits.runs} runs of the "
         f"baseline, {limits.low:.6g} … {limits.high:.6g}{verdict}"
     )
     return replace(figure, limit=rule, holds=False, message=message)
+
+
+def _ends(name: str, runs: Sequence[History], limits: Band) -> str:
+    """How the runs ended that the rule looked at."""
+    values = ", ".join(f"{run.final[name]:.6g}" for run in runs[: limits.fresh])
+    return f"{name} of {limits.fresh} seeds ({values})"
 
 
 def _curves_in_band(run: History, baseline: Baseline) -> Iterator[Curve]:

@@ -37,7 +37,7 @@ def dropout_at_its_rate(subject: Subject) -> Iterator[Measurement]:
     """In training, does each dropout leave out units at its rate, and scale those it keeps?"""
     variant = subject.trained
     problem = pose(variant, subject.tier, seed=variant.seed, execution=subject.execution)
-    seen = {each.key: each.value for each in trace(subject.trained, problem, 1)}
+    seen = {each.key: each.value for each in trace(variant, problem, 1)}
     for name, layer in _layers(subject).items():
         given, made = seen.get(("input", name)), seen.get(("activation", name))
         if given is None or made is None:
