@@ -197,12 +197,15 @@ def compare_in_ladder(
 ) -> Comparison:
     """Run two variants of a ladder from one start over the same batches and compare each step.
 
-    The problem is the reference's own; its float64 run on the CPU is the oracle. ``precision``
-    and ``execution`` are what the candidate computes in and on. Outputs are left out: a ladder
-    may move the last activation into the loss.
+    The batches are the reference's, and its float64 run on the CPU is the oracle. The start is the
+    candidate's own: another document's start may lie where the two do not claim to agree, as wide
+    weights that saturate a sigmoid. ``precision`` and ``execution`` are what the candidate computes
+    in and on. Outputs are left out: a ladder may move the last activation into the loss.
     """
     problem = pose(reference, tier, dropout=False)
-    own_start = from_ladder(candidate, to_ladder_values(reference, problem.values))
+    from_ladder(candidate, to_ladder_values(reference, problem.values))  # raises if it has no such
+    own_start = pose(candidate, tier).values
+    problem = problem.but(values=from_ladder(reference, to_ladder_values(candidate, own_start)))
     own = problem.but(values=own_start, precision=precision, execution=execution, horizon=steps)
     only_gradients = "gradients" in (reference.ladder_depth, candidate.ladder_depth)
     count = 1 if only_gradients else steps

@@ -223,6 +223,7 @@ def _settle(given: dict[str, Any]) -> None:
         os.environ[workers.VISIBLE] = given["gpus"]
     if given.get("threads"):
         workers.limit_threads(given["threads"])
+    workers.use_large_pages()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -215,6 +215,15 @@ def test_what_the_caller_says_about_threads_stands(monkeypatch):
     assert told == []
 
 
+def test_a_worker_asks_for_large_pages_unless_the_caller_has_said_otherwise():
+    environment = {}
+    workers.use_large_pages(environment)
+    assert environment == {workers.LARGE_PAGES: "1"}
+    environment = {workers.LARGE_PAGES: "0"}
+    workers.use_large_pages(environment)
+    assert environment == {workers.LARGE_PAGES: "0"}
+
+
 # --- pytest's -n auto ----------------------------------------------------------------------------
 
 

@@ -9,7 +9,8 @@ from refimpl.curves import Curve, curve
 from refimpl.ladder import first_of_ladder
 from refimpl.lockstep import Comparison, compare_in_ladder
 
-STEPS = 20
+STEPS = 10
+"""As many as executions are held to."""
 
 
 def _has_a_rung_below(subject: Subject) -> bool:

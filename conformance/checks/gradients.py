@@ -25,9 +25,16 @@ rounding drowns the smaller ones. A wrong gradient fits none."""
 
 Arrays = Mapping[str, NDArray[Any]]
 
+APART = 1e-3
+"""How far the start is moved first. Zero biases put units whose inputs are all zero exactly on the
+kink of their ReLU, where there is no slope."""
+
 DIRECTIONS = 2
-ROWS = 16
+ROWS = 8
 """Rows of a batch, at the most: each loss costs a whole step, and the slope is one of any batch."""
+
+LEARNING = 20
+"""Steps within which every tensor has to move; nearly always it is the first."""
 
 TRUNCATION = 1e-6
 """Relative error that the extrapolated difference may leave (about 1e-9 is seen)."""
@@ -40,10 +47,11 @@ NOISE_ULPS = 64
 def gradient_is_the_slope(subject: Subject) -> Iterator[Measurement]:
     """In float64, is each tensor's gradient the slope of the loss along random directions?"""
     variant = subject.trained
-    whole = pose(
+    posed = pose(
         variant, subject.tier, seed=variant.seed, execution=subject.execution, precision="float64",
         dropout=False,
     )  # fmt: skip
+    whole = _off_the_kinks(posed)
     problem = _in_small_batches(whole)
     first = _first(variant, problem)
     held = _held_rows(first)
@@ -55,6 +63,15 @@ def gradient_is_the_slope(subject: Subject) -> Iterator[Measurement]:
             yield at_most(what, best, 1.0)
     if len(whole.train) % whole.batch_size:
         yield _of_the_last_batch(variant, whole, first)
+
+
+def _off_the_kinks(problem: Problem) -> Problem:
+    """The same from a start beside its own, at random."""
+    values = {
+        name: np.asarray(value) + APART * philox("apart", name).standard_normal(np.shape(value))
+        for name, value in problem.values.items()
+    }
+    return problem.but(values=values)
 
 
 def _in_small_batches(problem: Problem) -> Problem:
@@ -185,28 +202,41 @@ def _gradients(step: Step) -> Mapping[str, NDArray[Any]]:
 
 @check("every-parameter-learns")
 def every_parameter_learns(subject: Subject) -> Iterator[Measurement]:
-    """Within an epoch, does every trainable tensor get a finite gradient and move?"""
+    """Within an epoch, does every trainable tensor get a finite gradient and move?
+
+    Steps are made until all have, at most ``LEARNING`` of them.
+    """
     variant = subject.trained
     problem = pose(variant, subject.tier, seed=variant.seed, execution=subject.execution)
-    steps = min(problem.steps_per_epoch, 20)
     reached: dict[str, float] = {}
     finite: dict[str, bool] = {}
-    last: Step | None = None
-    for last in steps_of(variant, problem, steps):
-        for name, gradient in _gradients(last).items():
+    moved: dict[str, bool] = {}
+    made = 0
+    for step in steps_of(variant, problem, min(problem.steps_per_epoch, LEARNING)):
+        made += 1
+        for name, gradient in _gradients(step).items():
             reached[name] = max(reached.get(name, 0.0), float(np.abs(gradient).max()))
             finite[name] = finite.get(name, True) and bool(np.isfinite(gradient).all())
-    if last is None:
+        moved = _moved(step, problem)
+        if all(moved.values()) and all(reached.get(name, 0.0) > 0 for name in moved):
+            break
+    if not made:
         raise ContractError(f"variant {variant.name!r} never yields a Step")
-    for name, parameter in last.parameters.items():
-        tensor = torch.as_tensor(parameter)
-        if last.gradients is None and not tensor.requires_grad:
-            continue
+    for name, moves in moved.items():
         yield true(
             f"gradient of {name}",
             finite.get(name, False) and reached.get(name, 0.0) > 0,
-            f"{name} gets no finite, non-zero gradient in {steps} steps",
+            f"{name} gets no finite, non-zero gradient in {made} steps",
         )
-        start = torch.tensor(np.asarray(problem.values[name])).to(tensor.dtype)
-        moved = bool((tensor.detach().cpu() != start).any())
-        yield true(f"{name} moves", moved, f"{name} stands where it started after {steps} steps")
+        yield true(f"{name} moves", moves, f"{name} stands where it started after {made} steps")
+
+
+def _moved(step: Step, problem: Problem) -> dict[str, bool]:
+    """Whether each tensor that is trained is no longer where the run began."""
+    moved = {}
+    for name, parameter in step.parameters.items():
+        tensor = torch.as_tensor(parameter)
+        if step.gradients is not None or tensor.requires_grad:
+            start = torch.tensor(np.asarray(problem.values[name])).to(tensor.dtype)
+            moved[name] = bool((tensor.detach().cpu() != start).any())
+    return moved

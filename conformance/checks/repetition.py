@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +13,11 @@ from torch import Tensor, nn
 
 from refimpl.checking import Measurement, Subject, check, equal, true
 from refimpl.checkpoint import Checkpoint, load, save, take
-from refimpl.contract import Step
 from refimpl.errors import ContractError
 from refimpl.global_rng import start_draws_from, steps_draw_from
 from refimpl.problem import Problem, pose
 from refimpl.training import predictor, steps_of
-from refimpl.trajectories import Seen, look
+from refimpl.trajectories import Seen, first_steps, looks
 
 STEPS = 12
 """Enough to see a difference, and to stop in the middle of it."""
@@ -38,8 +36,9 @@ def same_seed_same_bits(subject: Subject) -> Iterator[Measurement]:
         pose(variant, subject.tier, seed=seed, execution=subject.execution)
         for seed in (own, own + 1)
     )
-    first, again = (_everything(subject, problem, STEPS) for _ in range(2))
-    other = _everything(subject, elsewhere, FEW)
+    first = _everything(first_steps(variant, problem, STEPS))
+    again = _everything(looks(variant, problem, STEPS))
+    other = _everything(looks(variant, elsewhere, FEW))
     different = [name for name in first if not _same_bits(first[name], again[name])]
     yield equal("tensors that differ in a rerun", different, [])
     same = [n for n in other if n.startswith("loss") and _same_bits(first[n], other[n])]
@@ -60,12 +59,12 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
     return bool(torch.isclose(one, other, rtol=0, atol=0, equal_nan=True).all())
 
 
-def _everything(subject: Subject, problem: Problem, count: int) -> dict[str, Tensor]:
-    """Every tensor of the first steps, by kind, name and step."""
+def _everything(steps: Iterable[list[Seen]]) -> dict[str, Tensor]:
+    """Every tensor of some steps, by kind, name and step."""
     return {
         f"{_label(seen)} of step {number}": seen.value
-        for number, step in enumerate(steps_of(subject.trained, problem, count), start=1)
-        for seen in look(subject.trained, step)
+        for number, step in enumerate(steps, start=1)
+        for seen in step
     }
 
 
@@ -87,8 +86,8 @@ def checkpoint_predicts_the_same(subject: Subject) -> Iterator[Measurement]:
     """Does a checkpoint load with ``weights_only`` and predict the same to the last bit?"""
     variant = subject.trained
     problem = pose(variant, subject.tier, seed=variant.seed, execution=subject.execution)
-    *_, last = steps_of(variant, problem, STEPS)
-    number = min(STEPS, _length(problem))
+    *_, last = steps_of(variant, problem, FEW)
+    number = min(FEW, _length(problem))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.pt"
         save(take(last, number), path)
@@ -139,22 +138,15 @@ def resumed_run_is_the_same(subject: Subject) -> Iterator[Measurement]:
     problem = pose(variant, subject.tier, seed=variant.seed, execution=subject.execution)
     steps = min(STEPS, _length(problem))
     stop = steps // 2
-    whole: list[dict[str, Tensor]] = []
-    checkpoint: Checkpoint | None = None
-    for number, step in enumerate(steps_of(variant, problem, steps), start=1):
-        whole.append(_tensors(subject, step))
-        if number == stop:
-            checkpoint = take(step, number)
-    resumed = problem.but(checkpoint=checkpoint)
-    rest = [_tensors(subject, s) for s in islice(steps_of(variant, resumed), steps - stop)]
+    *_, last = steps_of(variant, problem, stop)
+    resumed = problem.but(checkpoint=take(last, stop))
+    whole = first_steps(variant, problem, steps)[stop:]
+    rest = list(looks(variant, resumed, steps - stop))
     yield equal("steps after resuming", len(rest), steps - stop)
-    for number, (expected, found) in enumerate(zip(whole[stop:], rest, strict=False), stop + 1):
-        different = [n for n in expected if not torch.equal(expected[n], found[n])]
+    for number, (expected, found) in enumerate(zip(whole, rest, strict=False), stop + 1):
+        own = {_label(seen): seen.value for seen in found}
+        different = [_label(s) for s in expected if not torch.equal(s.value, own[_label(s)])]
         yield equal(f"tensors that differ at step {number}", different, [])
-
-
-def _tensors(subject: Subject, step: Step) -> dict[str, Tensor]:
-    return {_label(seen): seen.value for seen in look(subject.trained, step)}
 
 
 def _label(seen: Seen) -> str:
