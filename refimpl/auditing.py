@@ -1,9 +1,10 @@
 """Do the baselines keep what they declare? What ``refimpl audit`` answers.
 
 A limit is sound if an unchanged program seldom fails it. How seldom is declared by a formula that
-supposes nothing but that runs are exchangeable; here it is held against the runs themselves: the
-baseline's values are drawn again, with replacement, into baselines and fresh runs, and the rule is
-applied to each draw.
+supposes nothing but that runs are exchangeable. Whether the rule as it is written keeps to it is
+tried out: the baseline's values are drawn again, with replacement, into baselines and fresh runs,
+and the rule is applied to each draw. That finds a rule that is wrong. A baseline that is wrong,
+whose runs are not draws of what the program does now, is found by fresh runs only.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ import numpy as np
 from scipy.stats import betabinom, hypergeom
 
 from refimpl import baselines
-from refimpl.bands import ALPHA, Band, band, extremes, fails, false_alarm, quantile_of, stated
+from refimpl.bands import ALPHA, Band, band, fails, false_alarm, quantile_of, stated
 from refimpl.baselines import Baseline, BaselineError, Metric
-from refimpl.contract import Example, Variant
+from refimpl.contract import Example, Figure, Variant
 from refimpl.data import Tier, philox
 
 SWEEP = 0.01
 """False alarms that all figures of one tier together may raise."""
 
-DRAWS = 4000
-"""Baselines drawn again for each figure."""
+DRAWS = 500
+"""Baselines that are drawn for each figure."""
 
 SURE = 1e-6
 """An excess of alarms counts where chance makes one so large less often than this."""
@@ -41,8 +42,9 @@ Limit = Literal["band", "range"]
 class Audited:
     """One figure of one baseline.
 
-    ``looked_again`` is how often the first run of a drawn baseline's unchanged program fell
-    outside, so that more seeds were needed; ``expected`` is how often at the most it should.
+    Of :data:`DRAWS` drawn baselines and fresh runs, ``looked_again`` is the share whose first run
+    fell outside, so that more seeds were needed, and ``alarmed`` that which failed; ``expected`` is
+    how often at the most the first should.
     """
 
     example: str
@@ -52,8 +54,16 @@ class Audited:
     band: Band
     limit: ClassVar[Limit] = "band"
     looked_again: float
+    alarmed: float
     expected: float
-    holds: bool
+
+    @property
+    def holds(self) -> bool:
+        """Whether both rates are as declared, but for what chance makes of so many draws."""
+        declared = ((self.looked_again, self.expected), (self.alarmed, self.band.alpha))
+        return all(rate <= own + deviation(own, DRAWS) for rate, own in declared) and (
+            self.band.alpha <= ALPHA
+        )
 
 
 @dataclass(frozen=True)
@@ -124,7 +134,11 @@ class Repeated:
 
 @dataclass(frozen=True)
 class Audit:
-    """Everything that an audit found."""
+    """Everything that an audit found.
+
+    ``of_one_run`` names the stated ranges that have no baseline, where one run alone decides: how
+    often that is a false alarm is not known.
+    """
 
     figures: tuple[Audited, ...] = ()
     ranges: tuple[Ranged, ...] = ()
@@ -132,6 +146,7 @@ class Audit:
     problems: tuple[str, ...] = ()
     lacking: tuple[str, ...] = ()
     fresh: tuple[Repeated, ...] = ()
+    of_one_run: tuple[str, ...] = ()
     allowed: float = SWEEP
 
     def sweep(self, tier: Tier) -> float:
@@ -157,15 +172,31 @@ class Audit:
     def holds(self) -> bool:
         """Whether every figure and every sweep keeps its rate, and no file is bad or missing."""
         return (
-            bool(self.figures)
-            and all(figure.holds for figure in self.figures)
+            all(figure.holds for figure in self.figures)
             and all(stated_range.holds for stated_range in self.ranges)
-            and all(self.sweep(tier) <= self.allowed for tier in self.tiers)
-            and all(placed.inside or placed.reason for placed in self.documented)
             and all(repeated.holds for repeated in self.fresh)
-            and not self.problems
-            and not self.lacking
+            and not self.failures()
         )
+
+    def failures(self) -> list[str]:
+        """Why it does not hold, a line each; the figures that fail are marked where they stand."""
+        return [
+            *self.problems,
+            *(f"{lacking}: no baseline; refimpl calibrate makes it" for lacking in self.lacking),
+            *(
+                f"{tier}: the sweep raises {self.sweep(tier):.2g} false alarms, "
+                f"more than the {self.allowed:g} allowed"
+                for tier in self.tiers
+                if self.sweep(tier) > self.allowed
+            ),
+            *(
+                f"{own.example} · {own.variant} · {own.metric}: the document's {own.documented:g} "
+                "lies outside the band of real runs, and no outside_because= says why"
+                for own in self.documented
+                if not own.inside and not own.reason
+            ),
+            *([] if self.figures else ["no baseline was found, so nothing was audited"]),
+        ]
 
     def record(self) -> dict[str, Any]:
         """Plain data."""
@@ -174,12 +205,13 @@ class Audit:
             "sweeps": {tier: self.sweep(tier) for tier in self.tiers},
             "allowed": self.allowed,
             "whole runs": {tier: self.whole_runs(tier) for tier in self.tiers},
-            "figures": [asdict(figure) for figure in self.figures],
+            "figures": [{**asdict(f), "holds": f.holds} for f in self.figures],
             "ranges": [{**asdict(r), "holds": r.holds} for r in self.ranges],
             "documented": [{**asdict(p), "inside": p.inside} for p in self.documented],
             "fresh": [{**asdict(r), "holds": r.holds} for r in self.fresh],
             "problems": list(self.problems),
             "lacking": list(self.lacking),
+            "of one run": list(self.of_one_run),
         }
 
 
@@ -191,7 +223,8 @@ def _key(own: Audited | Ranged | Repeated) -> tuple[str, ...]:
 def audited(examples: Sequence[Example], fresh: Path | None = None) -> Audit:
     """Audit every baseline of these examples, on both tiers.
 
-    Where there is a folder of ``fresh`` runs, they are judged by the baselines too.
+    Where there is a folder of ``fresh`` runs, they are judged by the baselines too; on a tier that
+    has any there, every variant has to have some.
     """
     again: list[Repeated] = []
     figures: list[Audited] = []
@@ -199,6 +232,7 @@ def audited(examples: Sequence[Example], fresh: Path | None = None) -> Audit:
     documented: list[Placed] = []
     problems: list[str] = []
     lacking: list[str] = []
+    of_one_run: list[str] = []
     for example in examples:
         for variant in example.variants:
             if not variant.trains:
@@ -206,23 +240,28 @@ def audited(examples: Sequence[Example], fresh: Path | None = None) -> Audit:
             for tier in get_args(Tier):
                 path = baselines.path_of(example, variant, tier)
                 if not path.exists():
+                    who = f"{example.name} · {variant.name} · {tier}"
                     if tier == "stand-in":
-                        lacking.append(f"{example.name} · {variant.name} · {tier}")
+                        lacking.append(who)
+                    names = ", ".join(figure.metric for figure, _ in _drawn_ranges(variant, tier))
+                    of_one_run += [f"{who}: {names}"] if names else []
                     continue
                 try:
                     baseline = baselines.read(path)
                     figures.extend(audit_baseline(baseline))
                     ranges.extend(ranged(variant, baseline))
-                    if fresh is not None:
+                    if fresh is not None and (fresh / tier).is_dir():
                         again.extend(_of_folder(example, variant, baseline, fresh))
                 except (BaselineError, ValueError) as error:
                     problems.append(str(error))
                     continue
                 if variant.figures_tier(tier) == "real":
                     documented.extend(placed(variant, baseline))
+    if fresh is not None and not again and not problems:
+        problems.append(f"{fresh} has no fresh runs of these examples")
     return Audit(
         tuple(figures), tuple(ranges), tuple(documented), tuple(problems), tuple(lacking),
-        tuple(again),
+        tuple(again), tuple(of_one_run),
     )  # fmt: skip
 
 
@@ -232,51 +271,56 @@ def audit_baseline(baseline: Baseline) -> Iterator[Audited]:
     for name, metric in baseline.metrics.items():
         values = baseline.finals(name)
         limits = band(values, metric)
-        alarms = looked_again(values, metric, philox("audit", own.example, own.variant, name))
-        expected = min(1.0, false_alarm(len(values), 1))
-        allowed = expected + deviation(expected, DRAWS)
-        yield Audited(
-            own.example,
-            own.variant,
-            own.tier,
-            name,
-            limits,
-            alarms,
-            expected,
-            alarms <= allowed and limits.alpha <= ALPHA,
-        )
+        again, alarmed = tried(values, metric, philox("audit", own.example, own.variant, name))
+        expected = min(1.0, false_alarm(len(values), 1, limits.below, limits.above))
+        yield Audited(own.example, own.variant, own.tier, name, limits, again, alarmed, expected)
 
 
 def ranged(variant: Variant, baseline: Baseline) -> Iterator[Ranged]:
     """Every stated range that a run from a drawn start is held against."""
     own = baseline.identity
-    if variant.documented_start is not None:
-        return
-    for figure, (low, high) in variant.stated_ranges(own.tier):
+    for figure, (low, high) in _drawn_ranges(variant, own.tier):
         if figure.metric in baseline.metrics:
             limits = stated(low, high, baseline.finals(figure.metric))
             yield Ranged(own.example, own.variant, own.tier, figure.metric, limits)
 
 
-def looked_again(values: Sequence[float], metric: Metric, random: np.random.Generator) -> float:
-    """How often a fresh run falls outside a baseline, both drawn from these values."""
-    sample = np.nan_to_num(np.asarray(values), nan=np.inf)
-    drawn = random.choice(sample, size=(DRAWS, len(sample)))
-    fresh = random.choice(sample, size=DRAWS)
-    low, high = extremes(drawn, metric.resolution)
-    return float(np.mean((fresh < low) | (fresh > high)))
+def _drawn_ranges(variant: Variant, tier: Tier) -> list[tuple[Figure, tuple[float, float]]]:
+    """The ranges of a variant whose start is drawn, so that a seed decides where it ends."""
+    return variant.stated_ranges(tier) if variant.documented_start is None else []
+
+
+def tried(
+    values: Sequence[float], metric: Metric, random: np.random.Generator
+) -> tuple[float, float]:
+    """How often a first fresh run falls outside, and how often the rule fails, on drawn values.
+
+    A baseline and as many fresh runs as its rule may ask for are drawn from the same values.
+    """
+    outside = alarms = 0
+    for drawn in random.choice(np.asarray(values), size=(DRAWS, len(values))):
+        limits = band(drawn.tolist(), metric)
+        fresh = random.choice(np.asarray(values), size=limits.fresh)
+        sides = [limits.side(value) for value in fresh]
+        outside += sides[0] != "inside"
+        alarms += bool(fails(iter(sides), limits.fresh))
+    return outside / DRAWS, alarms / DRAWS
 
 
 def _of_folder(
     example: Example, variant: Variant, baseline: Baseline, folder: Path
 ) -> Iterator[Repeated]:
     path = baselines.path_of(replace(example, baselines=folder), variant, baseline.identity.tier)
-    if not path.exists():
-        return
     fresh = baselines.read(path)
     differences = baseline.identity.differences(fresh.identity)
     if differences:
         raise BaselineError(f"{path} has runs of something else: its {differences}")
+    shared = sorted({run.seed for run in baseline.runs} & {run.seed for run in fresh.runs})
+    if shared:
+        raise BaselineError(
+            f"{path} has {len(shared)} seeds that the baseline has too (seed {shared[0]}), "
+            "so its runs are not fresh; make them with: refimpl calibrate --fresh FOLDER"
+        )
     yield from repeated(baseline, fresh, ranged(variant, baseline))
 
 

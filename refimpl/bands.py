@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cache
 from math import comb
 from typing import Any, Literal
 
@@ -53,7 +54,7 @@ class Band:
     ``fresh`` is k: how many runs in a row must lie outside on one side for a failure. ``alpha``
     is the probability that an unchanged program fails. ``detects`` is the shift of the whole
     distribution, in the figure's own unit, that fails with probability :data:`POWER`. ``below``
-    and ``above`` count the baseline's own runs that lie outside, which only a stated range has.
+    and ``above`` count the baseline's own runs that lie outside: of a stated range, or diverged.
     """
 
     low: float
@@ -81,15 +82,14 @@ class Band:
 def band(values: Sequence[float], metric: Metric, alpha: float = ALPHA) -> Band:
     """The band of one figure from the final values of a baseline.
 
-    Where the runs differ by less than the metric's resolution, the band is as wide as that.
+    Where the runs differ by less than the metric's resolution, the band reaches as far beyond each
+    of its ends as they lack of it. Runs that diverged, where most did not, lie outside the band,
+    and more fresh ones have to before a figure fails.
     Raises ``ValueError`` for fewer values than :data:`FEWEST_RUNS`.
     """
     _require_enough(values)
-    values = _ordered(values)
-    low, high = extremes(np.array(values), metric.resolution)
-    own = stated(float(low), float(high), values, alpha)
-    widened = values[0] - own.low if math.isfinite(own.low) else 0.0
-    return replace(own, detects=own.detects + widened)
+    low, high = extremes(np.array(_converged(values)), metric.resolution)
+    return stated(float(low), float(high), values, alpha)
 
 
 def stated(low: float, high: float, values: Sequence[float], alpha: float = ALPHA) -> Band:
@@ -112,6 +112,13 @@ def stated(low: float, high: float, values: Sequence[float], alpha: float = ALPH
         below,
         above,
     )
+
+
+def _converged(values: Sequence[float]) -> list[float]:
+    """The values that are finite, where they are at least half; else all of them, in order."""
+    ordered = _ordered(values)
+    finite = [value for value in ordered if math.isfinite(value)]
+    return finite if 2 * len(finite) >= len(ordered) else ordered
 
 
 def extremes(values: Floats, resolution: float) -> tuple[Floats, Floats]:
@@ -149,6 +156,7 @@ def false_alarm(runs: int, fresh: int, below: int = 0, above: int = 0) -> float:
     return orders / comb(runs + fresh, fresh)
 
 
+@cache
 def fresh_needed(runs: int, alpha: float, below: int = 0, above: int = 0) -> int:
     """The fewest fresh runs for which that is at most ``alpha``.
 

@@ -7,7 +7,7 @@ import pytest
 from fakes.calibrated import baseline_of, baselines_of
 from fakes.sound import EXAMPLE
 
-from refimpl import auditing
+from refimpl import auditing, bands
 from refimpl.auditing import SWEEP, audited, placed, ranged, repeated
 from refimpl.baselines import Baseline, Identity, Metric, Run
 from refimpl.contract import Facts, Figure
@@ -32,6 +32,7 @@ def test_every_figure_of_a_sound_baseline_keeps_its_rate(example):
     assert found.holds, found.record()
     assert {line.metric for line in found.figures} >= {"loss", "val_loss"}
     assert all(line.looked_again <= line.expected + 0.05 for line in found.figures)
+    assert all(line.alarmed == 0 for line in found.figures)
     assert 0 < found.sweep("stand-in") <= SWEEP
     assert found.sweep("real") == 0
 
@@ -52,10 +53,25 @@ def test_figures_whose_tails_are_far_out_keep_their_rate_too():
     assert 0 < line.looked_again < 2 * line.expected
 
 
-def test_a_limit_that_alarms_more_often_than_declared_fails(monkeypatch):
-    monkeypatch.setattr(auditing, "looked_again", lambda *drawn: 0.2)
+def test_a_rule_that_asks_no_second_seed_fails(monkeypatch):
+    monkeypatch.setattr(auditing, "fails", lambda sides, fresh: next(sides) != "inside")
     (line,) = auditing.audit_baseline(of_values(range(50)))
+    assert line.alarmed == line.looked_again > 0
     assert not line.holds
+
+
+def test_a_rule_that_asks_too_few_seeds_fails(monkeypatch):
+    monkeypatch.setattr(bands, "fresh_needed", lambda *asked: 1)
+    monkeypatch.setattr(bands, "false_alarm", lambda *asked: 1e-6)
+    (line,) = auditing.audit_baseline(of_values(range(20)))
+    assert line.alarmed > 0.03
+    assert not line.holds
+
+
+def test_a_figure_that_some_runs_never_reach_keeps_its_rate():
+    (line,) = auditing.audit_baseline(of_values([*map(float, range(14)), *[np.inf] * 6]))
+    assert (line.band.high, line.band.above) == (13, 6)
+    assert line.holds
 
 
 def test_a_training_variant_without_a_baseline_fails(example):
@@ -130,11 +146,51 @@ def test_the_chance_of_so_many_outside_is_that_of_fresh_draws():
 def test_fresh_runs_of_a_folder_are_judged_by_the_baseline(example, tmp_path):
     baselines_of(example)
     fresh = tmp_path / "fresh"
-    baseline_of(replace(example, baselines=fresh), VARIANT, range(100_000, 100_010))
+    for variant in EXAMPLE.variants:
+        baseline_of(replace(example, baselines=fresh), variant, range(100_000, 100_010))
     found = audited([example], fresh)
     assert found.holds, found.record()
     assert {line.runs for line in found.fresh} == {10}
-    assert {line.variant for line in found.fresh} == {VARIANT.name}
+    assert {line.variant for line in found.fresh} == {v.name for v in EXAMPLE.variants}
+
+
+def test_a_variant_without_fresh_runs_beside_others_that_have_them_fails(example, tmp_path):
+    baselines_of(example)
+    fresh = tmp_path / "fresh"
+    baseline_of(replace(example, baselines=fresh), VARIANT, range(100_000, 100_010))
+    (problem,) = audited([example], fresh).problems
+    assert EXAMPLE.variants[1].name in problem
+
+
+def test_a_folder_without_fresh_runs_fails(example, tmp_path):
+    baselines_of(example)
+    empty = tmp_path / "fresh"
+    empty.mkdir()
+    found = audited([example], empty)
+    assert not found.holds
+    assert found.problems == (f"{empty} has no fresh runs of these examples",)
+
+
+def test_runs_that_the_baseline_has_are_not_fresh(example):
+    baselines_of(example)
+    found = audited([example], example.baselines)
+    assert not found.holds
+    assert all("seeds that the baseline has too (seed 1000)" in each for each in found.problems)
+
+
+def test_a_range_that_one_run_decides_is_listed(example):
+    stated = replace(VARIANT, facts=Facts(figures=(Figure("loss", 0.5, real=(0, 1)),)))
+    found = audited([replace(example, variants=(stated,))])
+    assert f"fake-sound · {VARIANT.name} · real: loss" in found.of_one_run
+    baselines_of(replace(example, variants=(stated,)))
+    found = audited([replace(example, variants=(stated,))])
+    assert found.of_one_run == (f"fake-sound · {VARIANT.name} · real: loss",)
+
+
+def test_too_many_figures_for_the_sweep_are_told(example):
+    baselines_of(example)
+    found = replace(audited([example]), allowed=1e-9)
+    assert any("false alarms, more than the 1e-09 allowed" in each for each in found.failures())
 
 
 def test_fresh_runs_go_through_the_suite_as_often_as_through_its_least_decided_limit(
@@ -156,7 +212,7 @@ def test_fresh_runs_of_something_else_are_refused(example, tmp_path):
     fresh = tmp_path / "fresh"
     slower = replace(VARIANT, protocol=replace(VARIANT.protocol, learning_rate=0.01))
     baseline_of(replace(example, baselines=fresh), slower)
-    (problem,) = audited([example], fresh).problems
+    problem, _ = audited([example], fresh).problems
     assert "runs of something else: its learning_rate" in problem
 
 

@@ -126,10 +126,10 @@ def test_every_run_lies_on_one_side_of_a_stated_range_or_inside(values, low, wid
     assert (own.below, own.above) == (sides.count("below"), sides.count("above"))
 
 
-def test_runs_that_all_end_the_same_have_a_band_as_wide_as_the_resolution():
+def test_runs_that_all_end_the_same_have_a_band_of_the_resolution_to_each_side():
     limits = band([1.0] * 50, Metric("higher", 0.01))
     assert (limits.low, limits.high) == (0.99, 1.01)
-    assert limits.detects == pytest.approx(0.02)
+    assert limits.detects == pytest.approx(0.01)
     assert limits.side(0.995) == "inside"
     assert limits.side(0.98) == "below"
 
@@ -139,13 +139,18 @@ def test_a_resolution_finer_than_the_spread_changes_nothing():
     assert band(values, Metric("higher", 0.5)) == band(values, FREE)
 
 
-def test_a_run_that_diverged_lies_above_everything_unless_the_baseline_has_one():
-    values = [1.0, 1.1, 1.2, 1.3, 1.4]
-    assert band(values, FREE).side(math.nan) == "above"
-    with_one = band([*values, math.nan], FREE)
-    assert with_one.side(math.nan) == "inside"
-    assert with_one.low == 1.0
-    assert with_one.detects == math.inf
+def test_a_run_that_diverged_lies_above_everything_though_the_baseline_has_one():
+    values = [1.0 + 0.1 * k for k in range(20)]
+    whole, with_one = band(values, FREE), band([*values, math.nan], FREE)
+    assert whole.side(math.nan) == with_one.side(math.nan) == "above"
+    assert (with_one.low, with_one.high, with_one.above) == (whole.low, whole.high, 1)
+    assert whole.alpha < with_one.alpha <= ALPHA
+
+
+def test_where_most_runs_diverge_to_do_so_is_where_the_program_ends():
+    limits = band([1.0, 1.1, math.inf, math.inf, math.nan], FREE)
+    assert limits.side(math.inf) == "inside"
+    assert limits.side(0.9) == "below"
 
 
 @given(st.lists(st.just(2.5), min_size=5, max_size=20))

@@ -115,7 +115,7 @@ def _judged(
     figure = within(name, runs[0].final[name], limits.low, limits.high)
     rule = (
         f"{figure.limit} ({limits.runs} runs; a shift of {limits.detects:.3g} fails with "
-        f"probability {POWER:g}, none with {limits.alpha:.1g})"
+        f"probability {POWER:g}, an unchanged program with {limits.alpha:.1g})"
     )
     if not failed:
         return replace(figure, limit=rule, holds=True)
