@@ -179,12 +179,15 @@ def main(
         )
         for each in found
     ]
-    how = f"Medians of {repeats} repeats on {tier} data with one thread"
-    show(HEAD, COLUMNS, rows, how, page)
     mean = geometric_mean([each.gain for each in found])
-    click.echo(
-        f"a/b, geometric mean: {mean:.2f}; b/c, largest: {max(e.overhead for e in found):.2f}"
+    reachable = geometric_mean([each.gain * each.overhead for each in found])
+    how = (
+        f"a/b is {mean:.2f} in the geometric mean, a/c {reachable:.2f}; b/c is "
+        f"{max(e.overhead for e in found):.2f} at the most. "
+        f"Medians of {repeats} repeats on {tier} data with one thread"
     )
+    show(HEAD, COLUMNS, rows, how, page)
+    click.echo(how)
     if output is not None:
         record = {"environment": environment(), "timed": [asdict(each) for each in found]}
         output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

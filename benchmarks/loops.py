@@ -247,8 +247,8 @@ def bare(variant: Variant, problem: Problem) -> End:
     held = problem.valid_batch_size
     figures: dict[str, float] = {}
     for epoch in problem.epochs():
-        order = torch.tensor(problem.order(epoch)) if problem.protocol.shuffle else None
-        batches = order.split(size) if order is not None and size < len(x) else [slice(None)]
+        order = torch.tensor(problem.order(epoch))
+        batches = order.split(size) if size < len(x) else [slice(None)]
         losses, seen = [], []
         for batch in batches:
             xb, yb = x[batch], y[batch]

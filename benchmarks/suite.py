@@ -27,8 +27,8 @@ from refimpl.problem import pose
 
 HEAD = """# The suite beside the documents' loops
 
-Made by `python -m benchmarks.suite`: each document's loop once, one after another, and the whole
-suite, `refimpl check`, which trains them too and asks every other check besides.
+Made by `python -m benchmarks.suite`: each document's loop once, one after another, and the suite as
+the command that stands below the table, which trains them too and asks every other check besides.
 """
 
 COLUMNS = ("what", "seconds")
@@ -54,15 +54,18 @@ def seconds_of_loop(example: Example, variant: Variant, tier: Tier, part: float)
         return (time.perf_counter() - began) * documented / epochs
 
 
-def suite(names: tuple[str, ...], tier: Tier) -> tuple[float, str]:
-    """How long ``refimpl check`` takes as a command, and what it says of its memory.
-
-    On real data it is asked about the CPU alone.
-    """
+def command(names: tuple[str, ...], tier: Tier) -> list[str]:
+    """The suite of a tier; on real data it is asked about the CPU alone, as CI does."""
     only = ["--execution", "cpu"] if tier == "real" else []
-    command = [sys.executable, "-m", "refimpl", "check", *names, "--data", tier, *only]
+    return ["refimpl", "check", *names, "--data", tier, *only]
+
+
+def suite(names: tuple[str, ...], tier: Tier) -> tuple[float, str]:
+    """How long ``refimpl check`` takes as a command, and what it says of its memory."""
     began = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", *command(names, tier)], capture_output=True, text=True, check=False
+    )
     seconds = time.perf_counter() - began
     if done.returncode != 0:
         raise click.ClickException(f"the suite fails:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
@@ -94,8 +97,8 @@ def main(names: tuple[str, ...], tier: Tier, part: float, page: Path | None) -> 
     ]
     reckoned = "" if part == 1 else f", reckoned from {part:.0%} of their epochs"
     how = (
-        f"One run on {tier} data, {torch.get_num_threads()} threads for the loops{reckoned}; "
-        f"memory of the suite {memory}"
+        f"One run on {tier} data, {torch.get_num_threads()} threads for the loops{reckoned}; the "
+        f"suite is `{' '.join(command(names, tier))}`, its memory {memory}"
     )
     show(HEAD, COLUMNS, rows, how, page)
 

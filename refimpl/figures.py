@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from refimpl.checking import Result
-from refimpl.contract import Example
+from refimpl.checking import Measurement, Result
+from refimpl.contract import Example, Figure
 from refimpl.results import Results
 
 CHECK = "reaches-documented-figures"
@@ -22,7 +22,7 @@ class Line:
     documented: float | None
     measured: str
     limit: str
-    holds: bool
+    verdict: str
     seconds: float
     torch: str
 
@@ -36,26 +36,46 @@ def lines(results: Sequence[Results], examples: dict[str, Example]) -> Iterator[
             if result.check == CHECK and result.tier == "real" and result.measurements:
                 latest[result.id] = (result, torch)
     for result, torch in (latest[key] for key in sorted(latest)):
-        documented = _documented(examples.get(result.example), result.variant)
+        stated = _stated(examples.get(result.example), result.variant)
         for measurement in result.measurements:
+            figure = stated.get(measurement.what)
             yield Line(
                 result.example,
                 result.variant,
                 measurement.what,
-                documented.get(measurement.what),
+                figure.documented if figure else None,
                 _short(measurement.measured),
                 measurement.limit,
-                measurement.holds,
+                _verdict(measurement, figure),
                 result.seconds,
                 torch,
             )
 
 
-def _documented(example: Example | None, variant: str) -> dict[str, float | None]:
+def _stated(example: Example | None, variant: str) -> dict[str, Figure]:
     if example is None or variant not in {v.name for v in example.variants}:
         return {}
     facts = example.variant(variant).facts
-    return {figure.metric: figure.documented for figure in facts.figures} if facts else {}
+    return {figure.metric: figure for figure in facts.figures} if facts else {}
+
+
+def _verdict(measurement: Measurement, figure: Figure | None) -> str:
+    """Whether the range is reached, by which rule, and whether the document's figure lies there.
+
+    Further seeds decide where the first run of a program that mostly ends in its range does not.
+    """
+    if not measurement.holds:
+        return "**does not hold**"
+    low, high = measurement.low, measurement.high
+    if low is None or high is None:
+        return "holds"
+    value = measurement.measured
+    inside = isinstance(value, (int, float)) and low <= value <= high
+    verdict = "holds" if inside else "holds by further seeds"
+    if figure is None or figure.documented is None or low <= figure.documented <= high:
+        return verdict
+    because = f": {figure.outside_because}" if figure.outside_because else ""
+    return f"{verdict}; the document's own lies outside{because}"
 
 
 def _short(value: object) -> str:
@@ -73,7 +93,7 @@ def markdown(found: Sequence[Line]) -> str:
             "" if line.documented is None else f"{line.documented:g}",
             line.measured,
             line.limit,
-            "holds" if line.holds else "**does not hold**",
+            line.verdict,
             f"{line.seconds:.0f}",
             line.torch,
         )

@@ -26,9 +26,11 @@ def loops(monkeypatch):
 
 
 @pytest.mark.parametrize("report", ["epoch", "last-batch"])
-@pytest.mark.parametrize("workers", [None, 0, 1])
-def test_the_documents_loop_and_the_bare_one_end_where_refimpl_ends(loops, workers, report):
-    own = replace(VARIANT.protocol, report=report)
+@pytest.mark.parametrize(("workers", "shuffle"), [(None, True), (0, True), (1, True), (0, False)])
+def test_the_documents_loop_and_the_bare_one_end_where_refimpl_ends(
+    loops, workers, shuffle, report
+):
+    own = replace(VARIANT.protocol, report=report, shuffle=shuffle)
     problem = pose(VARIANT, dropout=False).but(protocol=own)
     history = train(VARIANT, problem)
     expected = to_ladder(VARIANT, history.last.parameters)

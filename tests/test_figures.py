@@ -24,8 +24,8 @@ def run(measured, torch="2.14.1", tier="real", check=CHECK, outcome="passed"):
 
 def test_a_figure_stands_beside_what_the_document_prints():
     (line,) = lines([run(0.26)], DOCUMENTED)
-    assert (line.documented, line.measured, line.limit, line.holds) == (
-        0.25, "0.26", "0.2 … 0.3", True,
+    assert (line.documented, line.measured, line.limit, line.verdict) == (
+        0.25, "0.26", "0.2 … 0.3", "holds",
     )  # fmt: skip
     row = markdown([line]).splitlines()[-1]
     assert row == "| fake-sound | scratch | loss | 0.25 | 0.26 | 0.2 … 0.3 | holds | 3 | 2.14.1 |"
@@ -34,6 +34,20 @@ def test_a_figure_stands_beside_what_the_document_prints():
 def test_a_figure_outside_its_range_is_not_hidden():
     (line,) = lines([run(0.36, outcome="failed")], DOCUMENTED)
     assert "**does not hold**" in markdown([line])
+
+
+def test_a_range_that_further_seeds_have_reached_says_so():
+    first = within("loss", 0.36, 0.2, 0.3)
+    reached = replace(run(0.26).checks[0], measurements=(replace(first, holds=True),))
+    (line,) = lines([replace(run(0.26), checks=(reached,))], DOCUMENTED)
+    assert line.verdict == "holds by further seeds"
+
+
+def test_a_document_whose_own_figure_is_not_in_the_range_is_not_confirmed():
+    facts = Facts(figures=(Figure("loss", 4.0, outside_because="it did not converge"),))
+    told = replace(EXAMPLE, variants=(replace(VARIANT, facts=facts),))
+    (line,) = lines([run(0.26)], {EXAMPLE.name: told})
+    assert line.verdict == "holds; the document's own lies outside: it did not converge"
 
 
 def test_of_several_results_the_last_counts():

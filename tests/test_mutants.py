@@ -162,6 +162,21 @@ def test_a_failure_is_no_kill_where_the_mutant_never_took_effect(module):
     assert (found.fate, found.check) == ("ineffective", "")
 
 
+def crashing(fault: Fault) -> Plant:
+    """A change that breaks before it has said that it took effect."""
+
+    def step(step):
+        raise TypeError("no such padding")
+
+    return Plant(step=step)
+
+
+def test_a_mutant_that_crashes_has_an_effect_and_the_check_that_meets_it_kills_it(module):
+    found = module.hunt(Mutant("crashes", "nothing", anything, crashing))
+    assert found.fate == "killed"
+    assert found.how.endswith("raises: TypeError: no such padding")
+
+
 def test_without_effect_in_one_variant_the_next_is_tried():
     [found] = fates(EXAMPLE, [BY_NAME["optimizer-without-the-last-tensor"]])
     assert (found.variant, found.fate) == ("module", "killed")
