@@ -184,7 +184,7 @@ class Result:
 
     @property
     def id(self) -> str:
-        """As :attr:`Cell.id`."""
+        """The name of its cell: example, variant, check, execution and tier, with slashes."""
         return "/".join((self.example, self.variant, self.check, self.execution, self.tier))
 
     def record(self) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
@@ -29,6 +30,12 @@ _SUITE_SETTINGS = Path(__file__).with_name("suite.ini")
 
 LINES_OF_PROGRESS = 20
 """How many epochs a run shows at the most where it does not write to a terminal."""
+
+SEEDS_OF_A_CHECK = 100
+"""Checks run seeds from what ``--reseed`` adds on, and fewer than so many."""
+
+SEEDS_OF_A_BASELINE = 1000
+"""No baseline has more runs."""
 
 
 class Group(click.Group):
@@ -124,6 +131,41 @@ def device_option(command: Command) -> Command:
     )(command)  # fmt: skip
 
 
+def _require_writable(
+    context: click.Context, parameter: click.Parameter, path: Path | None
+) -> Path | None:
+    """Refuse what could not be written before the work, not after it; nothing is left there.
+
+    Folders that are not there yet can be made where the nearest one that is can be written to.
+    """
+    if path is None or (os.path.exists(path) and not path.is_file() and not path.is_dir()):
+        return path  # a pipe or a device is written to as it is
+    begin = path.absolute() if os.path.isdir(path) else path.absolute().parent
+    folder = next(each for each in (begin, *begin.parents) if os.path.exists(each))
+    try:
+        tempfile.NamedTemporaryFile(dir=folder, prefix=path.name, suffix=".part").close()
+    except OSError as error:
+        raise RefimplError(
+            f"cannot write {path}: no file can be made in {folder} ({error.strerror}); "
+            f"give {parameter.opts[0]} another place"
+        ) from error
+    return path
+
+
+def output_option(*names: str, folder: bool = False, **more: Any) -> Callable[[Command], Command]:
+    """An option that names a file, or a folder, to write to."""
+    kind = click.Path(file_okay=not folder, dir_okay=folder, writable=True, path_type=Path)
+    return click.option(
+        *names, type=kind, metavar="FOLDER" if folder else "FILE", callback=_require_writable,
+        **more,
+    )  # fmt: skip
+
+
+def _make_folder(path: Path | None) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+
 def debug_option(command: Command) -> Command:
     """``--debug`` after the command's name too, where people type it."""
     return click.option("--debug", is_flag=True, expose_value=False, hidden=True)(command)
@@ -150,8 +192,17 @@ def _example(name: str, plugins: Sequence[str]) -> tuple[Example, str]:
 
 
 def _require_device(device: str) -> None:
+    import torch
+
     from refimpl.executions import on_device
 
+    try:
+        torch.device(device)
+    except RuntimeError as error:
+        raise RefimplError(
+            f"torch knows no device of the name {device!r}; name one as torch does: "
+            "cpu, cuda, cuda:1, mps …"
+        ) from error
     lacking = on_device(device).missing()
     if lacking:
         raise RefimplError(f"device {device!r} cannot be used here: {lacking}")
@@ -165,7 +216,11 @@ def _require_device(device: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
 @debug_option
 def list_command(plugins: tuple[str, ...], as_json: bool) -> int:
-    """Every documented example, its document, its variants and where it comes from."""
+    """Every example: its document, how many variants, its title.
+
+    An example of a plugin says where it comes from, too. --json has the variants' names and every
+    origin.
+    """
     from refimpl.listing import listed, problems
 
     examples, wrong = listed(plugins), problems(plugins)
@@ -190,7 +245,10 @@ def list_command(plugins: tuple[str, ...], as_json: bool) -> int:
 def info(
     name: str, variant: str | None, tier: Tier, as_json: bool, plugins: tuple[str, ...]
 ) -> None:
-    """Facts, variants and layer table of an example, measured from its live models."""
+    """Facts, variants and layers of an example.
+
+    They are measured from its live models.
+    """
     from refimpl.inspection import describe
 
     example, origin = _example(name, plugins)
@@ -206,7 +264,10 @@ def info(
 @cli.command()
 @debug_option
 def env() -> None:
-    """Python, torch, devices and extras: what is here, and why not what is not."""
+    """Python, torch, devices and extras: what is here.
+
+    Of an extra that is not here, it says why.
+    """
     from refimpl.environment import environment, extras
     from refimpl.rendering import print_environment
 
@@ -219,7 +280,7 @@ def env() -> None:
 @plugin_option
 @debug_option
 def errata(names: tuple[str, ...], as_json: bool, plugins: tuple[str, ...]) -> int:
-    """What the documents say that no longer holds, tried here and now."""
+    """What the documents say that no longer holds, tried here."""
     from refimpl import registry
     from refimpl.errata import tried
     from refimpl.rendering import print_errata
@@ -243,12 +304,12 @@ def errata(names: tuple[str, ...], as_json: bool, plugins: tuple[str, ...]) -> i
 @data_option
 @click.option("--epochs", type=click.IntRange(min=1), help="Instead of the documented number.")
 @click.option("--seed", type=click.IntRange(min=0),
-              help="Of start and batch order (default: the document's start, else 0).")  # fmt: skip
+              help="Of start and batch order (default: the start that the document prints, if "
+              "it does, and else the variant's own seed).")  # fmt: skip
 @device_option
-@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="Draw the learning curves to this file.")  # fmt: skip
-@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="Save parameters and optimizer state to this file.")  # fmt: skip
+@output_option("--plot", help="Draw the learning curves to this file; missing folders are made.")
+@output_option("--save", help="Save parameters and optimizer state to this file; "
+               "missing folders are made.")  # fmt: skip
 @plugin_option
 @debug_option
 def run(
@@ -262,12 +323,18 @@ def run(
     save: Path | None,
     plugins: tuple[str, ...],
 ) -> None:
-    """Train an example by its document's protocol and print its final figures."""
+    """Train an example by its document's protocol.
+
+    Prints its epochs as they end, and its final figures.
+    """
     from dataclasses import replace
 
     example, _ = _example(name, plugins)
     chosen = example.variant(variant)
-    _require_writable(plot, save)
+    if plot is not None:
+        from refimpl.plotting import require_format
+
+        require_format(plot)
     _require_device(device)
     if epochs is not None and chosen.protocol is not None:
         protocol = replace(chosen.protocol, epochs=epochs, stand_in_epochs=None)
@@ -298,20 +365,10 @@ def run(
     if plot:
         from refimpl.plotting import plot_history
 
+        _make_folder(plot)
         plot_history(history, f"{name} · {chosen.name} · {tier} data", plot)
         click.echo(f"plotted {plot}")
     click.echo(final_line(history.final))
-
-
-def _require_writable(plot: Path | None, save: Path | None) -> None:
-    """Refuse a file that could not be written before the training, not after it."""
-    for path in (plot, save):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise RefimplError(f"cannot write {path}: its folder does not exist")
-    if plot is not None:
-        from refimpl.plotting import require_format
-
-        require_format(plot)
 
 
 # --- compare and check ---------------------------------------------------------------------------
@@ -323,7 +380,8 @@ def _require_writable(plot: Path | None, save: Path | None) -> None:
 @click.option("--execution", metavar="NAME",
               help="Compare the variant carried out so, not two variants.")  # fmt: skip
 @click.option("--against", type=click.Choice(["cpu"]), default="cpu", show_default=True,
-              help="What an execution is held against: its float64 run here.")  # fmt: skip
+              help="What an execution is held against: the oracle, which is the variant "
+              "in float64 on the CPU.")  # fmt: skip
 @data_option
 @click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True,
               help="How many updates to compare.")  # fmt: skip
@@ -340,7 +398,9 @@ def compare(
     device: str,
     plugins: tuple[str, ...],
 ) -> int:
-    """Compare in lock-step: variants A and B of an example, or one variant on two executions.
+    """Compare two variants, or a variant on two executions.
+
+    They make the same updates in lock-step; where they first part is named.
 
     refimpl compare NAME A B: both take A's start and A's batches; A in float64 is the oracle.
 
@@ -350,6 +410,10 @@ def compare(
     if execution is not None:
         if len(variants) > 1:
             raise click.UsageError("with --execution, name one variant at the most")
+        if device != "cpu":
+            raise click.UsageError(
+                f"--execution {execution} says where to run; leave --device {device} out"
+            )
         chosen = example.variant(variants[0] if variants else None)
         return _compare_execution(chosen, execution, tier, steps, plugins)
     if len(variants) != 2:
@@ -389,7 +453,11 @@ def _compare_execution(
 
 def _require_one_ladder(example: Example, first: Variant, second: Variant) -> None:
     if first.ladder is None or first.ladder != second.ladder:
-        others = [v.name for v in example.variants if v.ladder and v.ladder == first.ladder]
+        others = [
+            v.name
+            for v in example.variants
+            if v.ladder and v.ladder == first.ladder and v.name != first.name
+        ]
         raise RefimplError(
             f"{first.name} and {second.name} of {example.name} are not the same computation; "
             f"{first.name} can be compared with: {', '.join(others) or 'nothing'}"
@@ -403,13 +471,17 @@ def _require_one_ladder(example: Example, first: Variant, second: Variant) -> No
 @data_option
 @device_option
 @click.option("--execution", "executions", multiple=True, metavar="NAME",
-              help="Hold this execution against the oracle (several times, or all).")  # fmt: skip
-@click.option("--reseed", type=int, default=0, metavar="N",
-              help="Add N to the seed of every run: the same checks of other draws.")  # fmt: skip
-@click.option("--results", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="Write the results to this file, as JSON Lines.")  # fmt: skip
-@click.option("--expected-failures", type=click.Path(dir_okay=False, path_type=Path),
-              metavar="FILE", help="Failures to expect, beside those plugins bring.")  # fmt: skip
+              help="Hold this execution against the oracle "
+              "(repeatable; 'all' for every one).")  # fmt: skip
+@click.option("--reseed", type=click.IntRange(min=0), default=0, metavar="N",
+              help="Add N to the seed of every run: the same checks of other draws. Baselines have "
+              "the seeds from 1000 on, so take a multiple of 100 up to 900, "
+              "or 2000 and more.")  # fmt: skip
+@output_option("--results", help="Write the results to this file, as JSON Lines; "
+               "missing folders are made.")  # fmt: skip
+@click.option("--expected-failures", metavar="FILE",
+              type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path),
+              help="Failures to expect, beside those plugins bring.")  # fmt: skip
 @plugin_option
 @debug_option
 def check(
@@ -423,19 +495,20 @@ def check(
     expected_failures: Path | None,
     plugins: tuple[str, ...],
 ) -> int:
-    """Ask every check of the examples named, or of all, and print one table."""
-    import pytest
+    """Ask every check of the examples named, or of all.
 
-    from refimpl.catalogue import entries
-
-    found = entries(plugins)
-    known = {entry.name for entry in found if entry.name}
-    for name in names:
-        if name not in known and all(entry.complete for entry in found):
-            raise unknown(f"there is no example {name!r}", name, known)
-    _require_device(device)
+    Prints one table, and what to do about each failure.
+    """
     if workers != "auto" and not workers.isdigit():
         raise click.BadParameter(f"{workers!r} is neither a number nor 'auto'", param_hint="-n")
+    _require_examples(names, expected_failures, plugins)
+    _require_unused_seeds(reseed)
+    _require_device(device)
+    if executions or tier == "real":
+        _require_what_plugins_give(names, executions, tier, plugins)
+
+    import pytest
+
     arguments = ["--pyargs", "refimpl.conformance", "-q", "--no-header", "-n", workers]
     arguments += ["-c", str(_SUITE_SETTINGS), "--rootdir", os.getcwd(), "--noconftest"]
     arguments += ["-p", "no:cacheprovider", "--data", tier, "--device", device]
@@ -450,12 +523,69 @@ def check(
     return int(pytest.main(arguments))
 
 
+def _require_unused_seeds(reseed: int) -> None:
+    """Refuse to judge runs by a baseline that has the very same ones."""
+    from refimpl.baselines import FIRST_SEED
+
+    low, high = FIRST_SEED - SEEDS_OF_A_CHECK, FIRST_SEED + SEEDS_OF_A_BASELINE
+    if low < reseed < high:
+        raise click.BadParameter(
+            f"with {reseed}, checks run seeds that baselines have; take {low} at the most, or "
+            f"{high} at the least",
+            param_hint="--reseed",
+        )
+
+
+def _require_examples(
+    names: Sequence[str], expected_failures: Path | None, plugins: Sequence[str]
+) -> None:
+    """Refuse a name that no example has, here or in a file of expected failures.
+
+    Of the file, as of the suite itself, this is asked where every example is.
+    """
+    from refimpl.catalogue import entries
+
+    found = entries(plugins)
+    known = {entry.name for entry in found if entry.name}
+    all_known = all(entry.complete for entry in found)
+    for name in names:
+        if name not in known and all_known:
+            raise unknown(f"there is no example {name!r}", name, known)
+    if expected_failures is None:
+        return
+    from refimpl.expectations import read
+
+    for entry in read(expected_failures):
+        if entry.example not in known and all_known and not names:
+            what = f"{expected_failures} expects failures of {entry.example!r}, which is no example"
+            raise unknown(what, entry.example, known)
+
+
+def _require_what_plugins_give(
+    names: Sequence[str], executions: Sequence[str], tier: Tier, plugins: Sequence[str]
+) -> None:
+    """Refuse an execution that there is not, and a tier of which there is no data at all.
+
+    An example whose plugin was refused is left for the suite to report.
+    """
+    from refimpl import registry
+    from refimpl.requirements import require_some_real_data
+
+    loaded = registry.load(plugins, only=names or None)
+    for execution in executions:
+        if execution != "all":
+            loaded.execution(execution)
+    if tier == "real":
+        found = loaded.examples
+        require_some_real_data(found[name].value for name in names or found if name in found)
+
+
 @cli.command()
 @click.argument("names", nargs=-1)
 @click.option("--mutant", "mutants", multiple=True, metavar="NAME",
-              help="Plant this one only (several times).")  # fmt: skip
+              help="Plant this one only (repeatable).")  # fmt: skip
 @click.option("--variant", "variants", multiple=True, metavar="NAME",
-              help="In this variant only (several times).")  # fmt: skip
+              help="In this variant only (repeatable).")  # fmt: skip
 @click.option("--every-variant", is_flag=True,
               help="In every variant, not only in the first where it takes effect.")  # fmt: skip
 @click.option("--without", multiple=True, metavar="CHECK",
@@ -464,10 +594,10 @@ def check(
               type=click.Path(dir_okay=False, path_type=Path),
               help="Mutants that are no bug, beside those that the suite lists.")  # fmt: skip
 @data_option
-@click.option("--results", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="Keep what is found in this file, and go on where it ends.")  # fmt: skip
-@click.option("--table", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="Write the page of the mutants to this file.")  # fmt: skip
+@output_option("--results", help="Keep what is found in this file, and go on where it ends; "
+               "missing folders are made.")  # fmt: skip
+@output_option("--table", help="Write the page of the mutants to this file; "
+               "missing folders are made.")  # fmt: skip
 @click.option("--list", "only_list", is_flag=True, help="Say which mutants there are.")
 @plugin_option
 @debug_option
@@ -484,13 +614,18 @@ def mutants(
     only_list: bool,
     plugins: tuple[str, ...],
 ) -> int:
-    """Plant known training bugs in the examples named, or in all: a check must kill each."""
+    """Plant known training bugs: a check must kill each.
+
+    They are planted in the examples named, or in all.
+    """
     from importlib import import_module
 
     command = import_module("refimpl.conformance.mutants.command")
     if only_list:
         click.echo(command.catalogue())
         return 0
+    _make_folder(results)
+    _make_folder(table)
     found: int = command.hunt(
         names, plugins, tier, mutants=mutants, variants=variants, every_variant=every_variant,
         without=without, equivalents=equivalents, results=results, table=table,
@@ -504,36 +639,59 @@ def mutants(
 @plugin_option
 @debug_option
 def golden(names: tuple[str, ...], update: bool, plugins: tuple[str, ...]) -> int:
-    """Hold the first steps of every variant against those committed from another torch."""
+    """Hold first steps against those committed from another torch.
+
+    Of every variant of the examples named, or of all.
+    """
     from refimpl import golden as goldens
     from refimpl import registry
-    from refimpl.requirements import missing
 
     loaded = registry.load(plugins, only=names or None)
     examples = [loaded.example(name) for name in names or sorted(loaded.examples)]
     if update:
-        for path in goldens.update(examples):
-            click.echo(f"wrote {path.name} ({path.stat().st_size / 1024:.0f} KiB)")
+        _update_goldens(examples)
         return 0
-    agrees = True
+    agree: list[bool] = []
     for example in examples:
+        if not example.variants:
+            click.echo(f"{example.name}: trains nothing, so it has no golden trajectory")
         for variant in example.variants:
-            if missing(variant.needs) or not goldens.golden_exists(example.name, variant.name):
+            if lacking := goldens.not_comparable(example.name, variant):
+                click.echo(f"{example.name}: {variant.name} is not compared: {lacking}")
                 continue
             comparison = goldens.compare_with_golden(example.name, variant)
-            agrees = agrees and comparison.agrees
+            agree.append(comparison.agrees)
             click.echo(f"{example.name}: {comparison}")
-    return 0 if agrees else 1
+    if not agree:
+        raise RefimplError(
+            "nothing was compared: no variant of what was named has a golden trajectory to be "
+            "held against here"
+        )
+    return 0 if all(agree) else 1
+
+
+def _update_goldens(examples: Iterable[Example]) -> None:
+    from refimpl.golden import update
+
+    written = False
+    for path in update(examples):
+        written = True
+        click.echo(f"wrote {path.name} ({path.stat().st_size / 1024:.0f} KiB)")
+    if not written:
+        raise RefimplError("nothing was written: no variant of what was named trains anywhere")
 
 
 @cli.command()
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="Write the table to this file instead of printing it.")  # fmt: skip
+@output_option("-o", "--output", help="Write the table to this file instead of printing it; "
+               "missing folders are made.")  # fmt: skip
 @plugin_option
 @debug_option
 def figures(results: tuple[Path, ...], output: Path | None, plugins: tuple[str, ...]) -> None:
-    """The documents' figures beside those measured on real data, as a Markdown table."""
+    """The documents' figures beside those measured on real data.
+
+    They are a table in Markdown.
+    """
     from refimpl import registry
     from refimpl.figures import lines, markdown
     from refimpl.results import read
@@ -548,6 +706,7 @@ def figures(results: tuple[Path, ...], output: Path | None, plugins: tuple[str, 
             "Made by `refimpl figures RESULTS -o FILE` from the results files of "
             "`refimpl check --data real`; not written by hand.\n\n"
         )
+        _make_folder(output)
         output.write_text(head + table, encoding="utf-8")
         click.echo(f"wrote {output}")
 
@@ -556,7 +715,7 @@ def figures(results: tuple[Path, ...], output: Path | None, plugins: tuple[str, 
 @click.option("--update", is_flag=True, help="Write down the checks that are asked today.")
 @debug_option
 def manifest(update: bool) -> int:
-    """Say which checks of the committed manifest are not asked any more, and which are new."""
+    """Say which checks of the manifest are gone, and which are new."""
     from importlib import import_module
 
     from refimpl import manifest as manifests
@@ -577,7 +736,7 @@ def manifest(update: bool) -> int:
 @click.option("--seeds", default=50, show_default=True, type=click.IntRange(5),
               help="How many runs each baseline shall have in all.")  # fmt: skip
 @click.option("--variant", "variants", multiple=True, metavar="NAME",
-              help="Only variants of this name (several times).")  # fmt: skip
+              help="Only variants of this name (repeatable).")  # fmt: skip
 @data_option
 @click.option("-n", "workers", type=click.IntRange(1), default=None, metavar="N",
               help="How many processes; one a core by default.")  # fmt: skip
@@ -587,9 +746,9 @@ def manifest(update: bool) -> int:
 @click.option("--address", metavar="HOST:PORT",
               help="Where the Ray cluster is; without it, "
               "Ray starts one of this machine.")  # fmt: skip
-@click.option("--fresh", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
-              help="Put runs of seeds that no baseline has into this folder instead, "
-              "for audit --fresh.")  # fmt: skip
+@output_option("--fresh", folder=True,
+               help="Put runs of seeds that no baseline has into this folder instead, for "
+               "audit --fresh; missing folders are made.")  # fmt: skip
 @plugin_option
 @debug_option
 def calibrate(
@@ -603,21 +762,25 @@ def calibrate(
     fresh: Path | None,
     plugins: tuple[str, ...],
 ) -> None:
-    """Train many seeds of the examples named, or of all, and keep how they end as baselines.
+    """Train many seeds and keep how they end as baselines.
 
-    Each finished seed is on the disk before the next begins: whoever ends this early loses the
-    seeds in flight, and the same command goes on with the rest.
+    Of the examples named, or of all. Each finished seed is on the disk before the next
+    begins: if it is interrupted, only the seeds in flight are lost; run it again to go on.
     """
     from dataclasses import replace
 
     from refimpl import calibration, registry
     from refimpl.baselines import FIRST_SEED, FRESH_SEED
     from refimpl.progress import CalibrationProgress
+    from refimpl.requirements import require_some_real_data
     from refimpl.seeds import Engine
 
     engine = Engine(workers or os.cpu_count() or 1, kind, address)
     loaded = registry.load(plugins, only=names or None)
     examples = [loaded.example(name) for name in names or sorted(loaded.examples)]
+    _require_variants(names, examples, variants)
+    if tier == "real":
+        require_some_real_data(examples)
     first_seed = FIRST_SEED
     if fresh is not None:
         examples, first_seed = [replace(each, baselines=fresh) for each in examples], FRESH_SEED
@@ -631,6 +794,16 @@ def calibrate(
     click.echo(f"{len(paths)} baselines of {seeds} seeds in {paths[0].parent}")
 
 
+def _require_variants(
+    names: Sequence[str], examples: Iterable[Example], variants: Iterable[str]
+) -> None:
+    known = {variant.name for example in examples for variant in example.variants}
+    for variant in variants:
+        if variant not in known:
+            whose = ", ".join(names) or "any example"
+            raise unknown(f"there is no variant {variant!r} of {whose}", variant, known)
+
+
 @cli.command()
 @click.argument("names", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="As JSON, with every figure.")
@@ -638,8 +811,8 @@ def calibrate(
               metavar="FOLDER",
               help="Judge the runs that calibrate --fresh has put there "
               "and count the alarms.")  # fmt: skip
-@click.option("--table", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="Write the page of the audit to this file.")  # fmt: skip
+@output_option("--table", help="Write the page of the audit to this file; "
+               "missing folders are made.")  # fmt: skip
 @plugin_option
 @debug_option
 def audit(
@@ -649,7 +822,9 @@ def audit(
     table: Path | None,
     plugins: tuple[str, ...],
 ) -> int:
-    """Hold the baselines to what they declare: how often an unchanged program would fail.
+    """Hold the baselines to the error rates that they declare.
+
+    They declare how often a check of an unchanged program would fail.
 
     Exits with 1 where the sweep, or one figure of it, fails more often than declared, where a
     training variant has no baseline, where most runs miss a range that is stated, or where a
@@ -677,12 +852,11 @@ def audit(
 
 @cli.command()
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              default="report.html", show_default=True, help="Where the page goes.")  # fmt: skip
+@output_option("-o", "--output", default="report.html", show_default=True,
+               help="Where the page goes; its folder must be there.")  # fmt: skip
 @click.option("--against", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
               help="Say what changed since these earlier results.")  # fmt: skip
-@click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="Write a summary too, for the page of a CI job.")  # fmt: skip
+@output_option("--markdown", help="Write a summary too, for the page of a CI job.")
 @click.option("--expect", multiple=True, metavar="NAME",
               help="There should be a NAME.jsonl, or the cell is shown as not run; "
               "py3{10,11}-torch26 means two.")  # fmt: skip
@@ -714,7 +888,7 @@ def report(
 
 @cli.group(cls=Group)
 def data() -> None:
-    """The documents' own data: what there is, where it is, and whether it is sound."""
+    """The documents' own data: what is here and whether it is sound."""
 
 
 @data.command("list")
@@ -731,7 +905,10 @@ def data_list() -> None:
 @click.argument("names", nargs=-1)
 @debug_option
 def fetch(names: tuple[str, ...]) -> None:
-    """Download data sets, all of them where none is named; resumes what was cut short."""
+    """Download data sets, all of them where none is named.
+
+    Goes on with what was cut short.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
@@ -753,7 +930,10 @@ def fetch(names: tuple[str, ...]) -> None:
 @click.argument("names", nargs=-1)
 @debug_option
 def verify(names: tuple[str, ...]) -> int:
-    """Compare every file that is here with its digest; fails where one is damaged."""
+    """Compare every file that is here with its digest.
+
+    Fails where one is damaged.
+    """
     from refimpl import store
 
     statuses = store.verify(names or None)
@@ -771,7 +951,10 @@ def verify(names: tuple[str, ...]) -> int:
               metavar="DIR", help="Make a distribution of its own in this folder.")  # fmt: skip
 @debug_option
 def new(name: str, folder: Path | None) -> None:
-    """Make a plugin that passes every check, for you to replace piece by piece."""
+    """Make a plugin that passes every check, to begin with.
+
+    It is for you to replace piece by piece.
+    """
     from refimpl import scaffold
 
     made = scaffold.new_distribution(name, folder) if folder else scaffold.new_in_tree(name)
@@ -793,10 +976,10 @@ def new(name: str, folder: Path | None) -> None:
 def lint(
     name: str, variant: str | None, tier: Tier, every_fact: bool, plugins: tuple[str, ...]
 ) -> int:
-    """Hold an example's facts against its live models, and look its variants over.
+    """Hold an example's facts against its live models.
 
-    Prints what wrong or missing facts should read, to be pasted. Fails on what the suite would
-    fail on; what it only warns of is for you to judge.
+    Its variants are looked over, too. Prints what wrong or missing facts should read, to be
+    pasted. Fails on what the suite would fail on; what it only warns of is for you to judge.
     """
     loaded = _load(name, plugins)
     unstated = loaded.unstated.get(name)
@@ -813,13 +996,16 @@ def lint(
 
 @cli.command()
 @click.argument("names", nargs=-1)
-@click.option("--output", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
-              default=Path("docs/examples"), show_default=True, help="Where they go.")  # fmt: skip
+@output_option("--output", folder=True, default=Path("docs/examples"), show_default=True,
+               help="Where they go; missing folders are made.")  # fmt: skip
 @click.option("--no-curves", is_flag=True, help="Leave the pictures as they are; trains nothing.")
 @plugin_option
 @debug_option
 def docs(names: tuple[str, ...], output: Path, no_curves: bool, plugins: tuple[str, ...]) -> None:
-    """Write a learner's page of each example named, or of all, with its learning curves."""
+    """Write a learner's page of each example named, or of all.
+
+    A page has the learning curves of its example.
+    """
     from refimpl import pages, registry
 
     loaded = registry.load(plugins, only=names or None)

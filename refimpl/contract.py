@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Metric: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 CONTRACT = 1
-"""Version of this contract. A plugin that states a newer one is refused with what to do."""
+"""The version of this contract. A plugin that states a newer one is refused, with advice."""
 
 
 # --- what a variant yields -----------------------------------------------------------------------
@@ -38,15 +38,16 @@ CONTRACT = 1
 
 @dataclass(slots=True)
 class Step:
-    """What is seen of one update, right after it.
+    """One update, as it is seen right after it.
 
-    ``loss``, a scalar, and ``output``, a row for each of the batch, are from before the update;
-    ``target`` is what the loss held the output against. ``parameters`` are from after it, by name;
-    a tensor that the loop goes on changing may be given as it is. The gradients of this step still
-    stand in each parameter's ``.grad`` (zero them before the next ``backward``, not before the
-    ``yield``), or are given in ``gradients``, by the same names, where autograd did not make them.
-    ``model`` predicts with the current parameters: outputs for inputs as the batches have them.
-    Only ``loss`` and ``parameters`` are needed, but what is not shown cannot be checked.
+    ``loss`` (a scalar) and ``output`` (one row for each row of the batch) are values from before
+    the update; ``target`` is what the loss compared the output with. ``parameters``, by name, are
+    values from after it; they may be the very tensors that the loop goes on changing. The gradients
+    of this step must still be in each parameter's ``.grad``: zero them before the next
+    ``backward``, not before the ``yield``. If autograd did not make them, give them in
+    ``gradients``, under the same names. ``model`` gives the outputs of the current parameters for
+    inputs in the form that the batches have. Only ``loss`` and ``parameters`` are required, but
+    what is not given cannot be checked.
     """
 
     loss: Tensor | float
@@ -60,7 +61,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Epoch:
-    """Figures that a variant measured itself at the end of an epoch, such as ``val_loss``."""
+    """Figures that the variant itself measured at the end of an epoch, such as ``val_loss``."""
 
     metrics: Mapping[str, float]
 
@@ -73,7 +74,10 @@ Steps: TypeAlias = "Iterator[Step | Epoch]"
 
 @dataclass(frozen=True)
 class Layer:
-    """A row of a layer table: ``output`` has −1 for the batch; ``parameters`` counts its own."""
+    """A row of a layer table.
+
+    ``output`` has −1 for the batch size; ``parameters`` counts those of this layer alone.
+    """
 
     name: str
     kind: str
@@ -95,12 +99,12 @@ class Sizes:
 class Figure:
     """A number that the document reports at the end of training.
 
-    With ``digits`` it is exact on the real tier: |measured − documented| ≤ half a unit of that
-    decimal. Otherwise ``real`` and ``stand_in`` are the ranges (low, high), ends included, that
-    most runs must reach on each tier; a tier without a range asserts nothing. Where the document
-    generates its data and trains as long on both tiers, the real range holds on both.
-    ``outside_because`` says why today's runs on real data do not end near the documented figure,
-    where they do not.
+    With ``digits`` it must be exact on the real tier: |measured − documented| is at most half a
+    unit of that decimal. Otherwise ``real`` and ``stand_in`` are the ranges (low, high), both ends
+    included, in which most runs on that tier must end; nothing is asserted on a tier without a
+    range. If the data is generated and training is equally long on both tiers, the real range
+    holds on both. If today's runs on real data do not end near the documented figure,
+    ``outside_because`` says why.
     """
 
     metric: str
@@ -111,7 +115,7 @@ class Figure:
     outside_because: str = ""
 
     def range_on(self, tier: Tier) -> tuple[float, float] | None:
-        """The range that holds on this tier, or ``None`` where nothing is asserted."""
+        """The range that holds on this tier, or ``None`` if nothing is asserted."""
         if tier == "stand-in":
             return self.stand_in
         if self.digits is not None and self.documented is not None:
@@ -124,9 +128,9 @@ class Figure:
 class Facts:
     """What the document states about a variant's model and its training.
 
-    ``layers`` are the rows of its layer table, in order; ``state_dict`` the keys, in order;
-    ``output`` the shape of the output for one documented batch; ``summary_input`` the shape of
-    one sample where the table was taken at another shape than the data's.
+    ``layers`` are the rows of its layer table and ``state_dict`` the keys of its state dict, both
+    in order. ``output`` is the shape of the output for one documented batch. ``summary_input`` is
+    the shape of the sample that the layer table was made with, if it is not that of the data.
     """
 
     parameters: int | None = None
@@ -143,9 +147,9 @@ class Facts:
 class Exact:
     """An exact value of the document: ``compute()`` must give ``expected``.
 
-    ``digits``: to how many decimals it was printed; ``None`` means equal as it stands (numbers to
-    rounding of their dtype). ``needs`` names an optional package, or ``"cuda"``, that it cannot do
-    without.
+    ``digits`` is how many decimals the document prints; ``None`` means that both must be equal
+    (floating-point numbers up to the rounding of their dtype). ``needs`` names an optional package,
+    or ``"cuda"``, without which the value cannot be computed.
     """
 
     name: str
@@ -157,9 +161,10 @@ class Exact:
 
 @dataclass(frozen=True)
 class Failure:
-    """A documented mistake that must stay one: ``attempt()`` must raise ``raises``.
+    """A documented mistake that must still fail: ``attempt()`` must raise ``raises``.
 
-    ``match`` is a regular expression that the message must contain.
+    ``match`` is a regular expression that must be found in the message. ``needs`` is as in
+    :class:`Exact`.
     """
 
     name: str
@@ -173,9 +178,9 @@ class Failure:
 class Erratum:
     """Something the document says that no longer holds.
 
-    ``holds()`` tries it and answers whether the document is right here. It must answer ``False``
-    where ``since`` (a requirement such as ``"torch>=2.6"``) is met, and ``True`` where it is not,
-    so that the list is proven on every version.
+    ``holds()`` tries it and returns whether the document is right here. It must return ``False``
+    where ``since`` (a requirement such as ``"torch>=2.6"``) is met, and ``True`` where it is not.
+    So every version of torch tests every erratum. ``needs`` is as in :class:`Exact`.
     """
 
     name: str
@@ -191,13 +196,15 @@ class Erratum:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How the document trains: everything of a run that is neither model nor data.
+    """How the document trains: everything about a run except the model and the data.
 
-    ``batch_size`` ``None`` is the whole training set at once. ``shuffle_valid`` shuffles the
-    validation rows too, once, for a figure of a batch that needs more than one class in it.
-    ``stand_in_epochs`` is used on the stand-in tier. ``report`` tells what the document prints as
-    the training figures: means over the batches of the epoch, or the last batch after its update.
-    ``average`` tells how validation figures of batches are put together.
+    ``batch_size=None`` means the whole training set in one batch. ``valid_batch_size`` defaults to
+    the training batch size. ``shuffle_valid`` also shuffles the validation rows, once, for figures
+    that need more than one class in each batch. ``stand_in_epochs`` replaces ``epochs`` on the
+    stand-in tier. ``report`` says which training figures the document prints: ``"epoch"`` for means
+    over the batches of the epoch, ``"last-batch"`` for those of the last batch after its update.
+    ``average`` says whether the mean of validation figures gives the same weight to each of the
+    batches or to each of the samples.
     """
 
     epochs: int
@@ -212,7 +219,7 @@ class Protocol:
     dtype: Literal["float32", "float64"] = "float32"
 
     def epochs_on(self, tier: Tier) -> int:
-        """How many epochs a run takes on this tier."""
+        """How many epochs a run has on this tier."""
         if tier == "stand-in" and self.stand_in_epochs is not None:
             return self.stand_in_epochs
         return self.epochs
@@ -222,26 +229,28 @@ class Protocol:
 class Variant:
     """One way in which the document writes the computation.
 
-    ``steps(problem)`` is a generator: one :class:`Step` after each update, nothing else decided.
+    ``steps(problem)`` is a generator that yields one :class:`Step` after each update. How many
+    steps are taken, and what is done with them, is for its caller to decide.
 
-    ``names`` maps the variant's own parameter names to those of its ladder's first variant where
-    they differ; ``"weights.T"`` says that it is stored transposed. Variants with the same
-    ``ladder`` are the same computation: from one start and one batch order they give the same
-    losses, gradients and parameters. ``ladder_depth="gradients"`` limits that claim to the first
-    step's loss and gradients (their optimizers differ).
+    Variants with the same ``ladder`` are the same computation: from the same start and batch order
+    they give the same losses, gradients and parameters. ``ladder_depth="gradients"`` limits that
+    claim to the loss and gradients of the first step, for variants whose optimizers differ.
+    ``names`` maps the variant's own parameter names to those of the ladder's first variant, where
+    they differ; ``"weights.T"`` means that this variant stores the transpose.
 
-    ``build()`` makes the module that ``steps`` trains and ``optimizer(parameters, lr=...)`` makes
-    what updates it, for executions that carry the same computation out differently, such as many
-    seeds at once. Where ``start`` is not given, it is drawn from torch's defaults for ``build()``.
+    ``build()`` makes the module that ``steps`` trains, and ``optimizer(parameters, lr=...)`` makes
+    its optimizer. Executions that carry out the computation differently, such as many seeds at
+    once, need both. Without ``start``, start values are drawn as torch draws them for ``build()``.
 
     ``prepare`` is what the variant's loader does to inputs before the model sees them. ``needs``
-    names an optional package or ``"cuda"`` that the variant cannot do without; ``bare`` says that
-    it computes with bare tensors, so that there is no module to wrap; ``numpy`` that it computes
-    in NumPy, on the CPU. ``data_parallel=False`` says that its loss or its layers look across the
-    rows of a batch, so that shards of it do not make up the whole. ``seed`` is that of a run for
-    which none is asked: another than 0 where seed 0's is one of the starts that do not converge.
+    names an optional package, or ``"cuda"``, without which the variant cannot run. ``bare`` means
+    that it computes with bare tensors, so that there is no module to wrap; ``numpy`` means that it
+    computes in NumPy, on the CPU. ``data_parallel=False`` means that its loss or a layer combines
+    the rows of a batch in such a way that the gradients of shards do not average to those of the
+    whole batch. ``seed`` is used for a run that asks for none; set it where the start of seed 0 is
+    one that does not converge.
 
-    What is left ``None`` is taken from the example.
+    Fields that are left ``None`` are taken from the example.
     """
 
     name: str
@@ -268,28 +277,28 @@ class Variant:
 
     @property
     def trains(self) -> bool:
-        """Whether there is something to train on, and a protocol to do it by."""
+        """Whether it has data to train on, and a protocol."""
         return self.data is not None and self.protocol is not None
 
     @property
     def has_module(self) -> bool:
-        """Whether a module is trained, and not bare tensors or arrays."""
+        """Whether it trains a module, and not bare tensors or NumPy arrays."""
         return not (self.bare or self.numpy)
 
     def has_layer(self, *kinds: type[nn.Module]) -> bool:
-        """Whether what it builds has a layer of one of these kinds."""
+        """Whether the module that it builds has a layer of one of these kinds."""
         return self.build is not None and any(
             isinstance(module, kinds) for module in self.build().modules()
         )
 
     def figures_tier(self, tier: Tier) -> Tier:
-        """The tier whose figures hold: the real one too where the stand-in is the same run."""
+        """The tier whose figures hold: the real one if a run is the same on both tiers."""
         generated = self.data is not None and self.data.real is None
         shortened = self.protocol is not None and self.protocol.stand_in_epochs is not None
         return "real" if generated and not shortened else tier
 
     def stated_ranges(self, tier: Tier) -> list[tuple[Figure, tuple[float, float]]]:
-        """The figures that state where a run on this tier should end, with the range."""
+        """The figures that have a range on this tier, each with its range."""
         figures = self.facts.figures if self.facts else ()
         ranged = ((figure, figure.range_on(self.figures_tier(tier))) for figure in figures)
         return [(figure, bounds) for figure, bounds in ranged if bounds is not None]
@@ -303,10 +312,10 @@ class Variant:
 
 @dataclass(frozen=True, eq=False)
 class ModuleVariant(Variant):
-    """A variant that is ``build``, ``loss`` and ``optimizer``; it needs no loop of its own."""
+    """A variant made of ``build``, ``loss`` and ``optimizer``; it needs no loop of its own."""
 
     def run(self, problem: Problem) -> Steps:
-        """The steps of one training run, by the framework's own loop."""
+        """The steps of one training run, made by the framework's own loop."""
         from refimpl.training import module_steps
 
         return module_steps(self, problem)
@@ -316,11 +325,11 @@ class ModuleVariant(Variant):
 class Example:
     """A documented example: its data, its variants, and what its document states.
 
-    ``document`` and ``section`` say where it stands. ``data``, ``protocol``, ``start``,
-    ``documented_start``, ``loss``, ``metrics`` and ``facts`` hold for every variant that does not
-    say otherwise. ``metrics`` are functions of (output, target) that return a score for each row
-    or one number for the batch. ``baselines`` is the folder of the example's baselines, where it
-    is not refimpl's own.
+    ``document`` and ``section`` say which document it is from, and where in it. ``data``,
+    ``protocol``, ``start``, ``documented_start``, ``loss``, ``metrics`` and ``facts`` hold for
+    every variant that does not set its own. ``metrics`` are functions of (output, target) that
+    return a score for each row or one number for the batch. ``baselines`` is the folder of the
+    example's baselines, if it is not refimpl's own.
     """
 
     name: str
@@ -350,7 +359,7 @@ class Example:
         object.__setattr__(self, "variants", filled)
 
     def variant(self, name: str | None = None) -> Variant:
-        """The variant of that name; without one, the first: the example's reference."""
+        """The variant of that name; without a name, the first, which is the reference."""
         if not self.variants:
             raise UnknownNameError(f"{self.name} trains nothing, so it has no variants")
         if name is None:
@@ -362,9 +371,9 @@ class Example:
         raise unknown(f"{self.name} has no variant {name!r}", name, names)
 
     def reseeded(self, by: int) -> Example:
-        """The same with other draws: every variant's seed is moved by so much.
+        """The same example with other draws: ``by`` is added to the seed of every variant.
 
-        A start that the document prints stays.
+        Start values that the document prints stay as they are.
         """
         return replace(self, variants=tuple(replace(v, seed=v.seed + by) for v in self.variants))
 
@@ -373,10 +382,12 @@ class Example:
 
 
 def _nothing_missing() -> str | None:
+    """What this machine lacks for it; by default nothing."""
     return None
 
 
 def _everything(variant: Variant) -> bool:
+    """Whether the variant can be carried out like this; by default every one can."""
     return True
 
 
@@ -384,13 +395,13 @@ def _everything(variant: Variant) -> bool:
 class Execution:
     """How a computation is carried out: a device, a precision, a wrapper of the module.
 
-    ``missing()`` says what this machine lacks ("needs 2 CUDA devices"), ``None`` if nothing.
-    ``suits(variant)`` says whether there is anything to carry out so: a wrapper needs a module.
-    ``wrap(module)`` is applied to each module with its start loaded; ``around()`` is entered
-    around each step. ``steps``, where given, runs the variant altogether differently: other
-    processes, many seeds at once. ``rounding`` is the dtype whose rounding it is judged by, where
-    that is not the one its tensors have (autocast). ``sees_outputs`` is false where outputs are
-    not those of the whole batch.
+    ``missing()`` returns what this machine lacks ("needs 2 CUDA devices"), or ``None``.
+    ``suits(variant)`` returns whether the variant can be carried out like this: a wrapper, for
+    example, needs a module. ``wrap(module)`` is applied to each module once its start is loaded.
+    ``around()`` makes a context manager that is entered for each step. ``steps``, where given,
+    takes over the whole run: in other processes, for example, or with many seeds at once.
+    ``rounding`` is the dtype whose rounding errors are allowed, if it is not that of the tensors
+    (autocast). ``sees_outputs`` is ``False`` if a step's output is not that of the whole batch.
     """
 
     name: str

@@ -21,6 +21,7 @@ from refimpl.contract import CONTRACT, Example, Variant
 from refimpl.errors import RefimplError
 from refimpl.lockstep import Comparison, compare_steps
 from refimpl.problem import pose
+from refimpl.requirements import missing
 from refimpl.trajectories import Seen, first_steps
 from refimpl.writing import whole_file
 
@@ -72,6 +73,15 @@ def golden_exists(example: str, variant: str) -> bool:
         return any(key.startswith(f"{variant}/") for key in _read(path, path.stat().st_mtime_ns)[0])
     except GoldenError:
         return True
+
+
+def not_comparable(example: str, variant: Variant) -> str | None:
+    """Why this variant cannot be held against a golden trajectory here, or ``None``."""
+    if golden_exists(example, variant.name):
+        return missing(variant.needs)
+    if variant.needs is not None:
+        return f"no golden trajectory is kept of what needs {variant.needs}"
+    return f"it has no golden trajectory; refimpl golden {example} --update makes it"
 
 
 def compare_with_golden(example: str, variant: Variant) -> Comparison:

@@ -1,4 +1,4 @@
-"""Everything of a training run that is not the computation: start, batches, device, figures."""
+"""Everything about a training run except the computation: start, batches, device, dtype."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CPU = Execution("cpu", "the CPU, in the document's own precision")
 
 @dataclass(frozen=True)
 class TensorRows:
-    """Rows of one split as tensors on the problem's device, in its dtype where they are floats."""
+    """Rows of one split as tensors on the problem's device; floats are in the problem's dtype."""
 
     x: Tensor
     y: Tensor
@@ -40,14 +40,16 @@ class TensorRows:
 
 @dataclass(frozen=True)
 class Problem:
-    """What a variant is given to solve. It holds no state: the same problem, the same run.
+    """What a variant is given to solve. It holds no state: the same problem gives the same run.
 
-    ``values`` are the start values by parameter name; ``seed`` decides the batch order and the
-    draws of dropout. ``dropout=False`` turns dropout off where trajectories are compared.
-    ``checkpoint`` makes the run continue where another one stopped. ``horizon`` is how many
-    updates will be looked at, where that is known; ``shard`` (rank, of how many) makes the batches
-    those of one process of several: every so many-th row of each. ``swift`` lets torch choose
-    kernels that do the same sooner and round differently (:mod:`refimpl.kernels`).
+    ``values`` are the start values by parameter name. ``seed`` decides the batch order and the
+    draws of dropout. ``precision`` is a dtype, such as ``"float64"``, that takes precedence over
+    those of the execution and the protocol. ``dropout=False`` turns dropout off, so that
+    trajectories can be compared. With a ``checkpoint``, the run continues where another one
+    stopped. ``horizon`` is how many updates will be looked at, if that is known. ``shard`` is
+    (rank, count): of each batch, this process gets every ``count``-th row, from row ``rank`` on.
+    ``swift`` lets torch choose kernels that are faster and round differently
+    (:mod:`refimpl.kernels`).
     """
 
     data: DataSet
@@ -72,7 +74,7 @@ class Problem:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of every floating point tensor of the run."""
+        """The dtype of every floating-point tensor of the run."""
         name = self.precision or self.execution.dtype or self.protocol.dtype
         dtype: torch.dtype = getattr(torch, name)
         return dtype
@@ -84,15 +86,15 @@ class Problem:
 
     @property
     def dropout_seed(self) -> int:
-        """The seed of the first step's dropout; each further step has the next one."""
+        """The seed of dropout in the first step; it grows by one with each step."""
         return int(philox("dropout", self.seed).integers(2**62))
 
     @property
     def generator(self) -> torch.Generator:
-        """What dropout on the device draws from.
+        """The generator that dropout on this device draws from.
 
-        Seeding it alone costs a microsecond; ``torch.manual_seed`` seeds every back end and may
-        cost more than a whole step of a small net.
+        Seeding it alone takes a microsecond; ``torch.manual_seed`` seeds every back end and may
+        take longer than a whole step of a small net.
         """
         if self.device.type == "cuda":
             torch.cuda.init()  # type: ignore[no-untyped-call]
@@ -109,7 +111,7 @@ class Problem:
 
     @property
     def valid(self) -> TensorRows | None:
-        """The validation rows in the order they are read, or ``None`` where there are none."""
+        """The validation rows in the order they are read in, or ``None`` if there are none."""
         if self.data.load(self.tier).valid is None:
             return None
         rows = _tensors(self.data, self.tier, "valid", self.device, self.dtype)
@@ -121,18 +123,18 @@ class Problem:
 
     @property
     def batch_size(self) -> int:
-        """Rows in a batch (in this process's part of it)."""
+        """Rows in a training batch, or in this process's part of it."""
         rank, count = self.shard
         return len(range(rank, self._whole_batch, count))
 
     @property
     def valid_batch_size(self) -> int:
-        """Rows in a batch of validation, where the document says no other those of training."""
+        """Rows in a validation batch; defaults to the training batch size."""
         return self.protocol.valid_batch_size or self.batch_size
 
     @property
     def steps_per_epoch(self) -> int:
-        """Updates in one epoch; the last batch may be short."""
+        """Updates in one epoch; the last batch may be smaller than the others."""
         return -(-len(self.train) // self._whole_batch)
 
     @property
@@ -142,21 +144,21 @@ class Problem:
 
     @property
     def first_step(self) -> int:
-        """How many updates are done already: 0, or where the checkpoint was taken."""
+        """How many updates were made before this run: 0, or those before the checkpoint."""
         return self.checkpoint.step if self.checkpoint else 0
 
     def epochs(self) -> Iterator[int]:
-        """The epochs still to run, from 0; the first may be half done."""
+        """The epochs still to run, counted from 0; part of the first may be done already."""
         yield from range(
             self.first_step // self.steps_per_epoch, self.protocol.epochs_on(self.tier)
         )
 
     def order(self, epoch: int) -> list[int]:
-        """The rows of this epoch in the order in which they are still to be read."""
+        """Numbers of the rows of this epoch that are still to be read, in reading order."""
         return self.row_order(epoch).tolist()
 
     def row_order(self, epoch: int) -> Tensor:
-        """The same in a tensor."""
+        """The same as ``order``, in a tensor."""
         count = len(self.train)
         if self.protocol.shuffle and self._whole_batch < count:
             order = torch.from_numpy(philox("order", self.seed, epoch).permutation(count))
@@ -169,12 +171,12 @@ class Problem:
         return torch.cat([batch[rank::shards] for batch in torch.split(order, self._whole_batch)])
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every batch still to come, epoch after epoch: inputs and targets."""
+        """Every batch that is still to come, epoch by epoch, as inputs and targets."""
         for epoch in self.epochs():
             yield from self.epoch_batches(epoch)
 
     def epoch_batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of one epoch still to come."""
+        """The batches of one epoch that are still to come."""
         train, size = self.train, self.batch_size
         x, y = train.x, train.y
         if size == len(x):
@@ -194,7 +196,7 @@ class Problem:
 
     @property
     def start(self) -> dict[str, Tensor]:
-        """Fresh leaves that require grad, one for each start value, on the device."""
+        """New leaf tensors that require grad, one for each start value, on the device."""
         return {
             name: torch.tensor(
                 np.asarray(value), dtype=self.dtype, device=self.device
@@ -203,10 +205,10 @@ class Problem:
         }
 
     def load(self, module: Module) -> Module:
-        """``module`` with the start values, on the device, carried out as the execution says.
+        """``module`` with the start values loaded, on the device, and wrapped by the execution.
 
-        Raises :class:`ContractError` where names or shapes do not fit, and
-        :class:`CheckpointError` where the checkpoint lacks a buffer.
+        Raises :class:`ContractError` if names or shapes do not match, and
+        :class:`CheckpointError` if the checkpoint lacks a buffer.
         """
         module = module.to(self.device, self.dtype)
         if self.swift:
@@ -242,7 +244,7 @@ class Problem:
         return self.execution.wrap(module)  # type: ignore[return-value]
 
     def resume(self, optimizer: Optim) -> Optim:
-        """``optimizer`` with the state of the checkpoint, where the run continues one."""
+        """``optimizer``, with the checkpoint's state if the run continues from one."""
         if self.checkpoint and self.checkpoint.optimizer is not None:
             optimizer.load_state_dict(dict(self.checkpoint.optimizer))
             kernels.as_made(optimizer)
@@ -263,10 +265,10 @@ class Problem:
 def pose(
     variant: Variant, tier: Tier = "stand-in", *, seed: int | None = None, **changes: Any
 ) -> Problem:
-    """The problem that the document sets this variant.
+    """The problem that the document sets for this variant.
 
-    ``seed`` ``None`` takes the start that the document prints, where it prints one, and the
-    variant's own seed for everything else. ``changes`` are further fields of :class:`Problem`.
+    ``seed=None`` means the start that the document prints, if it prints one, and the variant's own
+    seed for everything else. ``changes`` are further fields of :class:`Problem`.
     """
     if variant.data is None or variant.protocol is None:
         raise ContractError(f"variant {variant.name!r} has no data or no protocol to train by")
@@ -279,9 +281,9 @@ def pose(
 
 
 def start_values(variant: Variant, seed: int) -> Mapping[str, NDArray[Any]]:
-    """The variant's start for this seed, by its own parameter names.
+    """The variant's start values for this seed, by its own parameter names.
 
-    Raises :class:`ContractError` where there is none, or one that is not of NumPy arrays.
+    Raises :class:`ContractError` if it has none, or if they are not NumPy arrays.
     """
     from refimpl.starts import torch_default
 
@@ -299,7 +301,7 @@ def start_values(variant: Variant, seed: int) -> Mapping[str, NDArray[Any]]:
 
 
 def _turn_dropout_off(module: nn.Module) -> None:
-    """In layers of dropout, and between those of a recurrent one."""
+    """In dropout layers, and between the layers of recurrent ones."""
     for layer in module.modules():
         if isinstance(layer, nn.modules.dropout._DropoutNd):
             layer.p = 0.0

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-from refimpl.data import DataSet, Tier
+from refimpl.data import DataSet, Tier, data_root
 from refimpl.errors import DataMissingError, MissingExtraError
+
+if TYPE_CHECKING:
+    from refimpl.contract import Example
 
 NEEDS_CUDA = "needs a CUDA device"
 NEEDS_TWO_CUDA = "needs 2 CUDA devices"
@@ -97,3 +101,34 @@ def missing_data(data: DataSet, tier: Tier) -> str | None:
     except MissingExtraError as error:
         return next((f"needs {p}" for p in EXTRAS if p in str(error)), str(error))
     return None
+
+
+def require_some_real_data(examples: Iterable[Example]) -> None:
+    """Raise :class:`DataMissingError` where none of these examples finds its real data.
+
+    Those that read no files, since they train on nothing or on what they generate, do not count.
+    """
+    reading = [example for example in examples if _read_by(example)]
+    errors = [_without_real_data(example) for example in reading]
+    lacking = [error for error in errors if error is not None]
+    if lacking and len(lacking) == len(reading):
+        raise lacking[0]
+
+
+def _read_by(example: Example) -> list[DataSet]:
+    """The data sets of an example that are files."""
+    data = dict.fromkeys(variant.data for variant in example.variants)
+    return [each for each in data if each is not None and each.files]
+
+
+def _without_real_data(example: Example) -> DataMissingError | None:
+    """What is missing where no variant of an example finds its real data."""
+    first: DataMissingError | None = None
+    for data in _read_by(example):
+        try:
+            data.require(data_root())
+        except DataMissingError as error:
+            first = first or error
+        else:
+            return None
+    return first

@@ -72,6 +72,25 @@ def test_a_benchmark_prints_its_ratios_and_writes_its_page(
     assert f"| {arguments[0]}" in page.read_text()
 
 
+def test_whole_runs_with_other_seeds_are_counted_and_kept(loops, tmp_path, monkeypatch):
+    reseeded = import_module("benchmarks.reseeded")
+    page, folder = tmp_path / "page.md", tmp_path / "runs"
+    asked = [str(folder), "autograd", "--reseed", "100", "--reseed", "200"]
+    done = CliRunner().invoke(reseeded.main, [*asked, "--table", str(page)])
+    assert done.exit_code == 0, done.output
+    assert "2 of 2 runs without a failure" in page.read_text()
+
+    monkeypatch.setattr(reseeded, "subprocess", None)  # whole files are not made again
+    again = CliRunner().invoke(reseeded.main, asked)
+    assert again.output == done.output
+    footer = '"exit_status": 0'
+    path = folder / "200.jsonl"
+    path.write_text(path.read_text().replace(footer, footer.replace("0", "1")))
+    failed = CliRunner().invoke(reseeded.main, asked)
+    assert failed.exit_code == 1
+    assert "1 of 2 runs without a failure" in failed.output
+
+
 @pytest.mark.parametrize(("part", "epochs"), [(1, 20), (0.25, 5), (0.0, 2)])
 def test_a_part_of_the_epochs_is_timed_and_the_whole_reckoned(loops, monkeypatch, part, epochs):
     suite = import_module("benchmarks.suite")

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from fakes.sound import EXAMPLE, MODULE
 
 from refimpl import cli, training
+from refimpl.baselines import FIRST_SEED
 from refimpl.checkpoint import load
 from refimpl.errors import UnknownNameError
+from refimpl.listing import listed
 from refimpl.problem import pose
 from refimpl.progress import final_line
 from refimpl.training import train
@@ -92,7 +95,7 @@ def plugin(tmp_path):
 def test_an_audit_states_both_error_rates_of_every_figure(refimpl):
     ran = refimpl("audit", "titanic-dnn")
     assert ran.status == 0
-    assert "titanic-dnn · script · stand-in: 50 runs; a figure fails by chance" in ran.out
+    assert "titanic-dnn · script · stand-in: 50 runs; an unchanged program fails" in ran.out
     assert "val_accuracy" in ran.out
     assert "an unchanged program fails any of 5 limits with probability 3.2e-05" in ran.out
 
@@ -131,6 +134,44 @@ def test_what_trains_nothing_has_no_baseline_to_make(refimpl):
     assert "nothing of what was named trains here" in ran.err
 
 
+def test_a_baseline_of_real_data_that_is_not_here_says_so(refimpl, no_data):
+    assert "not complete" in refimpl("calibrate", "titanic-dnn", "--data", "real").complaint
+
+
+# --- golden --------------------------------------------------------------------------------------
+
+
+def test_an_example_that_trains_nothing_has_no_golden_and_nothing_is_compared(refimpl):
+    ran = refimpl("golden", "tensors")
+    assert ran.status == 1
+    assert ran.out == "tensors: trains nothing, so it has no golden trajectory\n"
+    assert re.fullmatch(r"refimpl: nothing was compared: .*\n", ran.err)
+
+
+def test_every_variant_without_a_golden_is_named(refimpl):
+    ran = refimpl("golden", "fake-sound", *SOUND)
+    assert ran.status == 1
+    assert ran.out.splitlines() == [
+        f"fake-sound: {variant} is not compared: it has no golden trajectory; "
+        "refimpl golden fake-sound --update makes it"
+        for variant in ("scratch", "module")
+    ]
+    assert "nothing was compared" in ran.err
+
+
+def test_a_golden_of_one_example_is_enough_to_have_compared_something(refimpl):
+    ran = refimpl("golden", "titanic-dnn", "tensors")
+    assert (ran.status, ran.err) == (0, "")
+    assert "titanic-dnn: script here against its golden trajectory" in ran.out
+    assert "tensors: trains nothing" in ran.out
+
+
+def test_where_there_is_nothing_to_make_a_golden_of_that_is_an_error(refimpl):
+    ran = refimpl("golden", "tensors", "--update")
+    assert ran.status == 1
+    assert ran.complaint.startswith("nothing was written")
+
+
 # --- help and lists ------------------------------------------------------------------------------
 
 
@@ -166,6 +207,26 @@ def test_the_list_has_every_example_of_the_tree_and_of_plugins(refimpl):
     assert ran.err == ""
     for name in ("linear-regression-1d", "mnist-logistic", "titanic-dnn", "ring-dnn", "fake-sound"):
         assert re.search(rf"^{name} ", ran.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("group", [[], ["data"]], ids=" ".join)
+def test_the_help_has_each_command_on_a_line_of_its_own_and_whole(group):
+    asked = CliRunner().invoke(cli.cli, [*group, "--help"], terminal_width=80)
+    lines = asked.output.partition("Commands:\n")[2].splitlines()
+    assert len(lines) == len((cli.data if group else cli.cli).commands)
+    for line in lines:
+        assert re.match(r"  [a-z]+ +\S", line)
+        assert "..." not in line
+        assert len(line) <= 80
+
+
+def test_a_list_that_goes_to_another_program_has_a_line_for_each_example(refimpl, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    head, *lines = refimpl("list", *SOUND).out.splitlines()
+    assert head.split() == ["example", "document", "variants", "title"]
+    assert [line.split()[0] for line in lines] == [entry.name for entry in listed(SOUND[1:])]
+    (own,) = (line for line in lines if line.startswith("fake-sound"))
+    assert own.rstrip().split("  ")[-1].strip() == f"A plane through points (file {SOUND[1]})"
 
 
 def test_the_list_as_json_is_what_the_sources_say(refimpl):
@@ -295,12 +356,65 @@ def test_a_run_is_saved_and_drawn(refimpl, tmp_path):
     assert drawn.read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_help_of_a_run_says_which_seed_it_takes_where_none_is_given(refimpl):
+    assert "else the variant's own seed" in " ".join(refimpl("run", "--help").out.split())
+
+
+def test_a_run_makes_the_folders_of_its_files(refimpl, tmp_path):
+    saved, drawn = tmp_path / "a" / "b" / "run.pt", tmp_path / "c" / "curves.png"
+    ran = refimpl("run", "fake-sound", "--save", saved, "--plot", drawn, *SOUND)
+    assert (ran.status, ran.err) == (0, "")
+    assert saved.exists()
+    assert drawn.exists()
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "titanic-dnn", "--save"],
+        ["run", "titanic-dnn", "--plot"],
+        ["check", "tensors", "--results"],
+        ["mutants", "titanic-dnn", "--results"],
+        ["mutants", "titanic-dnn", "--table"],
+        ["audit", "titanic-dnn", "--table"],
+        ["calibrate", "titanic-dnn", "--fresh"],
+        ["docs", "titanic-dnn", "--output"],
+        ["figures", "no.jsonl", "-o"],
+        ["report", "no.jsonl", "-o"],
+    ],
+    ids=" ".join,
+)
+def test_what_could_not_be_written_is_refused_before_the_work(refimpl, tmp_path, command):
+    file = tmp_path / "a file"
+    file.touch()
+    ran = refimpl(*command, file / "made" / "out.png")
+    assert ran.status == 1
+    assert ran.complaint.startswith(f"cannot write {file}/made/out.png: no file can be made in")
+    assert ran.complaint.endswith(f"; give {command[-1]} another place")
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a /proc, which takes no files")
+def test_a_folder_that_takes_no_files_is_refused_before_the_work(refimpl):
+    ran = refimpl("run", "titanic-dnn", "--save", "/proc/x.ckpt")
+    assert ran.complaint.startswith("cannot write /proc/x.ckpt: no file can be made in /proc (")
+
+
+@pytest.mark.usefixtures("untrained")
+def test_nothing_is_left_of_the_look_whether_a_file_can_be_written(refimpl, tmp_path):
+    (tmp_path / "kept.pt").write_text("kept")
+    for path in (tmp_path / "kept.pt", tmp_path / "no" / "new.pt"):
+        assert refimpl("run", "titanc-dnn", "--save", path).status == 1
+    (left,) = tmp_path.iterdir()
+    assert left.read_text() == "kept"
+
+
 @pytest.mark.usefixtures("untrained")
 @pytest.mark.parametrize(
     ("option", "file", "said"),
     [
-        ("--save", "no/run.pt", "cannot write .*run.pt: its folder does not exist"),
-        ("--plot", "no/curves.png", "cannot write .*curves.png: its folder does not exist"),
         ("--plot", "curves.txt", "cannot plot to .*: its ending must be one of .*png"),
         ("--plot", "curves", "cannot plot to .*: its ending must be one of"),
         ("--save", ".", "is a directory"),
@@ -323,6 +437,14 @@ def test_a_device_that_is_not_here_is_refused_before_the_training(refimpl):
         assert ran.complaint == "device 'xla' cannot be used here: needs the device xla"
 
 
+@pytest.mark.usefixtures("untrained")
+def test_a_device_that_torch_does_not_know_is_said_to_be_none(refimpl):
+    for command in ("run", "check"):
+        ran = refimpl(command, "fake-sound", "--device", "cudda", *SOUND)
+        assert ran.status == 1
+        assert ran.complaint.startswith("torch knows no device of the name 'cudda'; name one")
+
+
 def test_real_data_that_is_not_here_is_an_error_that_says_what_to_do(
     refimpl, monkeypatch, tmp_path
 ):
@@ -331,6 +453,119 @@ def test_real_data_that_is_not_here_is_an_error_that_says_what_to_do(
     assert ran.status == 1
     assert "the real data of 'titanic' is not complete" in ran.complaint
     assert "refimpl data fetch titanic" in ran.complaint
+
+
+# --- check ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_data(monkeypatch, tmp_path):
+    """There is no real data on this machine."""
+    folder = tmp_path / "no data"
+    folder.mkdir()
+    monkeypatch.setenv("REFIMPL_DATA", str(folder))
+    return folder
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What pytest would be started with; it is not."""
+    started = []
+    monkeypatch.setattr(pytest, "main", lambda arguments: started.append(arguments) or 0)
+    return started
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["titanic-dnn"], ["tensors", "titanic-dnn"], ["titanic-dnn", "covid-lstm"]],
+    ids=" ".join,
+)
+def test_a_check_of_real_data_that_is_nowhere_is_an_error_before_anything_runs(
+    refimpl, asked, no_data, names
+):
+    ran = refimpl("check", *names, "--data", "real")
+    assert ran.status == 1
+    assert "the real data of 'titanic' is not complete" in ran.complaint
+    assert "refimpl data fetch titanic" in ran.complaint
+    assert asked == []
+
+
+def test_real_data_in_a_folder_that_is_none_is_an_error_before_anything_runs(
+    refimpl, asked, monkeypatch
+):
+    monkeypatch.setenv("REFIMPL_DATA", "/no/such/folder")
+    ran = refimpl("check", "titanic-dnn", "--data", "real")
+    assert ran.complaint == "REFIMPL_DATA names /no/such/folder, which is not a folder"
+    assert asked == []
+
+
+@pytest.mark.parametrize("generated", ["tensors", "ring-dnn", "linear-regression-2d"])
+def test_an_example_that_reads_no_files_lacks_none(refimpl, asked, no_data, generated):
+    assert refimpl("check", generated, "--data", "real").status == 0
+    assert len(asked) == 1
+
+
+def test_real_data_of_some_is_enough_to_check(refimpl, asked, no_data):
+    (no_data / "covid-19.csv").touch()
+    assert refimpl("check", "titanic-dnn", "covid-lstm", "--data", "real").status == 0
+    assert len(asked) == 1
+
+
+def test_an_execution_of_a_plugin_is_known_to_a_check(refimpl, asked, plugin):
+    mine = plugin(
+        "from refimpl import Execution, hookimpl\n"
+        "@hookimpl\n"
+        "def refimpl_executions(): return [Execution('mine', 'my own')]\n"
+    )
+    assert refimpl("check", "tensors", "--execution", "mine", *mine).status == 0
+    assert refimpl("check", "tensors", "--execution", "all").status == 0
+    assert len(asked) == 2
+    assert refimpl("check", "tensors", "--execution", "mine").status == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("a = ", "cannot be read as TOML"),
+        ("[[expected-failure]]\nexample = 'x'", "entry 1: it has no check"),
+        (
+            "[[expected-failure]]\nexample = 'titanc-dnn'\ncheck = 'x'\nreason = 'y'",
+            "expects failures of 'titanc-dnn', which is no example; did you mean 'titanic-dnn'",
+        ),
+    ],
+)
+def test_a_wrong_file_of_expected_failures_is_refused_before_anything_runs(
+    refimpl, asked, tmp_path, content, said
+):
+    file = tmp_path / "trial.toml"
+    file.write_text(content)
+    ran = refimpl("check", "--expected-failures", file)
+    assert ran.status == 1
+    assert str(file) in ran.complaint
+    assert said in ran.complaint
+    assert asked == []
+
+
+@pytest.mark.parametrize("reseed", [901, 1000, 1999])
+def test_a_check_runs_no_seeds_that_baselines_have(refimpl, asked, reseed):
+    ran = refimpl("check", "tensors", "--reseed", reseed)
+    assert ran.status == 2
+    assert "seeds that baselines have; take 900 at the most, or 2000 at the least" in ran.complaint
+    assert asked == []
+
+
+@pytest.mark.parametrize("reseed", [0, 900, 2000])
+def test_a_check_runs_other_seeds(refimpl, asked, reseed):
+    assert refimpl("check", "tensors", "--reseed", reseed).status == 0
+    assert asked[0][asked[0].index("--reseed") + 1] == str(reseed)
+
+
+def test_the_help_of_reseed_has_the_numbers_that_are_refused(refimpl):
+    low, high = FIRST_SEED - cli.SEEDS_OF_A_CHECK, FIRST_SEED + cli.SEEDS_OF_A_BASELINE
+    said = " ".join(refimpl("check", "--help").out.split())
+    assert (
+        f"from {FIRST_SEED} on, so take a multiple of 100 up to {low}, or {high} and more" in said
+    )
 
 
 # --- compare -------------------------------------------------------------------------------------
@@ -356,7 +591,7 @@ def test_variants_that_are_not_the_same_computation_are_not_compared(refimpl):
     assert ran.status == 1
     assert ran.complaint == (
         "scratch and alone of sign-error are not the same computation; "
-        "scratch can be compared with: scratch, planted"
+        "scratch can be compared with: planted"
     )
 
 
@@ -387,6 +622,18 @@ def test_variants_that_are_not_the_same_computation_are_not_compared(refimpl):
             ["compare", "fake-sound", "--execution", "cpu-f46", *SOUND],
             "there is no execution 'cpu-f46'; did you mean 'cpu-f64'?",
         ),
+        (
+            ["check", "tensors", "--execution", "cpu-f46"],
+            "there is no execution 'cpu-f46'; did you mean 'cpu-f64'?",
+        ),
+        (
+            ["calibrate", "fake-sound", "--variant", "modul", *SOUND],
+            "there is no variant 'modul' of fake-sound; did you mean 'module'?",
+        ),
+        (
+            ["calibrate", "fake-sound", "--variant", "x", *SOUND],
+            "there is no variant 'x' of fake-sound; there are: module, scratch",
+        ),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
 )
@@ -404,7 +651,13 @@ def test_an_unknown_name_is_answered_with_the_nearest(refimpl, arguments, said):
         (["run", "titanic-dnn", "--epoch", "2"], "No such option.*--epoch"),
         (["run", "titanic-dnn", "--data", "true"], "'true' is not one of 'stand-in', 'real'"),
         (["check", "-n", "some"], "'some' is neither a number nor 'auto'"),
+        (["check", "--reseed", "-1"], "-1 is not in the range x>=0"),
+        (["check", "--expected-failures", "/nope.toml"], "'/nope.toml' does not exist"),
         (["compare", "ring-dnn", "low"], "name two variants, A and B, or one --execution"),
+        (
+            ["compare", "titanic-dnn", "--execution", "cpu", "--device", "nonsense"],
+            "--execution cpu says where to run; leave --device nonsense out",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

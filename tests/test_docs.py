@@ -25,10 +25,13 @@ README = ROOT / "README.md"
 TUTORIAL = DOCS / "tutorial.md"
 TUTORIAL_EXAMPLE = DOCS / "tutorial-example"
 LEARNERS = DOCS / "examples"
+MODULES = DOCS / "modules.md"
+DOCUMENTS = DOCS / "documents.md"
 
 FOLLOWED = sorted(page for page in DOCS.glob("*.md") if page != TUTORIAL)
 PAGES = [README, *sorted(DOCS.rglob("*.md"))]
-EXAMPLES = [entry.name for entry in listed() if entry.origin.startswith("in-tree")]
+LISTED = [entry for entry in listed() if entry.origin.startswith("in-tree")]
+EXAMPLES = [entry.name for entry in LISTED]
 
 
 def page_id(page: Path) -> str:
@@ -154,6 +157,34 @@ def test_every_page_can_be_found_from_the_first():
         waiting += [page.parent / target for target in targets if "://" not in target]
     own = {page for page in DOCS.rglob("*.md") if TUTORIAL_EXAMPLE not in page.parents}
     assert own <= seen
+
+
+# --- pages that list what there is ---------------------------------------------------------------
+
+
+def first_cells(page: Path) -> list[str]:
+    """What stands as code in the first cell of each row of a page's tables."""
+    return re.findall(r"^\| `([^`]+)` \|", page.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def modules_of(package: Path) -> list[str]:
+    """The modules of a package, by their names below it; its own is ``__init__``."""
+    parts = [path.relative_to(package).with_suffix("").parts for path in package.rglob("*.py")]
+    return [".".join(own[:-1] if own[1:] and own[-1] == "__init__" else own) for own in parts]
+
+
+def test_the_map_of_the_package_has_every_module_once_and_no_other():
+    assert sorted(first_cells(MODULES)) == sorted(modules_of(ROOT / "refimpl"))
+
+
+def test_every_document_is_identified_with_the_examples_made_from_it():
+    rows = [line for line in DOCUMENTS.read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
+    linked = [set(re.findall(r"\]\(examples/([\w-]+)\.md\)", row)) for row in rows[2:]]
+    made = {key: names for key, names in zip(first_cells(DOCUMENTS), linked, strict=True) if names}
+    assert made == {
+        key: {entry.name for entry in LISTED if entry.document == key}
+        for key in {entry.document for entry in LISTED}
+    }
 
 
 # --- what is made from docstrings and plugins ----------------------------------------------------
