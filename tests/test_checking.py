@@ -71,6 +71,43 @@ def test_a_measurement_holds_or_says_what_was_expected(measurement, holds, messa
     assert measurement.message == message
 
 
+def of_seeds(holding, of_a_draw=True, raises=None):
+    """What comes of a check that holds from these seeds only, and the seeds that it was asked."""
+    asked = []
+
+    @check("made", of_a_draw=of_a_draw)
+    def made(subject):
+        """Does it hold?"""
+        asked.append(subject.trained.seed)
+        if raises is not None:
+            raise raises
+        yield true("it", subject.trained.seed in holding, f"not from seed {subject.trained.seed}")
+
+    return ask(Cell(made, HERE)), asked
+
+
+def test_a_check_of_a_draw_holds_if_one_of_its_seeds_does_and_says_how_many_it_asked():
+    found, asked = of_seeds({1})
+    assert (found.outcome, asked) == ("passed", [0, 1])
+    assert found.measurements[-1] == at_most("seeds that were asked until one held", 2, 3)
+    assert found.details == "the first seed failed: not from seed 0"
+
+
+def test_a_check_of_a_draw_fails_if_all_its_seeds_do_and_tells_of_the_first():
+    found, asked = of_seeds({3})
+    assert (found.outcome, found.reason, asked) == ("failed", "not from seed 0", [0, 1, 2])
+
+
+def test_a_check_of_a_draw_that_holds_is_asked_once():
+    found, asked = of_seeds({0, 1})
+    assert (found.outcome, len(found.measurements), asked) == ("passed", 1, [0])
+
+
+def test_no_other_check_is_asked_again_nor_one_that_raises():
+    assert of_seeds({1}, of_a_draw=False)[1] == [0]
+    assert of_seeds({1}, raises=RuntimeError("broken"))[1] == [0]
+
+
 def test_who_only_asks_whether_it_holds_is_told_at_the_first_that_does_not():
     failed = answer(HOLDS, WRONG, HOLDS, raises=RuntimeError("later"), to_the_end=False)
     assert (failed.outcome, failed.measurements) == ("failed", (HOLDS, WRONG))

@@ -18,13 +18,13 @@ def _has_a_rung_below(subject: Subject) -> bool:
     return variant.ladder is not None and first_of_ladder(subject.example, variant) != variant
 
 
-@check("ladder-agrees-in-float64", applies=_has_a_rung_below)
+@check("ladder-agrees-in-float64", applies=_has_a_rung_below, of_a_draw=True)
 def ladder_in_float64(subject: Subject) -> Iterator[Measurement | Curve]:
     """In float64, does the variant agree with the ladder's first to rounding, step by step?"""
     yield from _agreement(subject, "float64")
 
 
-@check("ladder-agrees-in-float32", applies=_has_a_rung_below)
+@check("ladder-agrees-in-float32", applies=_has_a_rung_below, of_a_draw=True)
 def ladder_in_float32(subject: Subject) -> Iterator[Measurement | Curve]:
     """In float32, does it stay within the error that float32 itself makes?"""
     yield from _agreement(subject, "float32")

@@ -43,7 +43,7 @@ NOISE_ULPS = 64
 """Rounding of the losses, in units of their last place; the division by the step magnifies it."""
 
 
-@check("gradient-is-the-slope")
+@check("gradient-is-the-slope", of_a_draw=True)
 def gradient_is_the_slope(subject: Subject) -> Iterator[Measurement]:
     """In float64, is each tensor's gradient the slope of the loss along random directions?"""
     variant = subject.trained
@@ -200,7 +200,7 @@ def _gradients(step: Step) -> Mapping[str, NDArray[Any]]:
     }
 
 
-@check("every-parameter-learns")
+@check("every-parameter-learns", of_a_draw=True)
 def every_parameter_learns(subject: Subject) -> Iterator[Measurement]:
     """Within an epoch, does every trainable tensor get a finite gradient and move?
 

@@ -18,7 +18,7 @@ SHARDS = 3
 """An odd number, so that batches fall into uneven shards."""
 
 
-@check("same-on-every-execution", about="execution")
+@check("same-on-every-execution", about="execution", of_a_draw=True)
 def same_on_every_execution(subject: Subject) -> Iterator[Measurement | Curve]:
     """Carried out so, does every step stay within the error that its precision itself makes?"""
     with wrapped_calls(subject.execution) as (execution, calls):
