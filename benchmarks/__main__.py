@@ -42,8 +42,8 @@ TIMED = (
     "cifar2-cnn/function",
     "mnist-cnn/script",
 )
-"""One variant of each example that trains and says how it is built, updated and judged; ring-focal
-does not, since its document makes the optimizer anew for every step.
+"""One variant of each example that trains and declares its ``build``, ``optimizer`` and ``loss``;
+ring-focal does not, since its document makes a new optimizer for every step.
 """
 
 
@@ -69,12 +69,12 @@ class Timed:
 
     @property
     def gain(self) -> float:
-        """How many times refimpl is faster than the document's loop."""
+        """How many times as long as refimpl the document's loop takes."""
         return self.documented / self.refimpl
 
     @property
     def overhead(self) -> float:
-        """How many times the bare limit refimpl takes."""
+        """How many times as long as the bare limit refimpl takes."""
         return self.refimpl / self.bare
 
 
@@ -87,18 +87,18 @@ def by_refimpl(variant: Variant, problem: Problem) -> End:
 
 
 def _forecast(model: Any, problem: Problem) -> None:
-    """What the document does after training, and the variant's own run too."""
+    """What the document, and the variant's own run, does after training."""
     covid_lstm.roll_out(model, torch.cat([problem.train.x[0], problem.train.y]))
 
 
 AFTERWARDS = {"covid-lstm/single-start": _forecast}
 
 AGREE_EPOCHS = 3
-"""For so long the loops are held against each other, in float64: rounding has not grown yet."""
+"""How many epochs of the loops are compared, in float64: rounding has not grown much by then."""
 
 
 def timed(name: str, tier: str, repeats: int) -> Timed:
-    """The three loops of one variant in turn, ``repeats`` times after one that does not count."""
+    """Compare the ends of a variant's three loops, then time them in turn, ``repeats`` times."""
     example_name, _, variant_name = name.partition("/")
     variant = registry.load(only=[example_name]).example(example_name).variant(variant_name)
     problem = pose(variant, tier, dropout=False)  # type: ignore[arg-type]
@@ -138,7 +138,7 @@ def _first_epochs(problem: Problem) -> Problem:
 
 
 def _apart(variant: Variant, one: End, other: End) -> float:
-    """The largest difference of a parameter, relative to the largest of its tensor."""
+    """The largest difference of a parameter value, relative to the largest of its tensor."""
     mine, theirs = to_ladder(variant, one.parameters), to_ladder(variant, other.parameters)
     return max(
         float((mine[name] - theirs[name]).abs().max() / mine[name].abs().max().clamp_min(1e-12))

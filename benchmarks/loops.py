@@ -1,8 +1,8 @@
-"""Two loops beside refimpl's own: as documents write it, and with nothing that could be left out.
+"""Two loops to compare with refimpl's own: as documents write it, and with only what is needed.
 
-Both take a variant that says how it is built, updated and judged, and the problem that
-``refimpl run`` would pose it: the same start, the same batches, the same epochs. Both return the
-parameters at the end, by name, and the last epoch's figures.
+Both take a variant that declares its ``build``, ``optimizer`` and ``loss``, and the problem that
+``refimpl run`` would pose: the same start, batches and epochs. Both return the parameters at the
+end, by name, and the last epoch's figures.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ AS_DOCUMENTED: dict[object, Callable[[Tensor, Tensor], float]] = {
     metrics.accuracy: _classes,
     metrics.roc_auc: _auc,
 }
-"""scikit-learn's name for each metric of refimpl that documents take from there."""
+"""The scikit-learn function for each metric of refimpl that documents take from there."""
 
 
 def _one(score: Tensor | float) -> float:
@@ -66,7 +66,7 @@ def _one(score: Tensor | float) -> float:
 class InOrder:
     """The rows of an epoch's batches, as a shuffling sampler would give them.
 
-    A loader with workers asks for an iterator twice, so it is told the epoch.
+    A loader with workers asks for an iterator twice, so the epoch is set from outside.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -81,7 +81,7 @@ class InOrder:
 
 
 WORKERS = {"cifar2-cnn": 2, "mnist-cnn": 2}
-"""Workers of the documents' DataLoaders, at most one a core here; the others have none."""
+"""Workers of the documents' DataLoaders, here at most one per core; other documents use none."""
 
 OUT_OF_TENSORS = {
     "linear-regression-1d": {
@@ -91,11 +91,11 @@ OUT_OF_TENSORS = {
     "mnist-logistic": {"module", "linear", "optim", "dataset"},
     "ring-dnn": {"low"},
 }  # fmt: skip
-"""Variants whose documents have no DataLoader: all rows at once, slices, or rows by index."""
+"""Variants whose documents have no DataLoader, but take all rows, slices, or rows by index."""
 
 
 def workers_of(example: str, variant: str) -> int | None:
-    """How many workers the document's DataLoader has; ``None`` where it has no loader."""
+    """How many workers the document's DataLoader has; ``None`` if it has no loader."""
     if variant in OUT_OF_TENSORS.get(example, ()):
         return None
     return WORKERS.get(example, 0)
@@ -104,7 +104,7 @@ def workers_of(example: str, variant: str) -> int | None:
 class Pictures(Dataset[tuple[Tensor, Tensor]]):
     """Images as torchvision's data sets give them: through Pillow and ``ToTensor``, one at a time.
 
-    Those in colour come from files, as of its ``ImageFolder``; grey ones from memory, as of its
+    Colour images come from files, as in its ``ImageFolder``; grey ones from memory, as in its
     ``MNIST``.
     """
 
@@ -129,7 +129,7 @@ class Pictures(Dataset[tuple[Tensor, Tensor]]):
 
 
 def _samples(rows: TensorRows, folder: str) -> Dataset[Any]:
-    """The rows one by one, through what their documents read them with."""
+    """The rows one by one, read in the way in which their documents read them."""
     eight_bit = rows.x.ndim == 4 and torch.equal((rows.x * 255).round() / 255, rows.x)
     if eight_bit and rows.x.dtype == torch.float32:
         return Pictures(rows, Path(folder))
@@ -146,7 +146,7 @@ class Samples:
 
 @contextmanager
 def documented_samples(problem: Problem) -> Iterator[Samples]:
-    """The samples of a problem; files that documents find on the disk are there when it begins."""
+    """The samples of a problem; files that documents read from disk are written beforehand."""
     with TemporaryDirectory() as seen_in, TemporaryDirectory() as held_out:
         rows = problem.valid
         valid = None if rows is None else _samples(rows, held_out)
@@ -154,9 +154,10 @@ def documented_samples(problem: Problem) -> Iterator[Samples]:
 
 
 def as_documented(variant: Variant, problem: Problem, samples: Samples, workers: int | None) -> End:
-    """scikit-learn for each batch, ``.item()`` each step; samples read and collated one by one.
+    """The loop as documents write it: scikit-learn for each batch, ``.item()`` at each step.
 
-    The last where the document has a loader, that is, where ``workers`` is a number.
+    If the document has a loader (``workers`` is a number), samples are read and collated one by
+    one.
     """
     model, loss_of, optimizer = _made(variant, problem)
     scores = {n: AS_DOCUMENTED.get(m, m) for n, m in (variant.metrics or {}).items()}
@@ -225,7 +226,7 @@ def _out_of_tensors(problem: Problem) -> Loaders:
 
 
 def in_its_own_loop(variant: Variant, problem: Problem) -> None:
-    """A variant whose loop is the document's, with the figures of each step that documents take."""
+    """Run a variant whose loop is the document's, with the figures that documents take per step."""
     scores = [AS_DOCUMENTED.get(metric, metric) for metric in (variant.metrics or {}).values()]
     for step in drive(variant, problem):
         if isinstance(step, Epoch):
@@ -240,7 +241,7 @@ def in_its_own_loop(variant: Variant, problem: Problem) -> None:
 
 
 def bare(variant: Variant, problem: Problem) -> End:
-    """Forward, loss, backward and update by torch's quickest kernels, figures once an epoch."""
+    """Forward, loss, backward and update with torch's fastest kernels, figures once per epoch."""
     model, loss_of, optimizer = _made(variant, problem.but(swift=True))
     scores = variant.metrics or {}
     x, y, size, rows = problem.train.x, problem.train.y, problem.batch_size, problem.valid

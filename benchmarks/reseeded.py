@@ -1,7 +1,7 @@
-"""Asks the whole suite of other seeds, again and again: ``python -m benchmarks.reseeded FOLDER``.
+"""Runs the whole suite with several other seeds: ``python -m benchmarks.reseeded FOLDER``.
 
 An unchanged program should pass whatever its seeds are. Each run is ``refimpl check --reseed N``,
-whose results file stays in the folder; a run whose file came to its end is not made again.
+whose results file stays in the folder; a run whose file is complete is not made again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from benchmarks.tables import show
 from refimpl.results import Results, read
 
 SEEDS = (100, 200, 300, 400, 500, 600, 700, 800, 900, 2000)
-"""By how much the variants' seeds are moved: not to those of the baselines, from 1000 on."""
+"""What is added to the variants' seeds; it avoids those of the baselines, which begin at 1000."""
 
 HEAD = """# Whole runs with other seeds
 
@@ -28,7 +28,7 @@ COLUMNS = ("N", "passed", "failed", "skipped", "measured", "closest to its budge
 
 
 def run(folder: Path, names: tuple[str, ...], by: int) -> Results:
-    """The suite with the seeds moved by so much, from its file where that is whole."""
+    """The suite with ``by`` added to its seeds; read from its file if that is complete."""
     path = folder / f"{by}.jsonl"
     if not path.exists() or not read(path).complete:
         command = ["check", *names, "--reseed", str(by), "--results", str(path)]
@@ -39,7 +39,7 @@ def run(folder: Path, names: tuple[str, ...], by: int) -> Results:
 
 
 def row(by: int, results: Results) -> tuple[str, ...]:
-    """One run: its outcomes, and the largest of its errors that are held against a budget."""
+    """One run as a table row: its outcomes, and its largest error relative to a budget."""
     measured = [m for check in results.checks for m in check.measurements]
     closest = max((m.measured for m in measured if m.unit == "budget"), default=0.0)
     counts = results.outcomes
@@ -60,7 +60,7 @@ def row(by: int, results: Results) -> tuple[str, ...]:
               help="Move the seeds by so much; once for each run.")  # fmt: skip
 @click.option("--table", "page", type=click.Path(dir_okay=False, path_type=Path))
 def main(folder: Path, names: tuple[str, ...], seeds: tuple[int, ...], page: Path | None) -> None:
-    """Run the suite, or the checks of these examples, once for each move of the seeds."""
+    """Run the suite, or the checks of these examples, once for each number added to the seeds."""
     folder.mkdir(parents=True, exist_ok=True)
     runs = {by: run(folder, names, by) for by in seeds}
     rows = [row(by, results) for by, results in runs.items()]

@@ -33,7 +33,7 @@ FIRST = 200_000
 
 
 def medians(name: str, count: int, repeats: int) -> tuple[float, float]:
-    """Seconds of one seed and of ``count`` together, in turn, after a turn that does not count."""
+    """Median seconds of one seed and of ``count`` together; the first turn does not count."""
     example, _, variant_name = name.partition("/")
     variant = registry.load(only=[example]).example(example).variant(variant_name)
     if not gains(variant, "stand-in"):
@@ -61,7 +61,7 @@ def medians(name: str, count: int, repeats: int) -> tuple[float, float]:
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--table", "page", type=click.Path(dir_okay=False, path_type=Path))
 def main(names: tuple[str, ...], count: int, repeats: int, page: Path | None) -> None:
-    """Time these variants (EXAMPLE/VARIANT), or those that the project states figures of."""
+    """Time these variants (EXAMPLE/VARIANT), or those for which the project states figures."""
     rows = []
     for name in names or TIMED:
         one, together = medians(name, count, repeats)

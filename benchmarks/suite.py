@@ -1,9 +1,9 @@
 """Times the suite against the documents' own loops: ``python -m benchmarks.suite``.
 
-The loops run one after another in this process, with the threads that torch takes by itself; the
-suite is ``refimpl check`` with a worker a core. Where a variant does not say how it is built,
-updated and judged, its own loop is the document's. On real data the loops take more than half an
-hour; a part of each one's epochs can be timed, which are all alike.
+The loops run one after another in this process, with torch's default number of threads; the suite
+is ``refimpl check`` with one worker per core. If a variant does not declare its ``build``,
+``optimizer`` and ``loss``, its own loop is the document's. On real data the loops take more than
+half an hour; instead, a part of each one's epochs, which are all alike, can be timed.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ the command that stands below the table, which trains them too and asks every ot
 COLUMNS = ("what", "seconds")
 
 FEWEST_EPOCHS = 2
-"""Epochs that are timed, where the document has so many: the first alone may be slower."""
+"""The fewest epochs that are timed, if the document has as many: the first may be slower."""
 
 
 def seconds_of_loop(example: Example, variant: Variant, tier: Tier, part: float) -> float:
-    """How long the document's own loop takes, reckoned from this part of its epochs."""
+    """How long the document's own loop takes, extrapolated from this part of its epochs."""
     problem = pose(variant, tier)
     documented = problem.protocol.epochs_on(tier)
     epochs = min(documented, max(FEWEST_EPOCHS, round(part * documented)))
@@ -55,13 +55,13 @@ def seconds_of_loop(example: Example, variant: Variant, tier: Tier, part: float)
 
 
 def command(names: tuple[str, ...], tier: Tier) -> list[str]:
-    """The suite of a tier; on real data it is asked about the CPU alone, as CI does."""
+    """The command that runs the suite on a tier; on real data for the CPU alone, as in CI."""
     only = ["--execution", "cpu"] if tier == "real" else []
     return ["refimpl", "check", *names, "--data", tier, *only]
 
 
 def suite(names: tuple[str, ...], tier: Tier) -> tuple[float, str]:
-    """How long ``refimpl check`` takes as a command, and what it says of its memory."""
+    """How long ``refimpl check`` takes as a command, and what it says about its memory."""
     began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", *command(names, tier)], capture_output=True, text=True, check=False

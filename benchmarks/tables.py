@@ -19,7 +19,7 @@ def show(
     how: str,
     page: Path | None,
 ) -> None:
-    """Names to the left, figures to the right; a page also says what it shows, and how made."""
+    """Print a table; a ``page`` also says what it shows (``head``) and how it is made (``how``)."""
     shown = Table(box=None, header_style="bold")
     for number, column in enumerate(columns):
         shown.add_column(column, justify="right" if number else "left")

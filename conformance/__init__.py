@@ -1,12 +1,12 @@
 """The suite: what is asked of every example, and the pytest tests that ask it.
 
-Three ways to ask, each with every check and each with the failures that a plugin says to expect:
+There are three ways to run it, each with every check and with the failures that a plugin expects:
 
 - ``pytest --pyargs refimpl.conformance --example my-example``, from anywhere;
 - :func:`parametrize_with_checks`, from the tests of the distribution that the plugin is in;
 - :func:`check_example`, from Python, without pytest.
 
-Importing this module costs no torch.
+Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ def check_example(
     device: str = "cpu",
     executions: Sequence[str] | None = None,
 ) -> list[Result]:
-    """Ask an example everything that the suite asks, and give the answers.
+    """Run every check of the suite on an example and return the results.
 
     ``example`` is the object itself, registered or not, or the name of a registered one.
-    ``tier``, ``device`` and ``executions`` are what ``--data``, ``--device`` and ``--execution``
-    are to the suite. The first answer is whether the plugin is in order; it is the only one where
-    it is not. Nothing that the plugin does raises here: an exception is a ``failed`` result.
+    ``tier``, ``device`` and ``executions`` are the suite's ``--data``, ``--device`` and
+    ``--execution``. The first result says whether the plugin is in order; if it is not, there is
+    no other. An exception that the plugin raises is not passed on but becomes a ``failed`` result.
 
-    Raises :class:`~refimpl.errors.UnknownNameError` for a name, of an example or an execution,
-    that there is not. ::
+    Raises :class:`~refimpl.errors.UnknownNameError` if there is no example or execution of a
+    given name. ::
 
         results = check_example("my-example")
         assert all(result.outcome in ("passed", "skipped", "xfailed") for result in results)
@@ -51,10 +51,10 @@ def check_example(
 
 
 def parametrize_with_checks(*examples: Example | str) -> pytest.MarkDecorator:
-    """Make one test of every check of these examples; the test is given each as ``check``.
+    """Make one test for each check of these examples; the test gets the check as ``check``.
 
     ``examples`` are as in :func:`check_example`. The options of the suite (``--data``,
-    ``--device``, ``--execution``, ``--results`` …) hold for these tests too. ::
+    ``--device``, ``--execution``, ``--results`` …) apply to these tests too. ::
 
         @parametrize_with_checks("my-example")
         def test_my_example(check):

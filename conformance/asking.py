@@ -1,4 +1,4 @@
-"""Every check of one example, whoever asks."""
+"""Every check of one example, with or without pytest."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def on_its_own(
 ) -> Iterator[tuple[str, Asking]]:
     """The key of each result of an example, and what to call for it; other plugins are left alone.
 
-    Raises :class:`UnknownNameError` where there is no such example or execution.
+    Raises :class:`UnknownNameError` if there is no such example or execution.
     """
     loaded, name = _loaded(example)
     if name not in loaded.examples:
@@ -55,7 +55,7 @@ def on_its_own(
 
 
 def in_tree_cells() -> list[Cell]:
-    """Every check of the examples of this distribution, on both tiers: what a manifest is of."""
+    """Every check of the examples of this distribution, on both tiers, for the manifest."""
     loaded = registry.load()
     others = [loaded.execution(name) for name in DEFAULT_EXECUTIONS]
     return [
@@ -68,7 +68,7 @@ def in_tree_cells() -> list[Cell]:
 
 
 def questions(examples: Sequence[Example | str], config: pytest.Config) -> list[Any]:
-    """The parameters of a test that asks these examples everything, as pytest's options say."""
+    """The parameters of a test that runs every check of these examples, by pytest's options."""
     option = config.option
     try:
         return [
@@ -93,7 +93,7 @@ def _asking(cell: Cell, expected: Sequence[Any]) -> Asking:
 def _verdict(
     name: str, check: str, device: str, tier: str, wrong: str, what: str = "in order"
 ) -> tuple[str, Asking]:
-    """An answer that is known already."""
+    """A result that is known already, with its key."""
     outcome = "failed" if wrong else "passed"
     measured = (true(what, not wrong, wrong),)
     result = Result(name, "-", check, device, tier, outcome, wrong, measurements=measured)
@@ -117,7 +117,7 @@ def _loaded(example: Example | str) -> tuple[Registry, str]:
 
 
 def _with(loaded: Registry, example: Example) -> Registry:
-    """``loaded`` with this very example, which need not be the one registered by that name."""
+    """``loaded`` with this very object, which need not be the example registered by its name."""
     examples, name = dict(loaded.examples), example.name
     there = examples.pop(name, None)
     if there is not None and there.value is example:

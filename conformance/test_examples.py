@@ -14,5 +14,5 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def test_example(cell: Cell, request: pytest.FixtureRequest) -> None:
-    """The check's question, asked of the example; its measurements are the answer."""
+    """Ask the check's question of the example; its measurements are the answer."""
     report_result(request, answer(request.config, cell))

@@ -1,6 +1,6 @@
 """A plugin that is broken is reported as failed, never as absent.
 
-So is one that expects failures which no check could show, or is asked less than it must be.
+So is one that expects failures that no check could show, or that gets fewer checks than it must.
 """
 
 import pytest
@@ -21,7 +21,7 @@ MANIFEST = "checks-of-the-manifest"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test for each example registered or refused, its expected failures, its manifest."""
+    """One test for each example, registered or refused, its expected failures, and its manifest."""
     if "verdict" in metafunc.fixturenames:
         config = metafunc.config
         verdicts = verdicts_on_plugins(config, CHECK)
@@ -32,7 +32,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def test_plugin_is_in_order(verdict: Result, request: pytest.FixtureRequest) -> None:
-    """Its plugin keeps the contract, what it expects to fail is a check, and none is missing."""
+    """The plugin keeps the contract, what it expects to fail is a check, and none is missing."""
     report_result(request, verdict)
 
 

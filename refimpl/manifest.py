@@ -1,9 +1,9 @@
-"""The manifest: which checks every example of this distribution must get, committed.
+"""The manifest: the committed list of checks that each example of this distribution must get.
 
-A check that silently stops applying (a fact that was lost, a file that was not installed) would
-leave everything green with less behind it. ``fixtures/manifest.json`` has, for each variant of each
-example, the checks it is asked on each tier; fewer than that fail the run. More do not, until
-``refimpl manifest --update`` writes them down.
+A check that silently stops applying (a fact was lost, a file was not installed) would leave a run
+green although it proves less. ``fixtures/manifest.json`` lists, for each variant of each example,
+its checks and their tiers. A run that lacks one of them fails. New checks are accepted; they are
+required once ``refimpl manifest --update`` has added them.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class ManifestError(RefimplError):
 
 
 def path() -> Path:
-    """Where the manifest is, by the name of the package that carries it."""
+    """The path of the manifest, found by the name of the package that contains it."""
     return Path(str(files("refimpl.fixtures"))) / "manifest.json"
 
 
 def read(file: Path) -> Manifest:
-    """The manifest as its file has it. Raises :class:`ManifestError` where it is damaged."""
+    """The manifest in ``file``. Raises :class:`ManifestError` if it is damaged."""
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         manifest = {
@@ -52,7 +52,7 @@ def read(file: Path) -> Manifest:
 
 
 def made_of(cells: Iterable[Cell]) -> Manifest:
-    """The manifest that these cells, of both tiers, amount to."""
+    """The manifest that lists these cells, which are of both tiers."""
     made: dict[str, dict[str, list[Tier]]] = defaultdict(lambda: defaultdict(list))
     for cell in cells:
         subject, check = key(cell)
@@ -64,7 +64,7 @@ def made_of(cells: Iterable[Cell]) -> Manifest:
 
 
 def write(manifest: Manifest, file: Path) -> None:
-    """Write a manifest, a variant a paragraph, so that changes to it read well."""
+    """Write a manifest with a paragraph for each variant, so that diffs are easy to read."""
     record = {subject: {c: list(t) for c, t in own.items()} for subject, own in manifest.items()}
     lines = [
         f" {json.dumps(subject)}: {{\n"
@@ -76,7 +76,7 @@ def write(manifest: Manifest, file: Path) -> None:
 
 
 def key(cell: Cell) -> tuple[str, str]:
-    """``example/variant`` and check; what the example is run on is not part of it."""
+    """``example/variant`` and check, with the execution only if the check is about executions."""
     subject = cell.subject
     variant = subject.variant.name if subject.variant else "-"
     about = f":{subject.execution.name}" if cell.check.about == "execution" else ""
@@ -86,7 +86,7 @@ def key(cell: Cell) -> tuple[str, str]:
 def lacking(
     manifest: Manifest, example: str, cells: Iterable[Cell], tier: Tier, executions: Iterable[str]
 ) -> list[str]:
-    """The checks of an example that the manifest has and a run has not, in words.
+    """The checks of an example that are in the manifest but not in a run, as text.
 
     ``executions`` are those that the run was asked for; checks of others are not missed.
     """

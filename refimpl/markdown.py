@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 LONGEST = 160
-"""Characters of a cell, at the most."""
+"""The most characters in a cell."""
 
 
 def table(rows: Iterable[Sequence[str]], figures_from: int | None = None) -> str:
-    """The first row is the heading; columns from ``figures_from`` on stand to the right."""
+    """A table. The first row is its heading; columns from ``figures_from`` on are right-aligned."""
     head, *body = rows
     right = len(head) if figures_from is None else figures_from
     rule = ["---" if number < right else "---:" for number in range(len(head))]

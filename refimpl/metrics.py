@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def accuracy(output: Tensor, target: Tensor) -> Tensor:
-    """1 where the largest of the class scores (N, classes) is the target (N,), else 0."""
+    """1 where the largest class score (N, classes) is that of the target class (N,), else 0."""
     return (output.argmax(dim=1) == target).float()
 
 
@@ -22,15 +22,15 @@ def absolute_error(output: Tensor, target: Tensor) -> Tensor:
 
 
 def absolute_percentage_error(output: Tensor, target: Tensor) -> Tensor:
-    """|output − target| / |target| of each row, with targets no closer to zero than 1e-7."""
+    """|output − target| / max(|target|, 1e-7) of each row."""
     return ((output - target).abs() / target.abs().clamp_min(1e-7)).flatten()
 
 
 def roc_auc(output: Tensor, target: Tensor) -> Tensor:
     """Area under the ROC curve of one batch: how often a positive outranks a negative.
 
-    The Mann–Whitney statistic over average ranks, so ties count one half; NaN where only one
-    class is present.
+    The Mann–Whitney statistic over average ranks, so ties count one half; NaN if only one class
+    is present.
     """
     scores, positive = output.flatten().double(), target.flatten() > 0.5
     order = scores.sort().values
@@ -46,7 +46,7 @@ def roc_auc(output: Tensor, target: Tensor) -> Tensor:
 
 
 def recall(output: Tensor, target: Tensor) -> Tensor:
-    """The share of the positives of one batch that are found; NaN where there are none."""
+    """The share of the positives of one batch that are found; NaN if there are none."""
     positive = target > 0.5
     found: Tensor = ((output > 0.5) & positive).sum() / positive.sum()
     return found

@@ -1,4 +1,4 @@
-"""Unknown names get the nearest match."""
+"""Errors for unknown names, with the nearest match."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from refimpl.errors import UnknownNameError
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> UnknownNameError:
-    """An error that says what is unknown, the nearest match, and else what there is."""
+    """An error that says what is unknown, with the nearest match or else all known names."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
     if near:

@@ -1,4 +1,4 @@
-"""How long a variant's steps take beside those of the framework's own loop."""
+"""How long a variant's steps take, compared with those of the framework's own loop."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ Build: TypeAlias = Callable[[], nn.Module]
 Optimizer: TypeAlias = Callable[..., Any]
 
 STEPS, SECONDS = 200, 0.5
-"""How many steps of each are timed at the most in each of the rounds, and for how long."""
+"""The most steps, and about the most seconds, that each of the two is timed for in a round."""
 
 ROUNDS = 3
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds a step of a variant and of the rival that does the same by the fast loop."""
+    """Seconds per step of a variant, and of the rival that computes the same in the fast loop."""
 
     own: float
     rival: float
 
     @property
     def ratio(self) -> float:
-        """How many times as long the variant takes."""
+        """How many times as long as its rival the variant takes."""
         return self.own / self.rival
 
 
 def pace_of(example: Example, variant: Variant, tier: Tier) -> Pace | None:
-    """The variant's pace beside the fast loop's; ``None`` where nothing does the same by it.
+    """The pace of the variant and its rival; ``None`` if there is no rival that runs.
 
     The two are timed in turn, so that a busy machine slows both; the best round of each counts.
     """
@@ -58,7 +58,7 @@ def pace_of(example: Example, variant: Variant, tier: Tier) -> Pace | None:
 
 
 def _runs(rival: ModuleVariant, tier: Tier) -> bool:
-    """Whether it makes a step; where it does not, that is said of it, not of who it rivals."""
+    """Whether the rival makes a step; if not, that says nothing about the variant it rivals."""
     try:
         return next(drive(rival, pose(rival, tier, seed=0)), None) is not None
     except Exception:
@@ -66,13 +66,13 @@ def _runs(rival: ModuleVariant, tier: Tier) -> bool:
 
 
 def rival_of(example: Example, variant: Variant, tier: Tier) -> ModuleVariant | None:
-    """A variant by the fast loop that makes the same computation, or ``None``.
+    """A variant that makes the same computation in the fast loop, or ``None``.
 
-    It is made of the variant's own module, loss and optimizer where those can be seen; else it is
-    the first one on the variant's ladder.
+    It is made of the variant's own module, loss and optimizer if those can be seen; otherwise it
+    is the first such variant on the same ladder.
     """
     if isinstance(variant, ModuleVariant) or variant.numpy or variant.prepare is not None:
-        return None  # the fast loop takes rows as they are, and tensors
+        return None  # the fast loop takes tensors only, and rows as they are
     build, optimizer = variant.build, variant.optimizer
     if build is None or optimizer is None:
         build, optimizer = _seen_in_use(variant, tier)
@@ -84,7 +84,7 @@ def rival_of(example: Example, variant: Variant, tier: Tier) -> ModuleVariant | 
 
 
 def _seen_in_use(variant: Variant, tier: Tier) -> tuple[Build | None, Optimizer | None]:
-    """How to make the module and the optimizer that the variant's first step shows."""
+    """What makes the module and the optimizer that the variant's first step shows."""
     step = next(drive(variant, pose(variant, tier, seed=0)), None)
     if not isinstance(step, Step) or not isinstance(step.model, nn.Module) or not step.optimizer:
         return None, None

@@ -1,8 +1,8 @@
-"""A learner's page of each example, made from its plugin.
+"""A page for learners about each example, made from its plugin.
 
-The text is what the plugin says of itself and what one step of each variant shows; it takes no
-training and is the same on every machine, so that a test can tell whether a page is up to date.
-Curves are drawn apart, since they take a run.
+The text comes from the plugin itself and from one step of each variant. It needs no training and is
+the same on every machine, so that a test can tell whether a page is up to date. Curves are drawn
+separately, since they need a whole run.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ TEMPLATE = "example.md.jinja"
 INDEX = "README.md"
 LONGEST_VALUE = 60
 MOST_CURVES = 6
-"""How many variants are drawn into one picture at the most."""
+"""The most variants that are drawn into one picture."""
 
 
 @dataclass(frozen=True)
 class Rung:
-    """A variant as a row of the table: what it says, whom it repeats, and its size."""
+    """A variant as a table row: its summary, the variant that it repeats, and its size."""
 
     name: str
     says: str
@@ -45,7 +45,7 @@ class Rung:
 
 @dataclass(frozen=True)
 class Table:
-    """A layer table and the variants that it is of."""
+    """A layer table, and the variants that have it."""
 
     variants: tuple[str, ...]
     layers: tuple[Layer, ...]
@@ -54,8 +54,8 @@ class Table:
 def page(registered: Registered[Example], root: Path, curves: Path | None = None) -> str:
     """The page of an example as Markdown.
 
-    ``root`` is the folder that the page will be in, from which links to the source and to the
-    picture of the curves are made.
+    ``root`` is the folder that the page will be in: links to the source and to the picture of the
+    curves are relative to it.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -80,10 +80,10 @@ def page(registered: Registered[Example], root: Path, curves: Path | None = None
 
 
 def draw_curves(example: Example, path: Path) -> bool:
-    """Train what there is to see of an example on its stand-in data and draw the curves.
+    """Train variants of an example on its stand-in data and draw their learning curves.
 
-    One of each ladder is drawn, and every variant that is on none. Gives whether there was
-    anything to draw: a run of one epoch has no curve.
+    Variants that repeat the first of their ladder are left out. Returns whether there was anything
+    to draw: a run of one epoch has no curve.
     """
     histories = {
         variant.name: train(variant, pose(variant))
@@ -100,19 +100,19 @@ def draw_curves(example: Example, path: Path) -> bool:
 
 
 def _teaches(registered: Registered[Example]) -> str:
-    """The plugin's docstring; without a source to read, the example's title."""
+    """The plugin's docstring, or the example's title if there is none to read."""
     path = registered.source.path
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) if path else None
     return _markdown(text or registered.value.title)
 
 
 def _markdown(text: str) -> str:
-    """Text as docstrings have it, with code set as Markdown sets it."""
+    """The text of a docstring, with its code marked as in Markdown."""
     return text.replace("``", "`").strip()
 
 
 def _source(registered: Registered[Example], root: Path) -> str:
-    """A link to the plugin where it is in the checkout that the page is in, else its origin."""
+    """A link to the plugin if it is in the same checkout as the page, else its origin."""
     path, home = registered.source.path, _checkout(root.resolve())
     if path is None or home is None or _checkout(path.parent) != home:
         return registered.origin
@@ -120,7 +120,7 @@ def _source(registered: Registered[Example], root: Path) -> str:
 
 
 def _checkout(folder: Path) -> Path | None:
-    """The nearest folder from here up that is a project's."""
+    """The nearest folder, from this one upwards, that contains a project."""
     around = (folder, *folder.parents)
     return next((near for near in around if (near / "pyproject.toml").is_file()), None)
 
@@ -167,7 +167,7 @@ def _tables(example: Example) -> list[Table]:
 def _layers(variant: Variant) -> tuple[Layer, ...]:
     from torch import nn
 
-    if variant.needs is not None:  # the page is the same where it is missing
+    if variant.needs is not None:  # the page must be the same on machines that lack it
         return variant.facts.layers if variant.facts else ()
     if variant.bare or variant.numpy:
         return ()
@@ -177,7 +177,7 @@ def _layers(variant: Variant) -> tuple[Layer, ...]:
 
 
 def _different(example: Example) -> list[Variant]:
-    """The variants whose runs differ: the first of each ladder, and those that part from it."""
+    """The variants whose runs differ: all but those that repeat the first of their ladder."""
     return [
         variant
         for variant in example.variants
@@ -193,7 +193,7 @@ def _runs_here(variant: Variant) -> bool:
 
 
 def _pair(example: Example) -> tuple[str, str] | None:
-    """Two variants that ``refimpl compare`` can hold against each other."""
+    """Two variants that ``refimpl compare`` can compare with each other."""
     for variant in example.variants:
         if variant.ladder is not None:
             first = first_of_ladder(example, variant)
@@ -206,7 +206,7 @@ def _pair(example: Example) -> tuple[str, str] | None:
 
 
 def _figures(example: Example) -> Iterator[tuple[str, Figure, str, str]]:
-    """Variants, figure, and the ranges asserted of it on real and on stand-in data."""
+    """Each figure: its variants, the figure itself, and its ranges on real and stand-in data."""
     stated: dict[tuple[Figure, str, str], list[str]] = {}
     for variant in example.variants:
         for figure in variant.facts.figures if variant.facts else ():
@@ -222,13 +222,13 @@ def _range(limits: tuple[float, float] | None) -> str:
 
 
 def _short(value: Any) -> str:
-    """A value as one line of a table has room for it."""
+    """A value as text, shortened to fit on one line of a table."""
     text = " ".join(repr(value).split())
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
 
 
 def _cell(text: object) -> str:
-    """Text for a cell of a table: on one line, without what would end the cell."""
+    """Text for a table cell: on one line, with the character that would end the cell escaped."""
     return " ".join(str(text).split()).replace("|", "\\|")
 
 
@@ -238,9 +238,9 @@ def _cell(text: object) -> str:
 def write(
     examples: Sequence[Registered[Example]], folder: Path, curves: bool, index: bool = False
 ) -> Iterator[Path]:
-    """Write the page of each example under ``folder``, with its curves or beside those there.
+    """Write the page of each example into ``folder`` and yield every path that is written.
 
-    ``index`` adds a page that lists them.
+    Without ``curves``, pictures that exist already are kept. ``index`` adds a page of all pages.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for registered in examples:

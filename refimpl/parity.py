@@ -1,20 +1,20 @@
-"""The same variant carried out in two ways: a device, a precision, a wrapper, other processes.
+"""Compares a variant under an execution (device, precision, wrapper, processes) with its oracle.
 
-The oracle is the variant's own float64 run on the CPU. How far rounding alone carries a float32
-run from it is measured twice: by the float32 run on the CPU, and by the oracle itself from a start
-moved by half a unit in the last place of float32. The second also tells how long a run can be
-compared at all: past the horizon, rounding has grown so much that agreement means nothing.
+The oracle is the variant's own float64 run on the CPU. How far rounding alone takes a float32 run
+from it is measured twice: by the float32 run on the CPU, and by the oracle itself from a start
+moved by half a unit in the last place of float32. The second also shows how long a run can be
+compared at all: past the horizon, rounding errors have grown so much that agreement means nothing.
 
-One float32 run is one draw. Where a small gradient is left of large terms that cancel, or two
-pixels of a pool are so nearly equal that rounding decides which is the larger, the next draw may be
-ten times as far. So a candidate that is out of budget is held against further draws before it is
-said to diverge: float32 runs from starts moved by half a unit, in which everything downstream is
-rounded anew.
+One float32 run is one draw. If a small gradient is the difference of large terms, or two pixels of
+a pool are so nearly equal that rounding decides which is larger, the next draw may be ten times as
+far away. So before a candidate that exceeds its budget counts as diverged, it is compared with
+further draws: float32 runs from starts moved by half a unit, in which everything is rounded anew.
 
 Narrower precisions (bfloat16, float16) are judged by oracles moved by half a unit of their own:
-a unit of a net that changes sign at that size of error does not at float32's. Only the first step's
-output, loss and gradients are, since the first update of an adaptive optimizer is ± its rate by the
-sign of each gradient, and a sign says nothing where the gradient is smaller than its rounding.
+errors of that size change the sign of units of a net that errors of float32's size do not. Only the
+output, loss and gradients of the first step are judged. The first update of an adaptive optimizer
+is ± its rate, by the sign of each gradient, and the sign of a gradient that is smaller than its
+rounding error means nothing.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ from refimpl.trace import first_divergence_inside
 from refimpl.trajectories import Seen, first_steps, looks
 
 AMPLIFICATION = 1000.0
-"""A run is compared as long as it has amplified a change of its start by no more than this."""
+"""A run is compared for as long as it amplifies a change of its start by no more than this."""
 
 DRAWS = 16
-"""Further float32 runs, at the most, for a candidate that is out of budget without them. Were it
-one more draw of the same kind, it would be the furthest of them all in one case of eighteen; to
-diverge, it has to be ``FACTOR`` times as far as that."""
+"""The most further float32 runs for a candidate that exceeds its budget without them. A candidate
+that is just one more such draw is the furthest of them all in one case of eighteen; to diverge, it
+must be ``FACTOR`` times as far away as all the others."""
 
 
 @dataclass(frozen=True)
 class Yardstick:
-    """What every execution of a variant is held against, step by step, as far as the horizon."""
+    """What every execution of a variant is compared with, step by step, up to the horizon."""
 
     problem: Problem
     oracle: tuple[list[Seen], ...]
@@ -71,7 +71,7 @@ def yardstick(
 ) -> Yardstick:
     """The float64 oracle of the first steps and the references, cut at the horizon.
 
-    ``precision`` is what the references have: float32, or a narrower one.
+    ``precision`` is the dtype whose rounding the references show: float32 or a narrower one.
     """
     problem = pose(variant, tier, seed=seed, dropout=False)
     exact = problem.but(precision="float64")
@@ -81,7 +81,7 @@ def yardstick(
         for k in range(_oracles_moved(precision))
     ]
     horizon = _horizon(oracle, moved[0], precision)
-    # A narrower run rounds in float32 too, which is all that is left where gradients cancel.
+    # A narrower run rounds in float32 too; where gradients cancel, only that rounding is left.
     references = [*moved, tuple(first_steps(variant, problem.but(precision="float32"), steps))]
     cut = tuple(reference[:horizon] for reference in references)
     return Yardstick(problem, oracle[:horizon], cut, precision)
@@ -92,7 +92,7 @@ def _oracles_moved(precision: torch.dtype) -> int:
 
 
 def redrawn(problem: Problem, precision: torch.dtype = torch.float32) -> Iterator[Problem]:
-    """The problem in float32 on the CPU, its start moved by half a unit, each time another way."""
+    """The problem in float32 on the CPU, each time from another start moved by half a unit."""
     first = _oracles_moved(precision)
     for number in range(first, first + DRAWS):
         moved = _moved(problem.values, precision, number)
@@ -114,7 +114,7 @@ def _moved(
 def _horizon(
     oracle: tuple[list[Seen], ...], perturbed: tuple[list[Seen], ...], precision: torch.dtype
 ) -> int:
-    """The steps before the perturbation has grown past the limit; at least the first."""
+    """The number of steps before the perturbation grows past the limit; at least one."""
     limit = AMPLIFICATION * torch.finfo(precision).eps
     for number, (expected, found) in enumerate(zip(oracle, perturbed, strict=True)):
         values = {seen.key: seen.value for seen in found}
@@ -133,7 +133,7 @@ def is_narrow(precision: torch.dtype) -> bool:
 
 
 def kinds_seen(execution: Execution) -> tuple[Kind, ...]:
-    """What of a step can be compared under an execution."""
+    """The kinds of tensors of a step that can be compared under an execution."""
     seen = [kind for kind in ORDER if kind != "output" or execution.sees_outputs]
     if is_narrow(precision_of(execution)):
         seen.remove("parameter")
@@ -149,10 +149,10 @@ def precision_of(execution: Execution) -> torch.dtype:
 def compare_execution(
     variant: Variant, execution: Execution, tier: Tier, steps: int, seed: int | None = None
 ) -> Comparison:
-    """Carry a variant out as the execution says and hold each step against the oracle.
+    """Run a variant under an execution and compare each step with the oracle.
 
-    On a divergence the step is replayed with every module's inputs and outputs recorded, and the
-    first module that parts is named.
+    A step that diverges is replayed with every module's inputs and outputs recorded, to name the
+    first module that diverges.
     """
     judged_by = precision_of(execution)
     if is_narrow(judged_by):
@@ -181,14 +181,14 @@ def compare_execution(
 
 
 def _further_draws(variant: Variant, stick: Yardstick) -> Iterator[Iterable[list[Seen]]]:
-    """The runs that are made only for a candidate that is out of budget without them."""
+    """The runs that are made only for a candidate that exceeds its budget without them."""
     for problem in redrawn(stick.problem, stick.precision):
         yield looks(variant, problem, stick.horizon)
 
 
 @contextmanager
 def wrapped_calls(execution: Execution) -> Iterator[tuple[Execution, list[str]]]:
-    """The execution, and a list that gets the class of every module that its wrapper is given."""
+    """The execution, and a list that gets the class name of every module that it wraps."""
     calls: list[str] = []
     wrap = execution.wrap
     if wrap is None:
@@ -209,10 +209,10 @@ def _in(execution: Execution) -> str:
 def shard_gradients(
     variant: Variant, tier: Tier, shards: int, seed: int | None = None
 ) -> tuple[list[Seen], list[Seen], list[Seen]]:
-    """Gradients of the first batch: whole, as the weighted mean of its shards, and in float32.
+    """Gradients of the first batch: whole, as the weighted mean over its shards, and in float32.
 
-    All but the last in float64. What data parallelism rests on is that the first two are equal;
-    they are not where a loss or a layer looks across the rows of a batch.
+    All but the last are in float64. Data parallelism requires that the first two are equal; they
+    are not if a loss or a layer computes across the rows of a batch.
     """
     problem = pose(variant, tier, seed=seed, dropout=False, horizon=1).but(precision="float64")
     whole = _gradients(variant, problem)

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def formats() -> tuple[str, ...]:
-    """The endings of files that a plot can be written to."""
+    """The file name extensions that a plot can be written to."""
     from matplotlib.backend_bases import FigureCanvasBase
 
     return tuple(sorted(FigureCanvasBase.get_supported_filetypes()))
 
 
 def require_format(path: Path) -> None:
-    """Raise :class:`RefimplError` where the file's ending is none that can be drawn."""
+    """Raise :class:`RefimplError` if a plot cannot be written with this file name extension."""
     if path.suffix.removeprefix(".") not in formats():
         raise RefimplError(
             f"cannot plot to {path}: its ending must be one of {', '.join(formats())}"
@@ -29,15 +29,15 @@ def require_format(path: Path) -> None:
 
 
 def plot_history(history: History, title: str, path: Path) -> None:
-    """Draw every figure over the epochs, training and validation in one panel each."""
+    """Draw each figure over the epochs, training and validation together in one panel."""
     plot_histories({"": history}, title, path)
 
 
 def plot_histories(histories: Mapping[str, History], title: str, path: Path) -> None:
-    """Draw every figure of several runs over their epochs, by the runs' names.
+    """Draw each figure of several named runs over their epochs.
 
-    One panel a figure; a run's validation is dashed, in the colour of its training. What is drawn
-    twice is the same file, to the byte, in formats that allow for it.
+    There is one panel for each figure; a run's validation is dashed, in the colour of its training.
+    In formats that allow it, drawing the same twice gives the same bytes.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -61,7 +61,7 @@ def plot_histories(histories: Mapping[str, History], title: str, path: Path) -> 
 
 
 def _panels(histories: Iterable[History]) -> list[str]:
-    """The figures to draw, those of training first; validation is drawn beside its own."""
+    """The figures that get a panel, training first; validation shares the panel of its training."""
     names = list(dict.fromkeys(n for h in histories for r in h.epochs for n in r.metrics))
     training = [name for name in names if not name.startswith("val_")]
     alone = [n for n in names if n.startswith("val_") and n.removeprefix("val_") not in training]

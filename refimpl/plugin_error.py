@@ -1,4 +1,4 @@
-"""What an exception that a plugin raised says to the plugin's author."""
+"""Explains an exception that a plugin raised to the plugin's author."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from refimpl.validation import Finding, check_fields
 
 
 class Explained(NamedTuple):
-    """What was wrong, and the line of the plugin in which it came up, where there is one."""
+    """What is wrong, and the line of the plugin that raised it, if there is one."""
 
     findings: list[Finding]
     file: Path | None
@@ -28,10 +28,10 @@ class Explained(NamedTuple):
 
 
 def explain(error: BaseException, source: Source, code: str) -> Explained:
-    """The findings of kind ``code`` that are behind an exception raised while loading ``source``.
+    """Explain, as a finding of kind ``code``, an exception raised while loading ``source``.
 
-    ``Example(...)`` itself may stumble over a field that is not what it should be; then the
-    findings are those of its fields, which say more than the exception does.
+    If ``Example(...)`` itself failed over a field of a wrong type, the findings are instead those
+    about its fields, which say more than the exception does.
     """
     frames = list(traceback.walk_tb(error.__traceback__))
     findings = [finding for frame, _ in frames for finding in _half_made(frame)]
@@ -43,7 +43,7 @@ def explain(error: BaseException, source: Source, code: str) -> Explained:
 
 
 def _text(error: BaseException) -> str:
-    """The message, without the places and guesses that some versions of Python put into it."""
+    """The message, without the paths and suggestions that some versions of Python add."""
     if isinstance(error, SyntaxError):
         return one_line(error.msg)
     text = one_line(error)
@@ -53,7 +53,7 @@ def _text(error: BaseException) -> str:
 
 
 def _half_made(frame: FrameType) -> list[Finding]:
-    """What is wrong with the fields of the example that this frame was about to fill in."""
+    """What is wrong with the fields of an example, if this frame was initialising one."""
     if frame.f_code is not Example.__post_init__.__code__:
         return []
     return list(check_fields(frame.f_locals["self"]))
@@ -106,7 +106,7 @@ def _or_file(module: str) -> str:
 
 
 def _about_call(error: TypeError) -> str:
-    """The nearest field, where a class of the contract was given one that it does not have."""
+    """The nearest field, if a class of the contract was given one that it does not have."""
     called = re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument", str(error))
     kind = getattr(contract, called[1], getattr(data, called[1], None)) if called else None
     if kind is None:

@@ -1,4 +1,4 @@
-"""What is wrong with a plugin, said to its author in one line."""
+"""What is wrong with a plugin, in one line for its author."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 class PluginProblem:
     """A plugin, or one of its examples, that was refused.
 
-    ``origin`` says where the plugin came from, ``plugin`` its short name, ``code`` the kind of
-    problem in a stable word, ``reason`` what is wrong and ``hint`` what to do about it. ``file``
-    and ``line`` (from 1) point at the cause where it is known. ``examples`` are the names that
-    are missing because of it, as far as they are known. ``trace`` is the traceback, where the
-    plugin raised something.
+    ``origin`` says where the plugin came from; ``plugin`` is its short name. ``code`` is a stable
+    word for the kind of problem, ``reason`` says what is wrong, and ``hint`` what to do about it.
+    ``file`` and ``line`` (from 1) point at the cause, if known. ``examples`` are the names that are
+    missing because of it, as far as they are known. ``trace`` is the traceback, if the plugin
+    raised an exception.
     """
 
     origin: str
@@ -41,12 +41,12 @@ class PluginProblem:
 
 
 def one_line(text: object) -> str:
-    """``text`` with every run of white space made one blank."""
+    """``text`` with each run of white space replaced by one space."""
     return " ".join(str(text).split())
 
 
 def from_here(file: Path) -> str:
-    """``file`` as it is called from the working folder, where it lies below it."""
+    """``file`` relative to the working folder, if it lies below it."""
     try:
         return str(file.relative_to(Path(os.getcwd())))
     except (ValueError, OSError):

@@ -1,4 +1,4 @@
-"""A run as it goes: its epochs as they end, and its last line."""
+"""Shows the progress of a run: its epochs as they end, and its last line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def figures_text(metrics: Mapping[str, float]) -> str:
 
 
 def final_line(final: Mapping[str, float]) -> str:
-    """The final figures, and parameters where they are few to eight decimals."""
+    """The final figures, and the parameters of models with few of them, to eight decimals."""
     measured = ("loss", "val_")
     return " ".join(
         f"{name}={value:.6f}"
@@ -94,7 +94,7 @@ class CalibrationProgress(Watcher):
         self.bar.stop()
 
     def begins(self, plans: Sequence[Plan]) -> None:
-        """Say how much is to be done, and how much is there already."""
+        """Print how many runs there are to do, and how many are done already."""
         self.left = {plan.title: len(plan.seeds) for plan in plans}
         there = sum(len(plan.there.runs) for plan in plans if plan.there)
         todo = sum(self.left.values())
@@ -102,7 +102,7 @@ class CalibrationProgress(Watcher):
         self.console.print(f"{todo} runs to do for {len(plans)} baselines; {there} are there")
 
     def ran(self, plan: Plan, run: Run) -> None:
-        """Count a seed, and say where a baseline has all of its seeds."""
+        """Count a seed, and print a line when a baseline has all of its seeds."""
         self.bar.advance(self.task)
         self.left[plan.title] -= 1
         if not self.left[plan.title]:

@@ -1,8 +1,8 @@
-"""The pytest side of refimpl, as an entry point of pytest's own.
+"""The pytest plugin of refimpl, which pytest finds by its entry point.
 
-Options and markers stand here and not in a conftest, so that they are there under ``--pyargs``
-too. Nothing at module level imports torch: with xdist, threads and devices of a worker must be
-settled before torch is.
+Options and markers are defined here and not in a conftest, so that they also exist under
+``--pyargs``. Nothing at module level imports torch: with xdist, a worker's threads and devices must
+be settled before torch is imported.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from refimpl.registry import Registry
 
 RESULT = "refimpl-result"
-"""Under which name a test's report carries its result."""
+"""The name under which a test's report carries its result."""
 
 OUTCOMES = ("passed", "failed", "skipped", "xfailed")
 
@@ -43,12 +43,12 @@ DEFAULT_EXECUTIONS = (
     "data-parallel",
     "ensemble",
 )
-"""Those that take well under a second a variant; ``--execution`` asks for others."""
+"""Executions that take well under a second for each variant; ``--execution`` asks for others."""
 
 _CELL_ID = re.compile(
     r"\[(?P<example>[^/]+)/(?P<variant>[^/]+)/(?P<check>[^/]+)/(?P<execution>[^/]+)/(?P<tier>[^/]+)\]"
 )
-"""A cell's id as it ends a test's, with or without the group that xdist puts after it."""
+"""The id of a cell at the end of a test's id, where xdist may have appended a group."""
 
 _REGISTRY: pytest.StashKey[Registry] = pytest.StashKey()
 _EXPECTED: pytest.StashKey[Gathered] = pytest.StashKey()
@@ -79,7 +79,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Open the results file in the process that is not a worker."""
+    """Open the results file, unless this process is a worker."""
     config.addinivalue_line("markers", f"{CHECKS}(questions): one test of each question")
     config.stash[_RESULTS] = []
     if hasattr(config, "workerinput"):
@@ -110,10 +110,10 @@ def registry_of(config: pytest.Config) -> Registry:
 
 
 def cells_of(config: pytest.Config, checks: list[Any]) -> list[Cell]:
-    """Every check of every example asked for, on the device and tier asked for.
+    """Every check of the examples asked for, on the device and tier asked for.
 
-    An unknown name is an error of the collection; that of an example whose plugin was refused is
-    not, since the refusal is reported.
+    An unknown name is a collection error, except for that of an example whose plugin was refused,
+    since the refusal is reported.
     """
     from refimpl.checking import cells
     from refimpl.errors import UnknownNameError
@@ -138,7 +138,7 @@ def cells_of(config: pytest.Config, checks: list[Any]) -> list[Cell]:
 
 
 def _other_executions(config: pytest.Config) -> list[Execution]:
-    """The executions that the one asked for is held against."""
+    """The executions to compare with the oracle: those asked for, or the default ones."""
     loaded = registry_of(config)
     asked: list[str] = config.option.execution or []
     if "all" in asked:
@@ -147,7 +147,7 @@ def _other_executions(config: pytest.Config) -> list[Execution]:
 
 
 def verdicts_on_plugins(config: pytest.Config, check: str) -> list[Result]:
-    """Whether the plugin of each example is in order; failed, with the reason, where it is not."""
+    """Whether the plugin of each example is in order; if not, failed with the reason."""
     from refimpl.checking import Result, true
 
     loaded = registry_of(config)
@@ -167,7 +167,7 @@ def verdicts_on_plugins(config: pytest.Config, check: str) -> list[Result]:
 
 
 def expected_failures_of(config: pytest.Config) -> Gathered:
-    """The failures that the plugins and the run expect; a wrong file of the run is an error."""
+    """The failures that the plugins and the run expect; a bad file of the run is an error."""
     if _EXPECTED not in config.stash:
         from refimpl.expectations import ExpectationsError, gather
 
@@ -188,7 +188,7 @@ def expected_failures_of(config: pytest.Config) -> Gathered:
 def verdicts_on_expected_failures(
     config: pytest.Config, check: str, cells: Sequence[Cell]
 ) -> list[Result]:
-    """For each example that some failure is expected of, whether every entry is about a check."""
+    """For each example with expected failures, whether every entry is about a check."""
     from refimpl.checking import Result, true
     from refimpl.expectations import unmatched
 
@@ -208,7 +208,7 @@ def verdicts_on_expected_failures(
 
 
 def verdicts_on_manifest(config: pytest.Config, check: str, cells: Sequence[Cell]) -> list[Result]:
-    """For each example of the manifest, whether every check that it must get is asked."""
+    """For each example in the manifest, whether it gets every check that it must get."""
     from refimpl import manifest
     from refimpl.checking import Result, true
 
@@ -240,7 +240,7 @@ def verdicts_on_manifest(config: pytest.Config, check: str, cells: Sequence[Cell
 
 
 def answer(config: pytest.Config, cell: Cell) -> Result:
-    """What comes of a cell's check, in the light of what was expected of it."""
+    """The result of a cell's check, adjusted for expected failures."""
     from refimpl.checking import ask
     from refimpl.expectations import judged
 
@@ -273,9 +273,9 @@ def _report(node: pytest.Item, result: Result) -> None:
 
 
 class Question:
-    """One check, as a test of a plugin's own repository is given it: call it to ask.
+    """One check, as given to a test in a plugin's own repository: call it to run it.
 
-    ``key`` is that of its result. Called outside of such a test, it gives the result.
+    ``key`` is that of its result. Called outside such a test, it just returns the result.
     """
 
     def __init__(self, key: str, ask: Callable[[], Result]) -> None:
@@ -283,7 +283,7 @@ class Question:
         self.test: pytest.Item | None = None
 
     def __call__(self) -> Result:
-        """Ask, and end the test as the result says: failed, skipped, or failed as expected."""
+        """Run the check and end the test by its result: failed, skipped, or failed as expected."""
         result = self.ask()
         if self.test is not None:
             _report(self.test, result)
@@ -294,7 +294,7 @@ class Question:
 
 
 def question_parameter(question: Question) -> Any:
-    """A question as a test parameter: named by its key, beside those that share its runs."""
+    """A question as a test parameter: named by its key, grouped with those that share its runs."""
     example, variant, *_ = question.key.split("/")
     group = pytest.mark.xdist_group(f"{example}/{variant}")
     return pytest.param(question, id=question.key, marks=group)
@@ -320,7 +320,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def results_in(report: pytest.TestReport) -> Iterator[dict[str, Any]]:
-    """The results that a test's report carries; where its worker died, one that says so."""
+    """The results in a test's report; if it failed without one (its worker died), a failed one."""
     properties: list[tuple[str, Any]] = report.user_properties
     carried = [value for name, value in properties if name == RESULT]
     if report.when == "call" and carried:
@@ -341,7 +341,7 @@ def results_in(report: pytest.TestReport) -> Iterator[dict[str, Any]]:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """One table of the examples, then what to do about each failure."""
+    """Print one table of the examples, then each failure with the command that repeats it."""
     reports = [
         report
         for outcome in (*OUTCOMES, "error")
@@ -364,7 +364,7 @@ def pytest_terminal_summary(
 
 
 def _document(example: Example) -> dict[str, Any]:
-    """What an example is, as a report says it beside its name."""
+    """What a report says about an example, beside its name."""
     errata = [
         {key: str(getattr(erratum, key)) for key in ("name", "says", "today", "since")}
         for erratum in example.errata
@@ -374,9 +374,9 @@ def _document(example: Example) -> dict[str, Any]:
 
 
 class ResultsFile(ReportLogPlugin):  # type: ignore[misc]
-    """The results of a run, written as they come by pytest-reportlog's writer.
+    """Writes the results of a run as they come, with pytest-reportlog's writer.
 
-    What a dying run had measured is on disk; the footer is only written when it ends.
+    If the run dies, its results so far are on disk; the footer is only written at the end.
     """
 
     def __init__(self, config: pytest.Config, path: Path) -> None:
@@ -389,13 +389,13 @@ class ResultsFile(ReportLogPlugin):  # type: ignore[misc]
 
     @pytest.hookimpl(wrapper=True)
     def pytest_sessionstart(self) -> Generator[None, object, object]:
-        """The header, while the workers start: it needs torch, which takes its time."""
+        """Write the header while the workers start: it needs torch, which is slow to import."""
         started = yield
         self._write_header()
         return started
 
     def _write_header(self) -> None:
-        """What is run, on what."""
+        """Write what is run, and on what."""
         from refimpl.environment import environment
         from refimpl.results import HEADER, SCHEMA
         from refimpl.store import files_held_to
@@ -424,18 +424,18 @@ class ResultsFile(ReportLogPlugin):  # type: ignore[misc]
         )
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """A record for each check as it is answered."""
+        """Write a record for each check as it ends."""
         from refimpl.results import CHECK
 
         for record in results_in(report):
             key = tuple(record[part] for part in _CELL_ID.groupindex)
-            if key not in self.recorded:  # a worker can die of a test after it has answered it
+            if key not in self.recorded:  # a worker can answer a test and then die of it
                 self.recorded.add(key)
                 self.outcomes[record["outcome"]] += 1
                 self._write_json_data({"$report_type": CHECK, **record})
 
     def pytest_sessionfinish(self, exitstatus: int) -> None:
-        """The footer: the run came to its end."""
+        """Write the footer: the run has come to its end."""
         from refimpl.results import FOOTER
 
         self.peak = pytest_workers.peak_memory(self._config)
@@ -451,12 +451,12 @@ class ResultsFile(ReportLogPlugin):  # type: ignore[misc]
         )
 
     def pytest_warning_recorded(self) -> None:
-        """Warnings are pytest's own business."""
+        """Ignore warnings, which pytest reports itself."""
 
     def pytest_collectreport(self) -> None:
-        """So is collection."""
+        """Ignore collection, for the same reason."""
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Say where the results are."""
+        """Print the peak memory, and where the results are."""
         terminalreporter.write_line(f"memory: at most {self.peak:,} MiB in one process")
         terminalreporter.write_line(f"results: {self._log_path}")

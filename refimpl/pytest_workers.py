@@ -1,4 +1,4 @@
-"""The pytest side of parallel runs: how many workers, what each may use, and what a dead one costs.
+"""The pytest hooks of parallel runs: how many workers, what each may use, and what if one dies.
 
 Registered by :mod:`refimpl.pytest_plugin`. Nothing at module level imports torch, nor does any
 hook that runs in a worker before its GPU and threads are settled.
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
 RESTARTS = 200
-"""So many workers may die before a run is given up; xdist's own limit is four for each."""
+"""How many workers may die before a run is given up; xdist's own limit is four per worker."""
 
 DEATHS_AT_START = 3
-"""So many workers may die before they have collected anything."""
+"""How many workers may die before they have collected anything."""
 
 TIMEOUT = {"stand-in": 600, "real": 3600}
-"""Seconds that one check may take, where neither options nor configuration say."""
+"""Seconds that one check may take, if neither options nor configuration say otherwise."""
 
 PATIENCE = 1.5
-"""After so many timeouts a worker that no signal reaches is ended by a timer in C."""
+"""After this many times the timeout, a timer in C ends a worker that no signal reaches."""
 
 AUTO_VARIABLE = "PYTEST_XDIST_AUTO_NUM_WORKERS"
 
 _INPUT = "refimpl"
-"""Under which key the controlling process tells a worker what it may use."""
+"""The key under which the controlling process tells a worker what it may use."""
 
 _PEAK = "refimpl_peak_memory"
-"""Under which key a worker tells the controlling process how much memory it has needed."""
+"""The key under which a worker reports its peak memory to the controlling process."""
 
 _STATE: pytest.StashKey[Controller] = pytest.StashKey()
 _STDERR: pytest.StashKey[int] = pytest.StashKey()
@@ -61,7 +61,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True, optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int, int]:
-    """``-n auto``: what the GPUs and their memory bear; else the cores, a container's quota too."""
+    """``-n auto``: what GPUs and their memory allow; else the cores, within a container's quota."""
     count = yield
     if os.environ.get(AUTO_VARIABLE):
         return count
@@ -70,7 +70,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int,
     if kind == "cpu":
         return count
     if kind != "cuda" or index:
-        return 1  # one device, whatever it is; its examples would only wait for one another
+        return 1  # one device, whatever it is: its examples would only wait for one another
     gpus = workers.find_gpus()
     _require_enough(gpus, config.option.gpus_per_worker)
     return workers.count_on_gpus(gpus, count, config.option.gpus_per_worker)
@@ -87,7 +87,7 @@ def _require_enough(gpus: list[workers.Gpu], each: int) -> None:
 
 
 class Controller:
-    """What the controlling process keeps of its workers."""
+    """What the controlling process knows about its workers."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.count = len(config.option.tx or ())
@@ -108,7 +108,7 @@ class Controller:
 
 
 def parallel(config: pytest.Config) -> dict[str, Any]:
-    """What a results file says of its run's workers: how many, their threads and their GPUs."""
+    """What a results file says about the workers: how many, their threads and their GPUs."""
     state = config.stash.get(_STATE, None)
     if state is None:
         return {"count": 0, "threads": None, "gpus": []}
@@ -119,7 +119,7 @@ def parallel(config: pytest.Config) -> dict[str, Any]:
 
 
 def _earlier_seconds(config: pytest.Config) -> dict[str, float]:
-    """How long each cell took in an earlier run, or nothing."""
+    """How long each cell took in an earlier run; empty if there is none."""
     from refimpl.results import ResultsError, read
 
     given: Path | None = config.option.durations_from
@@ -137,11 +137,11 @@ def _earlier_seconds(config: pytest.Config) -> dict[str, float]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """In a worker, settle GPU and threads; in the process that controls them, how they are used."""
+    """In a worker, settle its GPU and threads; in the controlling process, plan what each gets."""
     if hasattr(config, "workerinput"):
         config.stash[_STDERR] = os.dup(2)  # before a test's output is captured
         if config.workerinput.get(_INPUT, {}).get("groups"):
-            # What a worker puts a test's group into its name by. It reads the command line alone,
+            # By this, a worker adds a test's group to its name. xdist reads only the command line,
             # which need not say loadgroup.
             config.option.loadgroup = True
         _settle(config.workerinput.get(_INPUT, {}))
@@ -150,7 +150,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if config.option.dist in ("no", "load"):
             # One variant's checks share its training run, so they belong on one worker.
             config.option.dist = "loadgroup"
-        config.option.loadscopereorder = False  # by the number of tests; we order by time
+        config.option.loadscopereorder = False  # it orders by the number of tests; we order by time
         if config.option.maxworkerrestart is None:
             config.option.maxworkerrestart = str(RESTARTS)
 
@@ -170,7 +170,7 @@ def pytest_configure_node(node: WorkerController) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(node: WorkerController) -> None:
-    """The worker has come as far as having tests to run."""
+    """Note that a worker has collected its tests."""
     state = node.config.stash.get(_STATE, None)
     if state is not None:
         state.collected.add(node.gateway.id)
@@ -178,7 +178,7 @@ def pytest_xdist_node_collection_finished(node: WorkerController) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: WorkerController, error: object | None) -> None:
-    """Free a worker's GPU; give up where workers die before they have any test to run."""
+    """Free a worker's GPU; give up if too many workers die before they have collected a test."""
     state = node.config.stash.get(_STATE, None)
     if state is None:
         return
@@ -193,7 +193,7 @@ def pytest_testnodedown(node: WorkerController, error: object | None) -> None:
 
 
 def peak_memory(config: pytest.Config) -> int:
-    """The most memory, in MiB, that a process of this run has had; dead workers do not tell."""
+    """The peak memory, in MiB, of any process of this run; workers that died do not report it."""
     state = config.stash.get(_STATE, None)
     others = state.peaks if state is not None else []
     return max([workers.peak_memory(), *others])
@@ -201,7 +201,7 @@ def peak_memory(config: pytest.Config) -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> object | None:
-    """A crash costs its test, and no other."""
+    """Use a scheduler with which a crash costs only the test that crashed."""
     if config.option.dist != "loadgroup":
         return None
     from refimpl.scheduling import CrashSafeScheduling
@@ -227,7 +227,7 @@ def _settle(given: dict[str, Any]) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Tell the controlling process how much memory this worker has needed."""
+    """Report this worker's peak memory to the controlling process."""
     if hasattr(session.config, "workerinput"):
         session.config.workeroutput[_PEAK] = workers.peak_memory()  # type: ignore[attr-defined]
 
@@ -245,20 +245,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _has_timeout(config: pytest.Config) -> bool:
-    """Whether somebody has said how long a test may take."""
+    """Whether the user has decided how long a test may take."""
     if not config.pluginmanager.hasplugin("timeout"):
         return True  # pytest-timeout is switched off
     option, variable = config.getoption("timeout", None), os.environ.get("PYTEST_TIMEOUT")
     return bool(option or variable or config.getini("timeout"))
 
 
-# A test that hangs in C, or in a kernel, is out of reach of the signal that pytest-timeout sends.
+# The signal that pytest-timeout sends does not reach a test that hangs in C or in a kernel.
 # A timer in C then ends the worker; the controlling process names the test and goes on.
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> None:
-    """Set the second timer, of workers only, beside pytest-timeout's own."""
+    """In a worker, set the second timer beside pytest-timeout's own."""
     if hasattr(item.config, "workerinput"):
         faulthandler.dump_traceback_later(
             PATIENCE * settings.timeout, exit=True, file=item.config.stash[_STDERR]
@@ -267,6 +267,6 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> None:
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_timeout_cancel_timer(item: pytest.Item) -> None:
-    """The test has ended; so does its second timer."""
+    """Cancel the second timer, since the test has ended."""
     if hasattr(item.config, "workerinput"):
         faulthandler.cancel_dump_traceback_later()

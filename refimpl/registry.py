@@ -1,7 +1,7 @@
-"""Loads the plugins, each on its own, and keeps what is right with them.
+"""Loads each plugin by itself and keeps what is in order.
 
-A plugin that is broken in any way is a :class:`PluginProblem` with its origin and reason;
-the others stand.
+A plugin that is broken in any way becomes a :class:`PluginProblem` with its origin and reason;
+the others are not affected.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from refimpl.validation import Finding
 Kind = TypeVar("Kind", Example, Execution)
 
 UNSTATED = {"no-facts", "missing-fact"}
-"""The findings on an example that is only yet to state its facts."""
+"""The findings on an example whose only fault is that it does not state its facts yet."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Registered(Generic[Kind]):
 
 @dataclass(frozen=True)
 class Registry:
-    """What the plugins gave, by name, in the order in which they gave it; and what is wrong.
+    """What the plugins gave, by name, in the order in which they gave it; and their problems.
 
-    ``unstated`` are examples that were refused for nothing but the facts that they do not state.
+    ``unstated`` are examples that were refused only because they do not state their facts.
     """
 
     examples: dict[str, Registered[Example]] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class Registry:
     def example(self, name: str) -> Example:
         """The example of that name.
 
-        Raises :class:`UnknownNameError`, with the nearest match, or with the reason why the
+        Raises :class:`UnknownNameError` with the nearest match, or with the reason why the
         example was refused.
         """
         if name in self.examples:
@@ -86,9 +86,9 @@ class Registry:
 def load(plugins: Sequence[str] = (), *, only: Collection[str] | None = None) -> Registry:
     """Import the plugins and register what they give.
 
-    ``plugins`` are further ones: paths of files or folders, or dotted modules. ``only`` names the
-    examples that are wanted: plugins that, by their source, cannot give one of them are not
-    imported, unless a name is found nowhere. Raises nothing but ``KeyboardInterrupt``.
+    ``plugins`` adds some: paths of files or folders, or dotted module names. ``only`` names the
+    examples that are wanted: plugins whose source shows that they give none of them are not
+    imported, unless a name is found in no source. Raises nothing but ``KeyboardInterrupt``.
     """
     loader = _Loader()
     for page in _wanted(pages(plugins), only):
@@ -104,14 +104,14 @@ def _wanted(found: Sequence[Page], only: Collection[str] | None) -> list[Page]:
 
 
 class _RefusedError(Exception):
-    """A plugin that was not even asked to the end for what it gives."""
+    """The plugin is refused before it has given everything."""
 
     def __init__(self, findings: list[Finding]) -> None:
         self.findings = findings
 
 
 class _Loader:
-    """What the plugins gave so far; pluggy's manager holds those that could be asked."""
+    """What the plugins gave so far; pluggy's manager holds those whose hooks could be called."""
 
     def __init__(self) -> None:
         self.manager = pluggy.PluginManager(hookspecs.PROJECT)
@@ -122,7 +122,7 @@ class _Loader:
         self.problems: list[PluginProblem] = []
 
     def add(self, page: Page) -> None:
-        """Load one plugin; whatever it raises is a problem of its own."""
+        """Load one plugin; whatever it raises becomes a problem of that plugin."""
         if page.refusals:
             self.problems += (replace(p, examples=page.names) for p in page.refusals)
             return
@@ -136,7 +136,7 @@ class _Loader:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            # SystemExit too, and pytest's own outcomes: none of them may end everybody's run.
+            # Also SystemExit and pytest's own outcomes: none of them may end the whole run.
             self._blame(page, error, "import-error" if plugin is None else "hook-error")
             self._forget(plugin)
             return
@@ -146,13 +146,13 @@ class _Loader:
             self._keep(page, execution, self.executions, validation.check_execution)
 
     def _ask(self, plugin: object, hook: str, kind: type[Kind]) -> list[Kind]:
-        """Everything that this plugin, and no other, gives through this hook."""
+        """Everything that this plugin alone gives through this hook."""
         others = [other for other in self.manager.get_plugins() if other is not plugin]
         caller = self.manager.subset_hook_caller(hook, others)
         if all(implementation.plugin is not plugin for implementation in caller.get_hookimpls()):
             return []
         given: list[Kind] = []
-        for returned in caller() or [None]:  # pluggy leaves out what is None
+        for returned in caller() or [None]:  # pluggy drops a None
             _demand(validation.check_returned(hook, returned, kind))
             given += returned
         _demand(f for item in given for f in validation.check_item(hook, item, kind))
@@ -170,7 +170,7 @@ class _Loader:
             findings = list(check(given))
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # an object that breaks when it is looked at
+        except BaseException as error:  # an object that raises when it is looked at
             self._blame(page, error, "unreadable")
             return
         name, line = given.name, page.line(given.name)
@@ -211,7 +211,7 @@ class _Loader:
             self.problems.append(problem)
 
     def _forget(self, plugin: object) -> None:
-        """Take a plugin out of pluggy's manager; pluggy up to 1.6 keeps one that failed."""
+        """Remove a plugin from pluggy's manager; pluggy up to 1.6 keeps one that failed."""
         if plugin is not None and self.manager.is_registered(plugin):
             self.manager.unregister(plugin)
 
@@ -234,7 +234,7 @@ def _import(source: Source) -> object:
 
 
 def _import_file(name: str, path: Path) -> ModuleType:
-    """The module of a file outside of any package, imported once a process as others are."""
+    """The module of a file outside any package; as usual, imported only once in a process."""
     if name in sys.modules:
         return sys.modules[name]
     folders = [str(path.parent)] if path.name == "__init__.py" else None

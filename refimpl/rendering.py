@@ -1,4 +1,4 @@
-"""What people see on the terminal: tables and failures, by rich."""
+"""What people see on the terminal: tables and failures, printed with rich."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FAILURES_SHOWN = 40
 
 UNWRAPPED = 10_000
-"""The width of what goes to a file or another program, which reads it by lines."""
+"""The width of output to a file or to another program, which reads it line by line."""
 
 
 def conformance_table(
@@ -36,9 +36,9 @@ def conformance_table(
     plugins: Sequence[str] = (),
     reseed: int = 0,
 ) -> str:
-    """The checks of each example, counted, and what failed, as text for a terminal.
+    """The counts of each example's checks, and what failed, as text for a terminal.
 
-    ``device``, ``plugins`` and ``reseed`` are those of the run, for the commands that ask again.
+    ``device``, ``plugins`` and ``reseed`` are those of the run, for commands that repeat a check.
     """
     out = io.StringIO()
     console = Console(file=out, width=max(width, 60), force_terminal=False, highlight=False)
@@ -97,7 +97,7 @@ def _print_failures(
 
 
 def again(result: Result, device: str, plugins: Sequence[str] = (), reseed: int = 0) -> str:
-    """The command that asks the same question once more, of the same device, plugins and draws."""
+    """The command that repeats a check, with the same device, plugins and draws."""
     words = ["refimpl", "check"]
     if "#" not in result.example:  # such a name stands for a plugin whose examples are not known
         words.append(result.example)
@@ -123,9 +123,9 @@ def _print_reasons(console: Console, what: str, results: Sequence[Result]) -> No
 
 
 def stdout() -> Console:
-    """Standard output; what it is given is text, not rich's markup.
+    """A console on standard output that takes text as it is, without rich's markup.
 
-    Nothing is wrapped but for a terminal.
+    Lines are wrapped only on a terminal.
     """
     console = Console(highlight=False, markup=False, soft_wrap=False)
     if not console.is_terminal:
@@ -141,7 +141,7 @@ def _table(*columns: str) -> Table:
 
 
 def print_list(examples: Sequence[Listed]) -> None:
-    """One line an example; where it comes from only where that is not this distribution."""
+    """Print one line for each example, with its origin if that is not this distribution."""
     table = _table("example", "document", "variants", "title")
     for line in examples:
         title = line.title
@@ -153,7 +153,7 @@ def print_list(examples: Sequence[Listed]) -> None:
 
 
 def print_info(description: Mapping[str, Any]) -> None:
-    """An example as a page: its document, each variant, and the tables of its live models."""
+    """Print an example: its document, each variant, and the tables of its live models."""
     console = stdout()
     console.print(Text(f"{description['name']}: {description['title']}", style="bold"))
     console.print(f"{description['document']}, {description['section']} · {description['origin']}")
@@ -204,7 +204,7 @@ def _print_names(console: Console, head: str, names: Sequence[str]) -> None:
 
 
 def print_environment(facts: Mapping[str, Any], extras: Mapping[str, str]) -> None:
-    """Versions, devices and extras, a line each."""
+    """Print versions, devices and extras, one line each."""
     table = _table("", "")
     table.show_header = False
     table.add_row("refimpl", facts["refimpl"])
@@ -220,7 +220,7 @@ def print_environment(facts: Mapping[str, Any], extras: Mapping[str, str]) -> No
 
 
 def print_errata(found: Sequence[Tried]) -> None:
-    """Each erratum: what the document says, what is so today, since when, and what was found."""
+    """Print each erratum: what the document says, what holds today, since when, and the finding."""
     console = stdout()
     for line in found:
         console.print(Text(f"{line.example}: {line.name}", style="bold"))
@@ -235,7 +235,7 @@ def print_errata(found: Sequence[Tried]) -> None:
 
 
 def print_manifest(committed: Manifest, today: Manifest) -> int:
-    """What is asked no more and what is new, a line each; 1 if there is a difference, else 0."""
+    """Print each check that is no longer asked or is new; return 1 if there is any, else 0."""
     before, now = (
         {
             (check, tier, of)
@@ -255,7 +255,7 @@ def print_manifest(committed: Manifest, today: Manifest) -> int:
 
 
 def print_audit(audit: Audit) -> None:
-    """Every figure with its band and its two error rates, then what the sweeps come to."""
+    """Print every figure with its band and its two error rates, then the error rate of a sweep."""
     console = stdout()
     for _, group in groupby(audit.figures, lambda line: (line.example, line.variant, line.tier)):
         own = list(group)
@@ -312,9 +312,9 @@ def print_audit(audit: Audit) -> None:
 
 
 def print_fresh(fresh: Sequence[Repeated]) -> None:
-    """How often the rule has been applied to fresh runs, and what it said.
+    """Print how often the rule was applied to fresh runs, and what it decided.
 
-    The chance is that of so many runs outside, or more.
+    The chance is that of so many runs, or more, outside the limit.
     """
     table = _table("figure", "limit", "runs", "outside", "chance", "alarms")
     for own in fresh:
@@ -332,7 +332,7 @@ def print_fresh(fresh: Sequence[Repeated]) -> None:
 
 
 def print_data(entries: Mapping[str, Entry], statuses: Sequence[FileStatus]) -> None:
-    """Each data set, what it is, and the state of its files."""
+    """Print each data set, what it is, and the state of its files."""
     table = _table("data set", "state", "what")
     for name, entry in entries.items():
         states = sorted({status.state for status in statuses if status.entry == name})
@@ -341,10 +341,10 @@ def print_data(entries: Mapping[str, Entry], statuses: Sequence[FileStatus]) -> 
 
 
 def linted_text(example: Example, linted: Linted, every_fact: bool) -> str:
-    """What there is to say of an example, and the source of facts, flush left to be pasted.
+    """The advice on an example, and the source of its facts, unindented so that it can be pasted.
 
-    Facts are shown of the variants that have an error, or of all; variants whose facts read the
-    same share one.
+    Facts are shown for variants that have an error, or with ``every_fact`` for all; variants with
+    the same facts share one source.
     """
     from refimpl.sourcecode import source_of
 

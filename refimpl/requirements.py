@@ -1,4 +1,4 @@
-"""What a check may lack on a machine: the only reasons for which one may be skipped."""
+"""What a check may lack on a machine: the only reasons to skip one."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ REASONS = frozenset(
 def explains(reason: str, execution: str | None = None) -> bool:
     """Whether a check may be skipped for this reason.
 
-    It must be one of :data:`REASONS`, or what its ``execution`` itself says that it needs: a
-    plugin may add a device that nobody here has heard of.
+    It must be one of :data:`REASONS`, or what the ``execution`` itself says that it needs: a
+    plugin may add a device that refimpl does not know.
     """
     return reason in REASONS or (reason == execution and reason.startswith("needs "))
 
@@ -78,9 +78,9 @@ _PROBES: dict[str, Callable[[], str | None]] = {
 
 
 def missing(need: str | None) -> str | None:
-    """The reason to skip what needs this, or ``None`` where it is there or nothing is needed.
+    """The reason to skip what needs this, or ``None`` if it is there or nothing is needed.
 
-    ``need`` is ``"cuda"`` or one of :data:`EXTRAS`; anything else is a ``ValueError``.
+    ``need`` is ``"cuda"`` or one of :data:`EXTRAS`; anything else raises ``ValueError``.
     """
     if need is None:
         return None
@@ -90,9 +90,9 @@ def missing(need: str | None) -> str | None:
 
 
 def missing_data(data: DataSet, tier: Tier) -> str | None:
-    """The reason to skip what reads this data set, where it is not there.
+    """The reason to skip what reads this data set, or ``None`` if the data set is there.
 
-    Raises :class:`~refimpl.errors.DataError` where it is there and damaged.
+    Raises :class:`~refimpl.errors.DataError` if it is there but damaged.
     """
     try:
         data.load(tier)
@@ -104,9 +104,9 @@ def missing_data(data: DataSet, tier: Tier) -> str | None:
 
 
 def require_some_real_data(examples: Iterable[Example]) -> None:
-    """Raise :class:`DataMissingError` where none of these examples finds its real data.
+    """Raise :class:`DataMissingError` if none of these examples finds its real data.
 
-    Those that read no files, since they train on nothing or on what they generate, do not count.
+    Examples that read no files, because they train on nothing or on generated data, do not count.
     """
     reading = [example for example in examples if _read_by(example)]
     errors = [_without_real_data(example) for example in reading]
@@ -116,13 +116,13 @@ def require_some_real_data(examples: Iterable[Example]) -> None:
 
 
 def _read_by(example: Example) -> list[DataSet]:
-    """The data sets of an example that are files."""
+    """The data sets of an example that are read from files."""
     data = dict.fromkeys(variant.data for variant in example.variants)
     return [each for each in data if each is not None and each.files]
 
 
 def _without_real_data(example: Example) -> DataMissingError | None:
-    """What is missing where no variant of an example finds its real data."""
+    """What is missing, if no variant of an example finds its real data."""
     first: DataMissingError | None = None
     for data in _read_by(example):
         try:

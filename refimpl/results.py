@@ -11,8 +11,8 @@ Schema 1. Every line is an object with ``"$report_type"``:
 ``footer``
     ``run``, ``exit_status``, ``seconds``, ``peak_mib`` and the counts of outcomes.
 
-A file without its footer is of a run that died: :func:`read` says so, and nothing takes it for a
-pass.
+A file without a footer is from a run that died: :func:`read` reads it as incomplete, and nothing
+takes it for a pass.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ HEADER, CHECK, FOOTER = "header", "check", "footer"
 
 
 class ResultsError(RefimplError):
-    """A results file is not one, is damaged, or has a newer schema."""
+    """The file is not a results file, is damaged, or has another schema."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """A run as its file has it."""
+    """A run, as read from its results file."""
 
     path: Path
     header: Mapping[str, Any]
@@ -52,7 +52,7 @@ class Results:
 
     @property
     def outcomes(self) -> Counter[str]:
-        """How many checks passed, failed and were skipped."""
+        """How many checks there are of each outcome."""
         return Counter(result.outcome for result in self.checks)
 
     @property
@@ -67,7 +67,7 @@ class Results:
 
 
 def result_from(record: Mapping[str, Any]) -> Result:
-    """A result from its record. What this version does not know of a record it leaves out."""
+    """A result from its record. Fields that this version does not know are ignored."""
     known = _known(Result, record)
     if record["outcome"] not in get_args(Outcome):
         raise ValueError(f"{record['outcome']!r} is no outcome")
@@ -84,7 +84,7 @@ def _known(kind: type, record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _curve(record: Mapping[str, Any]) -> Curve:
-    # NaN and the infinities stand as text in the file, which float() reads.
+    # NaN and the infinities are text in the file, which float() reads.
     numbers = {
         name: tuple(float(value) for value in record.get(name, ()))
         for name in ("values", "low", "high")
@@ -93,11 +93,11 @@ def _curve(record: Mapping[str, Any]) -> Curve:
 
 
 def read(path: Path) -> Results:
-    """Read a results file; one without its footer is read as incomplete.
+    """Read a results file; one without a footer is read as incomplete.
 
-    Raises :class:`ResultsError` where a line is not of the schema, other than a last line that
-    was cut short, where a check is recorded twice, where there is more than one run, and where
-    the footer counts other checks than there are.
+    Raises :class:`ResultsError` if a line does not follow the schema (except for a last line that
+    was cut short), if a check is recorded twice, if there is more than one run, or if the footer's
+    counts are not those of the checks.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -146,7 +146,7 @@ def _records(path: Path, lines: list[str]) -> Iterable[dict[str, Any]]:
             record = json.loads(line)
         except json.JSONDecodeError as error:
             if number == len(lines):
-                return  # cut short while it was written: the footer is missing, which says it
+                return  # cut short while it was written, as the missing footer shows
             raise ResultsError(f"{path}, line {number}: not JSON ({error.msg})") from error
         if not isinstance(record, dict):
             raise ResultsError(f"{path}, line {number}: not an object")

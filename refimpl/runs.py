@@ -15,10 +15,10 @@ _kept: OrderedDict[tuple[object, ...], tuple[Variant, Execution, History]] = Ord
 
 
 def trained(variant: Variant, tier: Tier, execution: Execution, seed: int | None = None) -> History:
-    """The whole run of a variant by its protocol, trained once a process.
+    """The whole run of a variant by its protocol, not trained again while it is kept.
 
-    Variants and executions are told apart by identity: each is built once, by its plugin, and is
-    kept beside its history so that its identity is not used again.
+    Variants and executions are told apart by ``id()``: each is built once, by its plugin, and is
+    kept with its history so that its id is not reused.
     """
     key = (id(variant), tier, id(execution), seed)
     if key not in _kept:

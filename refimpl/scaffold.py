@@ -1,7 +1,7 @@
 """New plugins, made from templates: in this checkout, or as a distribution of their own.
 
-What is made is an example that passes every check. Its author replaces it piece by piece, with
-something that runs after each.
+The new example passes every check. Its author replaces it piece by piece, and has something that
+runs after each.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DISTRIBUTION = "distribution"
 
 
 class ScaffoldError(RefimplError):
-    """A plugin that cannot be made here, or not by that name."""
+    """The plugin cannot be made here, or not under that name."""
 
 
 @dataclass(frozen=True)
@@ -37,27 +37,27 @@ class Names:
 
     @property
     def stem(self) -> str:
-        """The example's name as one of Python's."""
+        """The example's name as a Python identifier."""
         return self.name.replace("-", "_")
 
     @property
     def title(self) -> str:
-        """A first title, for the author to better."""
+        """A first title, for the author to improve."""
         return self.name.replace("-", " ").capitalize()
 
 
 def new_in_tree(name: str) -> list[Path]:
-    """Make a plugin in the ``plugins`` folder of this checkout; the files made.
+    """Make a plugin in the ``plugins`` folder of this checkout; return the files made.
 
-    Raises :class:`ScaffoldError` where the name will not do or is taken, where a file is in the
-    way, and where refimpl was not installed from a checkout.
+    Raises :class:`ScaffoldError` if the name is unsuitable or taken, if a file is in the way, or
+    if refimpl was not installed from a checkout.
     """
     names = _named(name, module=name.replace("-", "_"))
     return _write(_plugins_folder(), {f"{names.module}.py": PLUGIN}, names)
 
 
 def new_distribution(name: str, folder: Path) -> list[Path]:
-    """Make an installable distribution with one plugin under ``folder``; the files made.
+    """Make an installable distribution with one plugin under ``folder``; return the files made.
 
     Raises :class:`ScaffoldError` as :func:`new_in_tree` does.
     """
@@ -74,7 +74,7 @@ def new_distribution(name: str, folder: Path) -> list[Path]:
 
 
 def _named(name: str, module: str) -> Names:
-    """The names to use; raises where the example's cannot be used, or is."""
+    """The names to use; raises if the example's name is unsuitable or taken."""
     from refimpl.validation import check_example_name
 
     for finding in check_example_name(name):

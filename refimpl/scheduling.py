@@ -1,4 +1,4 @@
-"""Which tests a worker gets, and when: the longest first, and none a second time after a crash."""
+"""Which tests a worker gets, and when: the longest first, and none again after it crashed."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
 
 
 _CELL = re.compile(r"\[([^/\[\]]+/[^/]+)/[^/]+/[^/]+/[^/\]]+\](@|$)")
-"""The id of a cell at the end of a test's name; its group comes first in it."""
+"""The id of a cell at the end of a test's name; it begins with the cell's group."""
 
 
 class CrashSafeScheduling(LoadGroupScheduling):  # type: ignore[misc]
-    """xdist's ``loadgroup``, but the death of a worker costs no more than its test.
+    """xdist's ``loadgroup``, except that the death of a worker costs only the test it died of.
 
-    xdist puts a test that killed its worker back with the rest of its group, where it kills one
-    worker after the other until no restart is left. It also gives work to workers that have not
-    collected theirs yet, which ends the run, where two die at about the same time.
+    xdist puts that test back with the rest of its group, so that it kills one worker after the
+    other until no restart is left. If two workers die at about the same time, xdist also gives work
+    to workers that have not collected their tests yet, which ends the run.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        """The group of a test: of a cell, example/variant, whose checks share a training run.
+        """The group of a test; for a cell, example/variant, whose checks share a training run.
 
-        xdist puts a test's group behind its name and reads it there, which has no effect since
-        pytest 9.2 (its names are no plain text any more); a cell's stands in the name itself.
+        xdist appends a test's group to its name and reads it there. That has had no effect since
+        pytest 9.2, whose names are no longer plain text; a cell's group is in the name anyway.
         """
         cell = _CELL.search(nodeid)
         return cell[1] if cell else str(super()._split_scope(nodeid))
 
     def remove_node(self, node: WorkerController) -> str | None:
-        """Give what a dead worker still had to others; return the test that it died of."""
+        """Give a dead worker's remaining tests to others; return the test that it died of."""
         assigned: dict[str, dict[str, bool]] = self.assigned_work.pop(node)
         running = [
             (unit, test) for unit in assigned.values() for test, done in unit.items() if not done
@@ -58,10 +58,10 @@ class CrashSafeScheduling(LoadGroupScheduling):  # type: ignore[misc]
         return fatal
 
     def _reschedule(self, node: WorkerController) -> None:
-        """Give a worker more, if it is ready; one that is not yet is asked again when it is.
+        """Give a worker more tests if it is ready; if not, this is called again once it is.
 
-        A worker begins a test only when it knows of the next one, or that there is none: with a
-        single test, such as a dead worker may leave of its group, it would wait for ever.
+        A worker begins a test only when it knows the next one, or that there is none: with a
+        single test, such as a dead worker may leave of its group, it would wait forever.
         """
         if node not in self.registered_collections:
             return
@@ -74,9 +74,9 @@ class CrashSafeScheduling(LoadGroupScheduling):  # type: ignore[misc]
 
 
 def longest_first(items: list[pytest.Item], seconds: Mapping[str, float]) -> list[pytest.Item]:
-    """The tests, those groups first that take longest; a group stays together and in its order.
+    """The tests, with the longest groups first; a group stays together and in its order.
 
-    ``seconds`` are of an earlier run, by the name of the cell; without any, costs are reckoned
+    ``seconds`` are those of an earlier run, by the cell's id; without any, costs are estimated
     from the protocols. Tests of no cell come last: they are many and short.
     """
     groups: dict[str, list[pytest.Item]] = defaultdict(list)
@@ -99,24 +99,24 @@ def _cost(items: Iterable[pytest.Item], seconds: Mapping[str, float]) -> float:
 
 
 def cell_of(item: pytest.Item) -> Cell | None:
-    """The cell that a test asks, or ``None`` where it is another kind of test."""
+    """The cell that a test asks, or ``None`` if it is another kind of test."""
     callspec = getattr(item, "callspec", None)
     cell: Cell | None = callspec.params.get("cell") if callspec is not None else None
     return cell
 
 
 CALLS = 10_000
-"""An update of a small net takes as long in calls as so many multiplications."""
+"""The calls that an update of a small net makes take as long as this many multiplications."""
 
 BATCHES = 5
-"""So many batches are reckoned to be in an epoch that has any; counting would load the data."""
+"""The assumed number of batches in an epoch that has any; counting them would load the data."""
 
 
 def estimate(cell: Cell) -> float:
     """A guess at how long a cell's group takes, to order by: the arithmetic of one training run.
 
-    Epochs times batches times what one row costs, and what the calls cost. (On the whole suite, 2
-    and 8 workers that start by it are done within 1 % of the time that the best order takes.)
+    It is epochs × batches × (the cost of the calls + that of one row). (On the whole suite, with 2
+    and with 8 workers, this order takes at most 1 % longer than the best one.)
     """
     variant, tier = cell.subject.variant, cell.subject.tier
     if variant is None or variant.protocol is None:
@@ -126,7 +126,7 @@ def estimate(cell: Cell) -> float:
 
 
 def _multiplications(variant: Variant) -> int:
-    """How many one row takes: each parameter of a layer once for each place of its output."""
+    """How many one row takes: a layer uses each parameter once at each place of its output."""
     facts = variant.facts
     if facts is None:
         return 1

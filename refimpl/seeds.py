@@ -1,8 +1,8 @@
-"""Many training runs, each of its own seed, on this machine or on a cluster.
+"""Many training runs, each with its own seed, on this machine or on a cluster.
 
-What goes out to another process is a job: some seeds of one variant. Where many seeds can be
-trained together (see :mod:`refimpl.ensemble`) a job has many, else one. What a job has done is
-handed over at once, whatever the others do.
+What is sent to another process is a job: some seeds of one variant. A job has many seeds if they
+can be trained together (see :mod:`refimpl.ensemble`), else one. The results of a job are handed
+over as soon as it ends, without waiting for other jobs.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from refimpl.training import History
 
 AT_ONCE = 32
-"""So many seeds are trained together at the most; further ones gain nothing and take memory."""
+"""The most seeds that are trained together; further ones would gain nothing and take memory."""
 
 RETRIES = 5
-"""So often a job is begun anew where the machine of the cluster that had it is lost."""
+"""How often a job is restarted if the cluster loses the machine that had it."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """Which variant to train on what: names, so that another process finds it for itself."""
+    """Which variant to train on which data, by name, so that another process can find it itself."""
 
     example: str
     variant: str
@@ -41,7 +41,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Job:
-    """Seeds of one task that one process trains, together where there are several."""
+    """Seeds of one task that one process trains; several are trained together."""
 
     task: Task
     seeds: tuple[int, ...]
@@ -49,7 +49,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Engine:
-    """Who does the work: so many processes of this machine, or the Ray cluster at an address.
+    """Who does the work: ``workers`` processes of this machine, or the Ray cluster at ``address``.
 
     Without an ``address``, Ray starts a cluster of this machine alone.
     """
@@ -66,19 +66,19 @@ class Engine:
 
 
 def jobs(task: Task, seeds: Sequence[int], together: bool, workers: int) -> list[Job]:
-    """The seeds of a task as jobs: one each, or in equal parts for so many workers."""
+    """The seeds of a task as jobs: one seed each, or ``together`` in equal parts for workers."""
     size = min(AT_ONCE, -(-len(seeds) // workers)) if together else 1
     return [Job(task, tuple(seeds[i : i + size])) for i in range(0, len(seeds), size)]
 
 
 def run_jobs(work: Iterable[Job], engine: Engine) -> Iterator[tuple[Task, list[Run]]]:
-    """Do every job; what is finished first comes first."""
+    """Do every job; results come in the order in which jobs end."""
     on = _on_cluster if engine.kind == "ray" else _on_processes
     return on(work, engine)
 
 
 def run_job(job: Job) -> tuple[Task, list[Run]]:
-    """Train one variant with these seeds, in whichever process this is."""
+    """Train one variant with the seeds of a job, in the current process."""
     import torch
 
     from refimpl import registry
@@ -96,7 +96,7 @@ def run_job(job: Job) -> tuple[Task, list[Run]]:
 
 
 def trained(variant: Variant, tier: Tier, seeds: Sequence[int]) -> list[Run]:
-    """Train a variant with these seeds, here; together where there are several."""
+    """Train a variant with these seeds in the current process; several are trained together."""
     from refimpl.ensemble import train_together
     from refimpl.problem import pose
     from refimpl.training import train
@@ -123,7 +123,7 @@ def as_run(history: History, seed: int, seconds: float) -> Run:
 
 
 def kept_epochs(count: int) -> Sequence[int]:
-    """The epochs, from 1, of which a baseline keeps the figures: evenly spread, ends included."""
+    """The epochs (from 1) whose figures a baseline keeps: evenly spaced, ends included."""
     if count <= CURVE_POINTS:
         return range(1, count + 1)
     return [1 + round(i * (count - 1) / (CURVE_POINTS - 1)) for i in range(CURVE_POINTS)]
@@ -136,15 +136,15 @@ def _on_processes(work: Iterable[Job], engine: Engine) -> Iterator[tuple[Task, l
     from joblib import Parallel, delayed, parallel_config
 
     with parallel_config(backend="loky", n_jobs=engine.workers, inner_max_num_threads=1):
-        # A job is begun when another is done, so that what is handed over is on the disk by then.
+        # A job begins only when another has ended, whose results are on the disk by then.
         pool = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs")
         yield from pool(delayed(run_job)(job) for job in work)
 
 
 def _on_cluster(work: Iterable[Job], engine: Engine) -> Iterator[tuple[Task, list[Run]]]:
-    """By Ray's own tasks: joblib's Ray back end hands nothing over before the last is done.
+    """Do the jobs as Ray tasks: joblib's Ray back end returns nothing before the last job ends.
 
-    A job whose machine is lost is begun anew on another.
+    A job whose machine is lost is restarted on another.
     """
     import ray
     from ray.exceptions import RayError, RayTaskError
@@ -173,7 +173,7 @@ def _on_cluster(work: Iterable[Job], engine: Engine) -> Iterator[tuple[Task, lis
 
 
 def _require_answer(address: str) -> None:
-    """Ray itself tries for minutes, and ends the process if nobody is there."""
+    """Raise if no cluster answers; Ray itself tries for minutes and then ends the process."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=10).close()

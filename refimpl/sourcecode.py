@@ -1,4 +1,4 @@
-"""Values of the contract as the Python source that makes them, laid out to be pasted."""
+"""Values of the contract as the Python source that makes them, formatted for pasting."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def source_of(value: object, indent: str = "", taken: int = 0) -> str:
     """The source of a dataclass, tuple or plain value, without fields that have their default.
 
     A line that would be longer than :data:`WIDTH` is broken as a formatter would break it: one
-    part a line, with a comma after the last. ``indent`` is that of the line it begins on, of
-    which ``taken`` characters are in use.
+    part per line, with a comma after the last. ``indent`` is that of the line it begins on, after
+    which ``taken`` characters are in use already.
     """
     on_one_line, parts = _flat(value), _parts(value)
     if len(indent) + taken + len(on_one_line) <= WIDTH or not parts:
@@ -48,7 +48,7 @@ def _plain(value: object) -> str:
 
 
 def _decimal(value: float) -> str:
-    """Every digit of it and no exponent, as documents print numbers."""
+    """The number with all its digits and no exponent, as documents print it."""
     written = format(Decimal(repr(value)), "f")
     return written if "." in written else f"{written}.0"
 
@@ -58,7 +58,7 @@ def _brackets(value: object) -> tuple[str, str]:
 
 
 def _parts(value: object) -> list[tuple[str, object]] | None:
-    """What a value is made of, each with what stands before it; ``None`` where it is plain."""
+    """The parts of a value, each with the text before it; ``None`` if it is a plain value."""
     if isinstance(value, tuple):
         return [("", part) for part in value]
     if not is_dataclass(value) or isinstance(value, type):
@@ -73,7 +73,7 @@ def _parts(value: object) -> list[tuple[str, object]] | None:
 
 
 def _default(field: Field[object]) -> object:
-    """What a field is where it is not given; something that nothing equals where it must be."""
+    """The default of a field; for a required one, an object that equals no value."""
     if field.default_factory is not MISSING:
         return field.default_factory()
     return field.default

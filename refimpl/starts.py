@@ -1,7 +1,7 @@
 """Start values from NumPy alone, so that one seed means the same start everywhere.
 
-Torch's defaults of each layer kind are re-expressed over a NumPy generator;
-``tests/test_starts.py`` holds each against what torch itself draws.
+Torch's default for each kind of layer is re-implemented with a NumPy generator;
+``tests/test_starts.py`` compares each with what torch itself draws.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Values = dict[str, NDArray[Any]]
 def torch_default(build: Callable[[], nn.Module]) -> Start:
     """A start that draws every parameter of ``build()`` as torch's constructors do.
 
-    Raises :class:`ContractError` at the first draw for a layer kind that is not known here.
+    The first draw raises :class:`ContractError` if a kind of layer is not known here.
     """
 
     def start(rng: np.random.Generator) -> Values:

@@ -1,7 +1,7 @@
-"""The documents' own data: what can be downloaded, the download, and whether it is still sound.
+"""The documents' own data: what can be downloaded, the download, and whether it is still intact.
 
-The table is ``sources.toml`` of the fixtures; the digests that the files must have are those that
-the readers of the fixtures use, and those of files made on this machine.
+The table is ``sources.toml`` of the fixtures. A file must have the digest that the readers of the
+fixtures use, or the one that was recorded when it was made on this machine.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 FIXTURES = "refimpl.fixtures"
-"""By name only: fixtures import the framework, never the other way round."""
+"""Used by name only: fixtures import the framework, never the other way round."""
 
 State = Literal["ok", "missing", "damaged", "unknown"]
 Action = Literal["kept", "downloaded", "made"]
@@ -43,9 +43,9 @@ Action = Literal["kept", "downloaded", "made"]
 class Download:
     """One file as its publisher offers it.
 
-    ``file`` is where it goes under the data root, ``urls`` the places to try one after the other,
-    ``digest`` its published digest as ``algorithm:hex``. It is empty where nobody publishes one;
-    such a file is only ever material to make others from, whose digests are known.
+    ``file`` is its place under the data root, ``urls`` are the places to try in turn, and
+    ``digest`` is its published digest as ``algorithm:hex``, empty if nobody publishes one. A file
+    without a digest is only used to make other files, whose digests are known.
     """
 
     file: str
@@ -57,11 +57,11 @@ class Download:
 class Entry:
     """One data set of the table, by the name that ``refimpl data fetch`` takes.
 
-    ``files`` lie under the data root once it is fetched. They are the downloads themselves, or
-    they are made from the one download: unpacked into the folder ``unpack``, or written by the
-    function ``prepare`` (``module:name``; it takes the archive and the folder to write under).
-    ``aliases`` are the names of data sets that read the same files. With ``zipped``, the listed
-    digests are those of the content of the gzip wrappers.
+    ``files`` are under the data root once it is fetched. They are the downloads themselves, or
+    they are made from the only download: unpacked into the folder ``unpack``, or written by the
+    function ``prepare`` (``module:name``; it takes the archive and the folder to write to).
+    ``aliases`` are the names of data sets that read the same files. With ``zipped``, the files are
+    gzipped and the listed digests are those of their content.
     """
 
     name: str
@@ -81,12 +81,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class FileStatus:
-    """What one file of the data root is like.
+    """The state of one file of the data root.
 
-    ``expected`` are the digests that are accepted, ``found`` the file's own, or why it has none.
-    ``prepared_here`` says that the file is sound, but is this machine's own preparation and not
-    the listed one: the same material, in another order. A file is ``unknown`` where there is no
-    digest to hold it against.
+    ``expected`` are the digests that are accepted; ``found`` is the file's own, or why it has none.
+    ``prepared_here`` means that the file is intact, but was prepared on this machine and is not
+    the listed one: the same material, in another order. A file is ``unknown`` if there is no
+    digest to check it against.
     """
 
     entry: str
@@ -107,7 +107,7 @@ class FileStatus:
 
 @dataclass(frozen=True)
 class Fetched:
-    """One file that is now in the data root, and what was done to have it there."""
+    """One file that is now in the data root, and how it got there."""
 
     entry: str
     file: str
@@ -136,10 +136,10 @@ def fetch(
 ) -> list[Fetched]:
     """Bring the files of these data sets, or of all of them, into the data root.
 
-    What is there and sound is kept; what is missing or damaged is downloaded, going on where an
-    earlier download was cut short, and checked before it gets its name. Several processes may
-    fetch at once: one downloads, the others wait for it. Raises
-    :class:`~refimpl.errors.DataError` at the first file that cannot be had.
+    Files that are there and intact are kept. Missing or damaged ones are downloaded, continuing
+    where an earlier download was cut short, and checked before they get their names. Several
+    processes may fetch at once: one downloads, the others wait for it. Raises
+    :class:`~refimpl.errors.DataError` at the first file that cannot be fetched.
     """
     root = data_root() if root is None else root
 
@@ -163,9 +163,10 @@ def verify(
 
 
 def files_held_to() -> dict[str, str]:
-    """The sha256 of every real file that is here, by path; none other would be read.
+    """The sha256 that every real file here must have, by path.
 
-    Nothing is hashed: whoever reads a file holds it to this digest. Files without one are left out.
+    Nothing is hashed here: readers refuse a file with another digest. Files without a digest are
+    left out.
     """
     try:
         root = data_root()
@@ -208,7 +209,7 @@ def _chosen(names: Iterable[str] | None, table: Mapping[str, Entry] | None) -> l
 
 @cache
 def _listed() -> Mapping[str, str]:
-    """The digests that the fixtures hold their files against, by path under the data root."""
+    """The digests that the fixtures check their files against, by path under the data root."""
     return cast("Callable[[], Mapping[str, str]]", resolve_name(f"{FIXTURES}.integrity:registry"))()
 
 
@@ -250,7 +251,7 @@ def _fetch_alone(
 ) -> list[FileStatus]:
     """Fetch while every other process that wants the same entry waits.
 
-    Returns the state before; it may be sound by now, since another process was faster.
+    Returns the state after the wait, when another process may have fetched everything already.
     """
     from filelock import FileLock
 
@@ -273,19 +274,19 @@ def _fetch_alone(
 
 
 def _require_sound(status: FileStatus) -> None:
-    """No file that was fetched and is still not the one expected stays under its name."""
+    """Delete a fetched file that is not the expected one, and raise."""
     if status.state != "ok":
         status.path.unlink(missing_ok=True)
         raise DataError(f"{status}; it was fetched just now, and is deleted")
 
 
 def _download(source: Download, root: Path, downloader: Callable[[Path], Any]) -> Path:
-    """Download one file, from the first of its places that delivers it; pooch checks the digest."""
+    """Download one file from the first of its URLs that delivers it; pooch checks the digest."""
     import pooch
 
     target = root / source.file
     target.parent.mkdir(parents=True, exist_ok=True)
-    pooch.get_logger().setLevel(logging.WARNING)  # what is going on is shown by the progress bar
+    pooch.get_logger().setLevel(logging.WARNING)  # the progress bar shows what is going on
     failures = []
     for url in source.urls:
         part = target.with_name(target.name + ".part")
@@ -300,7 +301,7 @@ def _download(source: Download, root: Path, downloader: Callable[[Path], Any]) -
             return target
         except DataError as error:
             failures.append(str(error))
-        except ValueError as error:  # pooch's word for a wrong digest
+        except ValueError as error:  # what pooch raises for a wrong digest
             failures.append(f"{source.file}: {url} delivered another file; {error}")
     raise DataError("; ".join(failures))
 
@@ -315,7 +316,7 @@ def _make(entry: Entry, root: Path, archive: Path) -> None:
                 if not (folder / file).is_file():
                     raise DataError(f"{archive}: held nothing to make {file} from")
         except DataError:
-            archive.unlink()  # so that the next attempt does not meet the same one again
+            archive.unlink()  # so that the next attempt downloads it again
             raise
         for file in entry.files:
             digests.record(folder / file)

@@ -1,6 +1,6 @@
 """Layer tables and size rows, measured from a live module by torchinfo.
 
-Sizes are reckoned as the documents' summaries do: float32 of 4 bytes, one sample, 2²⁰ bytes to
+Sizes are computed as in the documents' summaries: float32 of 4 bytes, one sample, 2²⁰ bytes to
 the MB, and every layer's output counted twice (forward and backward).
 """
 

@@ -20,10 +20,10 @@ from refimpl.trajectories import Seen, bare_name
 def first_divergence_inside(
     variant: Variant, candidate: Problem, problem: Problem, step: int, dtype: torch.dtype
 ) -> str:
-    """The first module of a step whose input or output parts from the oracle's, in words.
+    """The first module of a step whose input or output diverges from the oracle's, as text.
 
-    Empty where all modules agree (the step parts in its loss, its backward pass or its update) or
-    where modules cannot be seen: bare tensors, compiled code, other processes.
+    Empty if all modules agree (the step diverges in its loss, its backward pass or its update) or
+    if modules cannot be seen: bare tensors, compiled code, other processes.
     """
     if candidate.execution.steps is not None:
         return ""

@@ -1,4 +1,4 @@
-"""Whoever drives a variant decides the rest: the loop, the history, where to stop and go on."""
+"""Drives variants: the loop, the history of a run, and where it stops and continues."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from refimpl.contract import Loss, Metric, Steps
 
 FEW_PARAMETERS = 4
-"""Models with at most this many numbers report them among their metrics."""
+"""Models with at most this many parameter values report them among their figures."""
 
 
 # --- steps ---------------------------------------------------------------------------------------
@@ -47,8 +47,8 @@ def module_steps(variant: ModuleVariant, problem: Problem) -> Steps:
 def drive(variant: Variant, problem: Problem) -> Iterator[Step | Epoch]:
     """Every step of one run, carried out as the problem's execution says.
 
-    Torch's global generator, from which dropout draws, is seeded for each step and put back as it
-    was after it, so that runs side by side and whoever drives them do not disturb each other.
+    Torch's global generator, from which dropout draws, is seeded for each step and restored after
+    it, so that runs side by side, and the code that drives them, do not disturb each other.
     """
     execution = problem.execution
     tf32_off()
@@ -72,7 +72,7 @@ def drive(variant: Variant, problem: Problem) -> Iterator[Step | Epoch]:
 
 @contextmanager
 def _seeded(generator: torch.Generator, seed: int) -> Iterator[None]:
-    """Seed a generator for a while; it and the CPU's, which modules start from, are put back."""
+    """Seed a generator, then restore it and the CPU's, from which new modules draw their start."""
     before = [(used, used.get_state()) for used in {generator, torch.default_generator}]
     generator.manual_seed(seed)
     try:
@@ -83,13 +83,13 @@ def _seeded(generator: torch.Generator, seed: int) -> Iterator[None]:
 
 
 def tf32_off() -> None:
-    """Products in float32 are float32: TF32 keeps ten bits of the mantissa, which parity sees."""
+    """Compute float32 products in float32: TF32 keeps ten bits of mantissa, which parity sees."""
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
 
 
 def steps_of(variant: Variant, problem: Problem, count: int | None = None) -> Iterator[Step]:
-    """The first ``count`` updates of a run, without what the variant measures in between."""
+    """The first ``count`` steps of a run, without the figures that it yields in between."""
     only_steps = (step for step in drive(variant, problem) if isinstance(step, Step))
     return islice(only_steps, count)
 
@@ -110,7 +110,7 @@ class EpochRecord:
 class History:
     """A finished run: its figures epoch by epoch, and the last step.
 
-    ``parameters`` are those of the last step where they are few, under their ladder's names.
+    ``parameters`` are those of the last step, under their ladder's names, if they are few.
     """
 
     epochs: list[EpochRecord] = field(default_factory=list)
@@ -120,7 +120,7 @@ class History:
 
     @property
     def final(self) -> dict[str, float]:
-        """The last epoch's figures, and the parameters where they are few."""
+        """The last epoch's figures, and the parameters if they are few."""
         if not self.epochs or self.last is None:
             raise ContractError("the run made no step, so it has no figures")
         return {**self.epochs[-1].metrics, **self.parameters}
@@ -133,13 +133,13 @@ class History:
 def train(
     variant: Variant, problem: Problem, on_epoch: Callable[[EpochRecord], None] | None = None
 ) -> History:
-    """Run a variant to the end of its protocol and keep the history.
+    """Run a variant to the end of its protocol and return the history.
 
-    A variant that measures its validation rows itself at the end of the first epoch is taken to do
-    so after each, and they are not measured a second time. ``on_epoch`` is told of an epoch when
-    everything is known of it. On the CPU as it is, the kernels are the quicker ones of
-    :mod:`refimpl.kernels`. Raises :class:`ContractError` where the variant stops
-    early, goes on too long or never yields.
+    A variant that measures its validation rows itself at the end of the first epoch must do so
+    after every epoch, and they are not measured a second time. ``on_epoch`` is called with each
+    epoch once all its figures are known. On the plain CPU, the faster kernels of
+    :mod:`refimpl.kernels` are used. Raises :class:`ContractError` if the variant stops early, goes
+    on too long or never yields.
     """
     history = History()
     problem = swiftly(problem)
@@ -193,14 +193,14 @@ def train(
 
 
 def swiftly(problem: Problem) -> Problem:
-    """The same problem for a whole run: quicker kernels where it is the CPU and nothing else."""
+    """The same problem for a whole run: with faster kernels if it runs on the plain CPU."""
     execution = problem.execution
     plain = execution.device == "cpu" and execution.wrap is None and execution.steps is None
     return problem.but(swift=plain)
 
 
 def _require_measured(variant: Variant, history: History, validated: frozenset[str]) -> None:
-    """Raise where a variant that measures epochs itself has left one out."""
+    """Raise if a variant that measures epochs itself has left one out."""
     if validated and not validated <= history.epochs[-1].metrics.keys():
         raise ContractError(
             f"variant {variant.name!r} yields an Epoch with {', '.join(sorted(validated))} after "
@@ -288,7 +288,7 @@ def evaluate(
 def predictor(variant: Variant, step: Step) -> Callable[[Tensor], Tensor]:
     """A function from rows of the data set to outputs, in evaluation mode and without gradients.
 
-    Raises :class:`ContractError` where the step does not show its model.
+    Raises :class:`ContractError` if the step does not show its model.
     """
     model = step.model
     if model is None:
@@ -311,14 +311,14 @@ def predictor(variant: Variant, step: Step) -> Callable[[Tensor], Tensor]:
 
 
 def mean_of(values: Sequence[Tensor], weights: Sequence[int] | None = None) -> float:
-    """The mean of scalars, in float64, leaving out NaN; weighted where weights are given."""
+    """The mean of scalars, in float64 and without NaN; weighted if weights are given."""
     if len(values) == 1:
         return float(values[0].detach())
     return mean(torch.stack([value.detach() for value in values]), weights)
 
 
 def mean(values: Tensor, weights: Sequence[int] | None = None) -> float:
-    """The same of scalars (N,) in one tensor."""
+    """The same as ``mean_of``, for scalars (N,) in one tensor."""
     values = values.double().cpu()
     if weights is None:
         return float(values.nanmean())
@@ -328,7 +328,7 @@ def mean(values: Tensor, weights: Sequence[int] | None = None) -> float:
 
 
 def few_parameters(parameters: Mapping[str, Tensor]) -> dict[str, float]:
-    """Each number of a model that has only a few, by the parameter's name."""
+    """Each parameter value of a model that has only a few, by the parameter's name."""
     tensors = {name: torch.as_tensor(value).detach() for name, value in parameters.items()}
     if sum(t.numel() for t in tensors.values()) > FEW_PARAMETERS:
         return {}

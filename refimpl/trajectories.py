@@ -1,4 +1,4 @@
-"""The first steps of a run, each looked at; made once for all checks that ask about them."""
+"""What is seen of the first steps of a run; made once for all checks that need it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from refimpl.problem import Problem
 from refimpl.training import steps_of
 
 KEPT = 6
-"""Trajectories at a time: two of a ladder's first variant, of this one and of the one before. Of a
-large net, one takes a hundred megabytes."""
+"""How many trajectories are kept: two each of a ladder's first variant, the current variant and
+the one before. For a large net, one takes a hundred megabytes."""
 
 _WRAPPERS = ("module.", "_orig_mod.")
 
@@ -35,12 +35,12 @@ class Seen:
 
     @property
     def key(self) -> tuple[Kind, str]:
-        """What it is compared by."""
+        """What identifies it in a comparison."""
         return self.kind, self.name
 
 
 def look(variant: Variant, step: Step) -> list[Seen]:
-    """Everything of a step that can be compared, in the order in which it is computed."""
+    """Every tensor of a step that can be compared, in the order in which they are computed."""
     seen = [Seen("output", "", _plain(step.output))] if step.output is not None else []
     seen.append(Seen("loss", "", _plain(step.loss)))
     parameters = {bare_name(name): value for name, value in step.parameters.items()}
@@ -59,7 +59,7 @@ def look(variant: Variant, step: Step) -> list[Seen]:
 
 
 def looks(variant: Variant, problem: Problem, steps: int) -> Iterator[list[Seen]]:
-    """The first steps of a run, each looked at."""
+    """What is seen of each of the first steps of a run."""
     return (look(variant, step) for step in steps_of(variant, problem, steps))
 
 
@@ -84,9 +84,9 @@ def _all_plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @dataclass
 class _Trajectory:
-    """What has been seen of a run so far, and what there is still to see.
+    """What has been seen of a run so far, and an iterator over its further steps.
 
-    ``variant`` and ``problem`` are kept so that their identities are not used again.
+    ``variant`` and ``problem`` are kept so that their ids are not reused.
     """
 
     variant: Variant
@@ -99,9 +99,9 @@ _kept: OrderedDict[Hashable, _Trajectory] = OrderedDict()
 
 
 def first_steps(variant: Variant, problem: Problem, count: int) -> list[list[Seen]]:
-    """As :func:`looks`, but the same run is made once a process, and no further than asked for.
+    """Like :func:`looks`, but a run that is kept is only continued as far as needed.
 
-    Not for what a rerun is to show. Raises what the run raises, and makes it anew when asked again.
+    Not for checks of a rerun. Raises what the run raises; the next call then starts the run anew.
     """
     if problem.execution.steps is not None or problem.checkpoint is not None:
         return list(looks(variant, problem, count))
@@ -122,7 +122,7 @@ def first_steps(variant: Variant, problem: Problem, count: int) -> list[list[See
 
 
 def _key(variant: Variant, problem: Problem) -> Hashable:
-    """What decides a run, beside the checkpoint that it may begin from."""
+    """Everything that decides a run, except a checkpoint to begin from."""
     start = hashlib.sha256()
     for name, value in sorted(problem.values.items()):
         start.update(name.encode())

@@ -1,4 +1,4 @@
-"""What pluggy does not ask of a plugin: hooks that fit, and examples that keep the contract.
+"""What pluggy does not check in a plugin: hooks that fit, and examples that keep the contract.
 
 Every function here yields a :class:`Finding` for each thing that is wrong and raises nothing.
 """
@@ -36,7 +36,7 @@ from refimpl.fieldtypes import wrong_fields
 
 HOOKS = ("refimpl_examples", "refimpl_executions")
 MARK = f"{hookspecs.PROJECT}_impl"
-"""The attribute that ``hookimpl`` puts on what it marks."""
+"""The attribute that ``hookimpl`` sets on the functions that it marks."""
 
 _KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _EXECUTION = re.compile(r"[a-z0-9]+([-:.][a-z0-9]+)*")
@@ -47,7 +47,7 @@ Thing = TypeVar("Thing")
 
 
 class Finding(NamedTuple):
-    """Something wrong: a stable ``code``, the ``reason``, and a ``hint`` what to do about it."""
+    """Something wrong: a stable ``code``, the ``reason``, and a ``hint`` at what to do about it."""
 
     code: str
     reason: str
@@ -58,7 +58,7 @@ class Finding(NamedTuple):
 
 
 def check_hooks(plugin: object) -> Iterator[Finding]:
-    """The hooks of a plugin: at least one, each known, marked, and without arguments."""
+    """Check that a plugin has hooks, each of them known, marked, and without arguments."""
     hooks = 0
     for name in sorted(dir(plugin)):
         value = getattr(plugin, name, None)
@@ -134,7 +134,7 @@ def _required(function: Callable[..., object]) -> list[str]:
 
 
 def check_returned(hook: str, returned: object, kind: type) -> Iterator[Finding]:
-    """What a hook returned: something to iterate over, though not one thing of ``kind`` itself."""
+    """Check that a hook returned an iterable, and not a single object of ``kind``."""
     hint = f"return a list of {kind.__name__}s"
     if returned is None:
         yield Finding("not-iterable", f"{hook} returned nothing", hint)
@@ -146,7 +146,7 @@ def check_returned(hook: str, returned: object, kind: type) -> Iterator[Finding]
 
 
 def check_item(hook: str, item: object, kind: type) -> Iterator[Finding]:
-    """One thing that a hook gave: it must be of ``kind``."""
+    """Check that one thing that a hook gave is of ``kind``."""
     if isinstance(item, type) and issubclass(item, kind):
         reason = f"{hook} gave the class {item.__name__} instead of an object of it"
         yield Finding("wrong-type", reason, f"call it: {item.__name__}(...)")
@@ -159,7 +159,7 @@ def check_item(hook: str, item: object, kind: type) -> Iterator[Finding]:
 
 
 def check_example(example: Example) -> Iterator[Finding]:
-    """Everything about an example that can be told without running it."""
+    """Check everything about an example that can be checked without running it."""
     why = refusal(example.contract) if isinstance(example.contract, int) else None
     if why is not None:
         yield Finding("contract", *why)
@@ -174,15 +174,15 @@ def check_example(example: Example) -> Iterator[Finding]:
 
 
 def check_example_name(name: str) -> Iterator[Finding]:
-    """That a name can be an example's."""
+    """Check that a name can be an example's."""
     yield from _check_name("the example's name", name, _KEBAB)
 
 
 def check_fields(contracted: Example | Execution) -> Iterator[Finding]:
-    """The fields that are not of the type that the contract gives them."""
+    """Find the fields that do not have the type that the contract gives them."""
     wrong = [*wrong_fields(contracted)]
     own = [field for field in wrong if not field.path.startswith("variants[")]
-    # The variants have what their example hands down to them, so that it would be said twice.
+    # Variants have the fields that their example hands down, which would be reported twice.
     name: object = contracted.name
     who = name if isinstance(name, str) and name else f"the {type(contracted).__name__.lower()}"
     for field in own or wrong:
@@ -190,7 +190,7 @@ def check_fields(contracted: Example | Execution) -> Iterator[Finding]:
 
 
 def _check_parts(example: Example) -> Iterator[Finding]:
-    """What the document and the example's parts are called."""
+    """Check the names of the document and of the example's parts."""
     for field in ("title", "document"):
         if not getattr(example, field).strip():
             yield Finding("no-name", f"{field} is empty", "say what the document calls it")
@@ -218,7 +218,7 @@ def _kebab(name: str) -> str:
 
 
 def _check_claims(example: Example) -> Iterator[Finding]:
-    """What the document states: something at all, and nothing that contradicts itself."""
+    """Check that the document states something at all, and nothing that contradicts itself."""
     every_facts = [example.facts, *(v.facts for v in example.variants if v.facts is not None)]
     claims = (*example.values, *example.failures, *example.errata)
     if not claims and all(facts == Facts() for facts in every_facts):
@@ -292,7 +292,7 @@ def _check_training(example: Example) -> Iterator[Finding]:
 
 
 def _check_missing(variant: Variant) -> Iterator[Finding]:
-    """What a variant cannot be trained or checked without, its example's share included."""
+    """Check that a variant has what training and checks need, from itself or its example."""
     for field in ("data", "protocol"):
         if getattr(variant, field) is None:
             yield Finding("missing-field", f"has no {field}", "give it, or its example, one")
@@ -320,7 +320,7 @@ def _check_missing(variant: Variant) -> Iterator[Finding]:
 
 
 def _check_steps(variant: Variant) -> Iterator[Finding]:
-    """That ``steps`` can be called with a problem and gives steps, as far as that can be told."""
+    """Check, as far as possible, that ``steps`` can be called with a problem and yields steps."""
     if variant.steps is None:
         return
     function = inspect.unwrap(variant.steps)
@@ -365,13 +365,13 @@ def _takes_one(function: Callable[..., object]) -> bool:
         inspect.signature(function).bind(object())
     except TypeError:
         return False
-    except ValueError:  # a builtin that does not tell its signature
+    except ValueError:  # a builtin without a known signature
         return True
     return True
 
 
 def _check_mapping(variant: Variant) -> Iterator[Finding]:
-    """That ``names`` leads from parameter names to parameter names, each used once."""
+    """Check that ``names`` maps parameter names to parameter names, each used once."""
     for own, other in variant.names.items():
         if not (_PARAMETER.fullmatch(own) and _PARAMETER.fullmatch(other.removesuffix(".T"))):
             reason = f"maps {own!r} to {other!r}, which are not both names of parameters"
@@ -409,7 +409,7 @@ def _check_ladders(variants: Iterable[Variant]) -> Iterator[Finding]:
 
 
 def check_execution(execution: Execution) -> Iterator[Finding]:
-    """Everything about an execution that can be told without running it."""
+    """Check everything about an execution that can be checked without running it."""
     wrong = [*check_fields(execution)]
     yield from wrong or _check_name("the execution's name", execution.name, _EXECUTION)
 

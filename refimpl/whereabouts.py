@@ -1,4 +1,4 @@
-"""Where in a plugin an exception came up, which its message alone does not tell its author."""
+"""The place in a plugin at which an exception was raised, which its message does not tell."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def where_in(example: Example, error: BaseException) -> str:
 
 
 def _modules(example: Example) -> set[str]:
-    """The modules that define what the framework calls of this example."""
+    """The modules that define the functions of this example that the framework calls."""
     own = {getattr(given, "__module__", None) or "" for given in _called(example)}
     return {module for module in own if module.partition(".")[0] not in _NOT_OF_PLUGINS}
 

@@ -1,6 +1,6 @@
 """What each worker of a parallel run may use: its GPU, and its share of the cores.
 
-The arithmetic only; :mod:`refimpl.pytest_workers` asks for it. No torch here: a worker's GPU and
+Only the arithmetic; :mod:`refimpl.pytest_workers` uses it. No torch here: a worker's GPU and
 threads must be settled before torch is imported in it.
 """
 
@@ -19,13 +19,13 @@ from pathlib import Path
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 WORKER_MEMORY = 4096
-"""MiB of a GPU that a worker is reckoned to need: a CUDA context, cuBLAS, and an example."""
+"""MiB of a GPU that a worker is assumed to need: a CUDA context, cuBLAS, and an example."""
 
 WORKERS_PER_GPU = 4
-"""How many workers share a large GPU; the examples are small, and more would only take turns."""
+"""The most workers that share a GPU; the examples are small, but more would only take turns."""
 
 LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"
-"""By this variable torch asks for large pages where the kernel leaves that to programs."""
+"""The variable that makes torch ask for large pages, if the kernel leaves that to programs."""
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -37,21 +37,22 @@ Run = Callable[[Sequence[str]], str]
 
 
 def cores() -> int:
-    """The cores that this process may use: affinity and a container's quota taken into account."""
+    """How many cores this process may use, given its affinity and a container's quota."""
     from joblib import cpu_count
 
     return int(cpu_count())
 
 
 def threads_each(cores: int, workers: int) -> int:
-    """How many threads a worker gets, so that all of them together fill the cores and no more."""
+    """How many threads each worker gets, so that together they fill the cores and no more."""
     return max(1, cores // max(1, workers))
 
 
 def limit_threads(threads: int, environment: MutableMapping[str, str] = os.environ) -> None:
-    """Let this process compute with so many threads, where the caller has not said otherwise.
+    """Let this process compute with this many threads, unless the caller has said otherwise.
 
-    The variables are read when torch and NumPy are imported; a torch that already is, is told.
+    The variables are read when torch and NumPy are imported; torch is told directly if it already
+    is imported.
     """
     said = any(variable in environment for variable in THREAD_VARIABLES)
     for variable in THREAD_VARIABLES:
@@ -62,10 +63,10 @@ def limit_threads(threads: int, environment: MutableMapping[str, str] = os.envir
 
 
 def use_large_pages(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Put tensors of 2 MiB and more on large pages, where the caller has not said otherwise.
+    """Put tensors of 2 MiB and more on large pages, unless the caller has said otherwise.
 
-    What a float64 convolution unfolds is new memory at each step, and a fifth of the step's time
-    goes into its page faults. Read when torch makes its first tensor (pytorch#107697).
+    A float64 convolution unfolds its input into new memory at each step, whose page faults take a
+    fifth of the step's time. Read when torch makes its first tensor (pytorch#107697).
     """
     environment.setdefault(LARGE_PAGES, "1")
 
@@ -75,10 +76,10 @@ def use_large_pages(environment: MutableMapping[str, str] = os.environ) -> None:
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU, or a MIG slice of one, by the name that ``CUDA_VISIBLE_DEVICES`` has for it.
+    """A GPU, or a MIG slice of one; ``id`` is its name in ``CUDA_VISIBLE_DEVICES``.
 
-    ``memory`` is what is free of it, in MiB, where that is known. ``exclusive`` says that it lets
-    one process in at a time.
+    ``memory`` is its free memory in MiB, if known. ``exclusive`` means that only one process at a
+    time can use it.
     """
 
     id: str
@@ -95,9 +96,9 @@ class Gpu:
 
 
 def named_gpus(value: str | None) -> list[str] | None:
-    """The ids in a ``CUDA_VISIBLE_DEVICES``; ``None`` where it is not set, which means all.
+    """The ids in a ``CUDA_VISIBLE_DEVICES``; ``None`` if it is not set, which means all.
 
-    As CUDA does, everything from the first empty or negative id on is left out.
+    As in CUDA, everything from the first empty or negative id on is left out.
     """
     if value is None:
         return None
@@ -111,10 +112,10 @@ def named_gpus(value: str | None) -> list[str] | None:
 
 
 def find_gpus(environment: Mapping[str, str] = os.environ, run: Run | None = None) -> list[Gpu]:
-    """The GPUs that the caller lets this process see, by the caller's own names for them.
+    """The GPUs that the caller lets this process see, under the caller's own names for them.
 
-    Found by ``nvidia-smi``; where there is none (ROCm, some containers), by a torch in a process
-    of its own, so that no CUDA context is made in this one.
+    Found by ``nvidia-smi`` or, if that is missing (ROCm, some containers), by torch in a separate
+    process, so that no CUDA context is made in this one.
     """
     run = run or _output
     named = named_gpus(environment.get(VISIBLE))
@@ -129,7 +130,7 @@ def find_gpus(environment: Mapping[str, str] = os.environ, run: Run | None = Non
 
 
 def _chosen(named: Sequence[str], listed: Sequence[Gpu]) -> list[Gpu]:
-    """The named ones, up to the first that is none: CUDA sees nothing of what comes after it."""
+    """The named GPUs, up to the first unknown name: CUDA ignores everything from there on."""
     chosen = []
     for name in named:
         gpu = _match(name, listed)
@@ -148,7 +149,7 @@ def _match(name: str, listed: Sequence[Gpu]) -> Gpu | None:
 
 
 def _by_nvidia_smi(run: Run) -> list[Gpu]:
-    """Every GPU of the machine, its MIG slices in place of one that is divided."""
+    """Every GPU of the machine; a divided one is replaced by its MIG slices."""
     fields = "index,uuid,memory.free,compute_mode,mig.mode.current"
     try:
         table = run(["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"])
@@ -189,7 +190,7 @@ _ASK_TORCH = (
 
 
 def _by_torch(run: Run) -> list[int]:
-    """The free memory, in MiB, of each GPU that a torch in another process sees."""
+    """The free memory, in MiB, of each GPU that torch sees in another process."""
     try:
         printed = run([sys.executable, "-c", _ASK_TORCH]).strip().splitlines()
         return [int(free) for free in json.loads(printed[-1])]
@@ -206,10 +207,10 @@ def _output(command: Sequence[str]) -> str:
 
 
 def places(gpus: Sequence[Gpu], each: int = 1) -> list[str]:
-    """What each worker's ``CUDA_VISIBLE_DEVICES`` is, in the order in which workers start.
+    """The ``CUDA_VISIBLE_DEVICES`` of each worker, in the order in which workers start.
 
-    The first workers go to different GPUs, further ones share as long as memory lasts. With
-    ``each`` above one, a worker gets so many GPUs; those left over stay unused.
+    The first workers get different GPUs; further ones share them as long as memory lasts. A worker
+    gets ``each`` GPUs; those left over stay unused.
     """
     groups = [gpus[i : i + each] for i in range(0, len(gpus) - each + 1, each)]
     capacities = [min(gpu.capacity for gpu in group) for group in groups]
@@ -222,7 +223,7 @@ def places(gpus: Sequence[Gpu], each: int = 1) -> list[str]:
 
 
 def count_on_gpus(gpus: Sequence[Gpu], cores: int, each: int = 1) -> int:
-    """How many workers the GPUs and the cores bear; at least one."""
+    """How many workers the GPUs and the cores allow; at least one."""
     return max(1, min(len(places(gpus, each)), cores))
 
 
@@ -234,7 +235,7 @@ class Pinning:
     taken: dict[str, str] = field(default_factory=dict)
 
     def take(self, worker: str) -> str:
-        """The place with the fewest workers on it, the first of them."""
+        """Give a worker the least occupied place, the first if there are several."""
         load = Counter(self.taken.values())
         offered = Counter(self.places)
         place = min(dict.fromkeys(self.places), key=lambda place: load[place] / offered[place])
@@ -242,14 +243,14 @@ class Pinning:
         return place
 
     def release(self, worker: str) -> None:
-        """The worker is gone."""
+        """Free the place of a worker that is gone."""
         self.taken.pop(worker, None)
 
 
 def peak_memory() -> int:
-    """The most memory that this process has had, in MiB; 0 where the system does not say."""
+    """The peak memory of this process in MiB; 0 if the system does not say."""
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count what the parent had when it made this process
+    if status.exists():  # getrusage would count what the parent had when it started this process
         peak = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
         return int(peak[1]) // 1024 if peak else 0
     try:

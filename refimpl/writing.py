@@ -12,7 +12,7 @@ from typing import IO
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A stream that takes the place of ``path``, on the disk, once the block ends without error."""
+    """A stream whose content replaces ``path``, on the disk, if the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
@@ -28,6 +28,6 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_lines(path: Path, lines: list[str]) -> None:
-    """Write lines of text, each with its end."""
+    """Write lines of text, each followed by a newline."""
     with whole_file(path) as stream:
         stream.write("".join(line + "\n" for line in lines).encode())

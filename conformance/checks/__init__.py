@@ -1,4 +1,4 @@
-"""The questions, by subject, from facts that are stated to convergence."""
+"""The checks, by subject, from stated facts to convergence."""
 
 from __future__ import annotations
 

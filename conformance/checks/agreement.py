@@ -10,7 +10,7 @@ from refimpl.ladder import first_of_ladder
 from refimpl.lockstep import Comparison, compare_in_ladder
 
 STEPS = 10
-"""As many as executions are held to."""
+"""As many steps as executions are compared over."""
 
 
 def _has_a_rung_below(subject: Subject) -> bool:
@@ -40,7 +40,7 @@ def _agreement(subject: Subject, precision: str) -> Iterator[Measurement | Curve
 
 
 def agreement(comparison: Comparison) -> Iterator[Measurement | Curve]:
-    """What a comparison measured: its worst step, whether and where it parted, and how it grew."""
+    """What a comparison measured: the worst error, whether and where it diverged, and growth."""
     parted = str(comparison.divergence) if comparison.divergence else ""
     yield within_budget("worst error ratio", comparison.worst_ratio)
     yield true("agreement", comparison.agrees, str(comparison), where=parted)

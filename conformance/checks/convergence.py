@@ -22,8 +22,8 @@ def _states_figures(subject: Subject) -> bool:
 def reaches_documented_figures(subject: Subject) -> Iterator[Measurement | Curve]:
     """After the documented epochs, does each figure lie where the document's does?
 
-    Where the start is drawn and a baseline tells how many seeds end in the range that is stated,
-    more seeds are asked by the rule of ``refimpl.bands``; elsewhere the one run decides.
+    If the start is drawn and a baseline tells how many seeds end in the stated range, more seeds
+    are run by the rule of ``refimpl.bands``; otherwise the one run decides.
     """
     variant = subject.trained
     runs = [trained(variant, subject.tier, subject.execution)]
@@ -42,7 +42,7 @@ def reaches_documented_figures(subject: Subject) -> Iterator[Measurement | Curve
 
 
 def _reached(subject: Subject, name: str, runs: list[History], limits: Band) -> Measurement:
-    """Whether a range is where the program ends, and one of these runs too."""
+    """Whether the program ends in a stated range, by its baseline and by these runs."""
     figure = within(name, runs[0].final[name], limits.low, limits.high)
     if not limits.typical:
         message = (
@@ -90,9 +90,9 @@ def stays_in_calibrated_band(subject: Subject) -> Iterator[Measurement | Curve]:
 
 
 def _run(subject: Subject, further: int) -> History:
-    """The run of the variant's own seed, which other checks share, or of one of those after it.
+    """The run of the variant's own seed, which other checks share, or of a seed after it.
 
-    A documented start is one start; baselines are of drawn ones.
+    A documented start is not used, since it is one start and baselines are of drawn ones.
     """
     variant = subject.trained
     shared = further == 0 and variant.documented_start is None
@@ -101,7 +101,7 @@ def _run(subject: Subject, further: int) -> History:
 
 
 def _sides(subject: Subject, name: str, runs: list[History], limits: Band) -> Iterator[Side]:
-    """Where one run after the other lies; those that no figure has asked for yet are made."""
+    """Where each run lies, one after the other; runs that no figure has needed yet are made."""
     for further in range(limits.fresh):
         if further == len(runs):
             runs.append(_run(subject, further))
@@ -111,7 +111,7 @@ def _sides(subject: Subject, name: str, runs: list[History], limits: Band) -> It
 def _judged(
     name: str, metric: Metric, runs: Sequence[History], limits: Band, failed: bool
 ) -> Measurement:
-    """The first run's figure, and what all of them say where it fails."""
+    """The first run's figure and, if it fails, what all the runs say."""
     figure = within(name, runs[0].final[name], limits.low, limits.high)
     rule = (
         f"{figure.limit} ({limits.runs} runs; a shift of {limits.detects:.3g} fails with "
@@ -130,13 +130,13 @@ def _judged(
 
 
 def _ends(name: str, runs: Sequence[History], limits: Band) -> str:
-    """How the runs ended that the rule looked at."""
+    """How the runs that the rule looked at ended."""
     values = ", ".join(f"{run.final[name]:.6g}" for run in runs[: limits.fresh])
     return f"{name} of {limits.fresh} seeds ({values})"
 
 
 def _curves_in_band(run: History, baseline: Baseline) -> Iterator[Curve]:
-    """The run's figures at the baseline's epochs, over the range of its runs."""
+    """The run's figures at the baseline's epochs, with the range of the baseline's runs."""
     for name in baseline.runs[0].curves:
         values = run.curve(name)
         if len(values) != len(run.epochs):

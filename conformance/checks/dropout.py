@@ -12,17 +12,17 @@ from refimpl.problem import pose
 from refimpl.trace import trace
 
 DEVIATIONS = 6.0
-"""How far the share left out may lie from the rate: chance goes so far once in 5e8 layers."""
+"""How many standard deviations the share left out may be off; by chance, once in 5e8 layers."""
 
 ROUNDING = 1e-5
-"""Relative error of a unit that is kept and scaled in float32."""
+"""Relative error allowed in a unit that is kept and scaled in float32."""
 
 ELEMENTS = (nn.Dropout,)
 CHANNELS = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
 def _layers(subject: Subject) -> dict[str, nn.Module]:
-    """Each dropout that leaves anything out, by its name in a model that was just built."""
+    """Each dropout layer with a rate above 0, by its name in a newly built model."""
     build = subject.trained.build
     layers = build().named_modules() if build is not None else ()
     return {
@@ -57,9 +57,9 @@ def dropout_at_its_rate(subject: Subject) -> Iterator[Measurement]:
 
 
 def _units(given: Tensor, made: Tensor, whole_channels: bool) -> tuple[Tensor, Tensor]:
-    """Which units had a value before dropout, and which of these have none after it.
+    """Which units were not zero before dropout, and which of these are zero after it.
 
-    A unit is an element, or a channel (N, C) with all that is in it.
+    A unit is an element or, with ``whole_channels``, a whole channel (N, C).
     """
     before, after = given != 0, made != 0
     if whole_channels:

@@ -1,4 +1,4 @@
-"""Facts are proven against the live model, never only stored."""
+"""Facts are checked against the live model, never only stored."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from refimpl.requirements import missing
 Claim = TypeVar("Claim", Exact, Failure, Erratum)
 
 PRINTED_DIGITS = 6
-"""To how many decimals the documents print the size rows."""
+"""How many decimals the documents print in the size rows."""
 
 
 def _states(fact: Callable[[Facts], object]) -> Callable[[Subject], bool]:
-    """A check that applies where the variant's facts state this one."""
+    """A condition for checks: the variant's facts state this one."""
 
     def applies(subject: Subject) -> bool:
         facts = subject.trained.facts
@@ -81,7 +81,7 @@ def summary_sizes(subject: Subject) -> Iterator[Measurement]:
 def output_shape(subject: Subject) -> Iterator[Measurement]:
     """Has the output of a documented batch the documented shape, and its target one that fits?
 
-    A target of as many numbers in another shape, (N,) for (N, 1), makes a loss compare every pair.
+    With a target of as many numbers in another shape, (N,) for (N, 1), a loss compares every pair.
     """
     step = first_step(subject.trained, subject.tier, subject.execution)
     yield equal("output shape", step.output_shape, _facts(subject).output)
@@ -98,7 +98,7 @@ def exact_values(subject: Subject) -> Iterator[Measurement]:
 
 
 def _possible(claims: Sequence[Claim]) -> list[Claim]:
-    """Those that can be tried here; where none can, the check cannot run for what they lack."""
+    """The claims that can be tried here; if there are none, the check cannot run."""
     here = [claim for claim in claims if missing(claim.needs) is None]
     if not here:
         raise CannotRunError(missing(claims[0].needs))
@@ -122,12 +122,12 @@ def _exact(value: Exact) -> Measurement:
 
 
 def _same(measured: Any, expected: Any, digits: int | None) -> bool:
-    """Equal as they stand; numbers to half a unit of the last printed digit, or to rounding."""
+    """Whether they are equal; floats to half a unit of the last printed digit, or to rounding."""
     if isinstance(expected, (str, bool, type(None))):
         return type(measured) is type(expected) and bool(measured == expected)
     try:
         found, wanted = np.asarray(measured), np.asarray(expected)
-    except ValueError:  # ragged: lists of lists of other lengths
+    except ValueError:  # ragged: lists of lists of different lengths
         return bool(measured == expected)
     if found.shape != wanted.shape:
         return False

@@ -14,7 +14,7 @@ from refimpl.problem import Problem, pose
 from refimpl.training import drive, steps_of, validation_figures
 
 WHOLE = 50
-"""An epoch of at most so many updates is read whole; of a longer one the beginning and the end."""
+"""An epoch of at most this many updates is read whole, a longer one at its beginning and end."""
 
 BEGINNING = 20
 AROUND = 2
@@ -22,15 +22,15 @@ AROUND = 2
 
 
 ROUNDING = 1e-4
-"""How far a figure that a variant measures itself may be from the same one measured for it."""
+"""How far, relatively, a variant's own figure may be from the same figure measured for it."""
 
 
 @check("reads-its-batches")
 def reads_its_batches(subject: Subject) -> Iterator[Measurement]:
     """Does each step learn from its own batch, and each epoch report the validation rows' figures?
 
-    To the end of an epoch and into the next. Asked of a seed that is not the variant's own: the
-    order of the rows is to follow it.
+    It reads to the end of an epoch and into the next, with a seed that is not the variant's own,
+    which the order of the rows must follow.
     """
     variant = subject.trained
     problem = pose(variant, subject.tier, seed=variant.seed + 1, execution=subject.execution)
@@ -44,7 +44,7 @@ def reads_its_batches(subject: Subject) -> Iterator[Measurement]:
 
 
 def _read(variant: Variant, problem: Problem, begin: int, count: int) -> Iterator[Measurement]:
-    """What some updates of a run learn from, and what is measured between them."""
+    """What some updates of a run learn from, and what the variant measures between them."""
     batches = problem.batches()
     wrong: list[int] = []
     made = 0
@@ -67,10 +67,10 @@ def _read(variant: Variant, problem: Problem, begin: int, count: int) -> Iterato
 
 
 def _figures(variant: Variant, problem: Problem, step: Step, epoch: Epoch) -> Iterator[Measurement]:
-    """The figures of an epoch that can be measured for the variant too.
+    """Compare the figures of an epoch with the same ones measured for the variant.
 
-    Put together by batches or by samples, as the document has it. Its loss is not one of them
-    where what it minimises is not the stated loss alone.
+    Either kind of mean, over batches or over samples, will do. The loss is left out if what the
+    variant minimises is not the stated loss alone.
     """
     by_batches, by_samples = (
         validation_figures(
@@ -97,7 +97,7 @@ def _loss_is_as_stated(variant: Variant, step: Step) -> bool:
 
 
 def _at(subject: Subject, problem: Problem, begin: int) -> Problem:
-    """The same run, taken up after so many updates, none of which need have been made."""
+    """The same run, continued after ``begin`` updates, which need not have been made."""
     if not begin:
         return problem
     [first] = steps_of(subject.trained, problem, 1)
@@ -105,5 +105,5 @@ def _at(subject: Subject, problem: Problem, begin: int) -> Problem:
 
 
 def _plain(target: torch.Tensor) -> torch.Tensor:
-    """Numbers in the order of the rows, whatever their shape and dtype."""
+    """The numbers of a target in row order, whatever its shape and dtype."""
     return torch.as_tensor(target).detach().to("cpu", torch.float64, copy=True).flatten()

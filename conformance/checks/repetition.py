@@ -20,10 +20,10 @@ from refimpl.training import predictor, steps_of
 from refimpl.trajectories import Seen, first_steps, looks
 
 STEPS = 12
-"""Enough to see a difference, and to stop in the middle of it."""
+"""Enough steps to see a difference, and to stop in the middle."""
 
 FEW = 2
-"""Enough to see another run."""
+"""Enough steps to see that it is another run."""
 
 ROWS = 64
 
@@ -53,7 +53,7 @@ def same_seed_same_bits(subject: Subject) -> Iterator[Measurement]:
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:
-    """Equal, NaN to NaN: what is not finite is for other checks to say."""
+    """Whether they are equal; NaN equals NaN, since other checks report what is not finite."""
     if one.shape != other.shape:
         return False
     return bool(torch.isclose(one, other, rtol=0, atol=0, equal_nan=True).all())
@@ -72,8 +72,8 @@ def _everything(steps: Iterable[list[Seen]]) -> dict[str, Tensor]:
 def seed_decides_everything(subject: Subject) -> Iterator[Measurement]:
     """Do start and steps draw from no generator but those that the seed makes?
 
-    A draw from a global generator is seeded by the training loop, so that it repeats; but it is
-    another one on another version or device.
+    Draws from a global generator repeat, since the training loop seeds it; but they differ on
+    another version or device.
     """
     start = start_draws_from(subject.trained)
     yield equal("what else the start is drawn from", start, [])
@@ -113,10 +113,10 @@ def checkpoint_predicts_the_same(subject: Subject) -> Iterator[Measurement]:
 def _predict_from(
     subject: Subject, problem: Problem, checkpoint: Checkpoint, rows: Tensor
 ) -> Tensor:
-    """Predictions of the model that the checkpoint's parameters make, not trained any further.
+    """Predictions of the model with the checkpoint's parameters, without further training.
 
     A learning rate of zero lets the variant itself build its model around them; the generator is
-    left at the first step, so that nothing else has changed.
+    left at the first step, so that nothing else changes.
     """
     frozen = replace(problem.protocol, learning_rate=0.0)
     weights_only = Checkpoint(0, checkpoint.parameters, checkpoint.buffers)
@@ -125,7 +125,7 @@ def _predict_from(
     if step is None:
         raise ContractError("the run from a checkpoint yields no step")
     if isinstance(step.model, nn.Module):
-        with torch.no_grad():  # running statistics have seen one batch more
+        with torch.no_grad():  # running statistics have seen one more batch
             for name, buffer in step.model.named_buffers():
                 buffer.copy_(checkpoint.buffers[name])
     return predictor(subject.trained, step)(rows)

@@ -1,7 +1,7 @@
 """Known training bugs, planted in the variants: each must be killed by a check of the suite.
 
-Which bugs there are is data: :data:`ALL`. :mod:`~refimpl.conformance.mutants.planting` plants one,
-:mod:`~refimpl.conformance.mutants.hunting` asks the suite about it.
+The bugs are data: :data:`ALL`. :mod:`~refimpl.conformance.mutants.planting` plants one,
+:mod:`~refimpl.conformance.mutants.hunting` runs the suite's checks on it.
 """
 
 from __future__ import annotations

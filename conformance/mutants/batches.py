@@ -16,7 +16,7 @@ from refimpl.problem import Problem, TensorRows
 
 
 def _labels(change: Callable[[Tensor], Tensor]) -> Plant:
-    """Training targets, changed."""
+    """Change the training targets."""
     return Plant(train=lambda rows, valid: TensorRows(rows.x, change(rows.y)))
 
 
@@ -31,7 +31,7 @@ def _values(y: Tensor) -> set[float]:
 
 
 def _wrong(y: Tensor) -> Tensor:
-    """Other targets of the same kind: the next class, the other of two, the row before's."""
+    """Wrong targets of the same kind: the next class, the other of two, that of the row before."""
     if not y.is_floating_point():
         return (y + 1) % (int(y.max()) + 1)
     if _values(y) <= {0.0, 1.0}:
@@ -80,7 +80,7 @@ def targets_flattened(fault: Fault) -> Plant:
 
 
 def _inputs(change: Callable[[Tensor], Tensor]) -> Plant:
-    """Training inputs, changed, where they are numbers and not ids."""
+    """Change the training inputs, if they are floats and not ids."""
     return Plant(
         train=lambda rows, valid: TensorRows(
             change(rows.x) if rows.x.is_floating_point() else rows.x, rows.y

@@ -1,4 +1,4 @@
-"""What ``refimpl mutants`` does: hunt, tell as it goes, and judge in the end."""
+"""What ``refimpl mutants`` does: hunt, report as it goes, and judge at the end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WIDTHS = (12, 16, 36)
 
 
 def catalogue() -> str:
-    """Every mutant and what it imitates, a line each."""
+    """Every mutant and what it imitates, one line each."""
     return "\n".join(f"{each.name:<{WIDTHS[2]}}{each.imitates}" for each in ALL)
 
 
@@ -44,10 +44,10 @@ def hunt(
     results: Path | None = None,
     table: Path | None = None,
 ) -> int:
-    """Hunt the mutants of these examples, or of all; 1 where one survives or something is wrong.
+    """Hunt the mutants of these examples, or of all; return 1 if one survives or anything is wrong.
 
-    ``results`` keeps what was found as it is found: what it has is not hunted again. ``table`` is
-    written from all that it has, or from this run.
+    The file ``results`` gets each finding as it is made; what it has is not hunted again. ``table``
+    is written from all findings in ``results`` or, without it, from those of this run.
     """
     loaded = registry.load(plugins, only=names or None)
     examples = [loaded.example(name) for name in names or sorted(loaded.examples)]
@@ -102,7 +102,7 @@ def line(hunted: Hunted) -> str:
 
 
 def counted(found: Sequence[Hunted]) -> str:
-    """How many of each fate."""
+    """How many mutants met each fate."""
     counts = Counter(hunted.fate for hunted in found)
     return ", ".join(f"{counts[fate]} {fate}" for fate in get_args(Fate))
 
@@ -148,9 +148,9 @@ def _require_checks(names: Sequence[str]) -> None:
 
 
 class Kept:
-    """What a file of results has, a line for each mutant of each example.
+    """The findings in a file of results, a line for each mutant of each example.
 
-    Raises :class:`RefimplError` where the file is none, or was made with other options.
+    Raises :class:`RefimplError` if the file is not such a file or was made with other options.
     """
 
     def __init__(self, path: Path | None, options: dict[str, Any]) -> None:
@@ -172,7 +172,7 @@ class Kept:
             raise RefimplError(f"{path} was made with other options; begin another file")
 
     def of(self, example: str, bug: Mutant) -> list[Hunted]:
-        """What became of a mutant of an example; nothing where it was not hunted."""
+        """What became of a mutant of an example; empty if it was not hunted."""
         return self.lines.get((example, bug.name), [])
 
     def all(self) -> list[Hunted]:
@@ -180,7 +180,7 @@ class Kept:
         return [each for _, own in sorted(self.lines.items()) for each in own]
 
     def keep(self, hunted: Hunted) -> None:
-        """Keep one; those of a mutant are written once the next begins."""
+        """Keep one finding; those of a mutant are written once the next mutant begins."""
         if self.pending and self.pending[0].mutant != hunted.mutant:
             self.end()
         raw = replace(hunted, fate="SURVIVED", reason="every check passes")

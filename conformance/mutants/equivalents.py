@@ -1,4 +1,4 @@
-"""Mutants that are no bug where they are planted: listed as data, each with the reason.
+"""Mutants that are not a bug where they are planted, listed as data with their reasons.
 
 An entry reads::
 
@@ -10,8 +10,8 @@ An entry reads::
     # a condition
     variant = "script"
 
-What is listed must be so: an entry whose mutant is killed after all, or that is about nothing,
-fails the run.
+An entry must be true: one whose mutant is killed after all, or that is about no mutant, fails the
+run.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ OWN = Path(__file__).with_name("equivalent.toml")
 
 
 class EquivalentsError(RefimplError):
-    """A list of equivalent mutants that cannot be taken at its word."""
+    """A list of equivalent mutants is not valid."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class Equivalent:
 def read(path: Path, mutants: Collection[str]) -> tuple[Equivalent, ...]:
     """The entries of a file.
 
-    Raises :class:`EquivalentsError` where it is not TOML or an entry lacks something or has too
-    much, and :class:`~refimpl.errors.UnknownNameError` for a mutant that there is not.
+    Raises :class:`EquivalentsError` if it is not TOML or an entry lacks something or has too much,
+    and :class:`~refimpl.errors.UnknownNameError` for an unknown mutant.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -96,5 +96,5 @@ def _wrong(raw: Mapping[str, Any]) -> Iterator[str]:
 
 
 def gathered(files: Iterable[Path], mutants: Collection[str]) -> tuple[Equivalent, ...]:
-    """The entries of the suite's own list and of others."""
+    """The entries of the suite's own list and of other files."""
     return tuple(entry for path in (OWN, *files) for entry in read(path, mutants))

@@ -1,4 +1,4 @@
-"""Bugs of whatever carries a computation out: its precision, its shards, its averages."""
+"""Bugs of executions: their precision, their shards, their averages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SUMMARY = "wrong on purpose"
 
 
 def _divides(variant: Variant) -> bool:
-    """Modules whose batches can be shared out."""
+    """Variants with a module whose batches can be split into shards."""
     return has_module(variant) and variant.data_parallel
 
 
@@ -88,7 +88,7 @@ def products_in_ten_bits(fault: Fault) -> Execution:
 
 
 def _casts(variant: Variant) -> bool:
-    """Modules with layers that autocast carries out in another precision."""
+    """Variants with layers that autocast computes in another precision."""
     return has_module(variant) and variant.has_layer(nn.Linear, nn.modules.conv._ConvNd)
 
 

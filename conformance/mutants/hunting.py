@@ -1,4 +1,4 @@
-"""The hunt: ask the suite's checks about a variant with a bug in it until one fails."""
+"""The hunt: run the suite's checks on a variant with a bug in it until one fails."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ SLOW = (convergence.reaches_documented_figures, convergence.stays_in_calibrated_
 """Checks that train to the end."""
 
 PROBED = 150
-"""How many updates are made at the most to see whether a mutant has any effect."""
+"""The most updates that are made to see whether a mutant has any effect."""
 
 NEAR_ENOUGH = 2.0
-"""The search for the smallest fault ends where the bounds are within this factor."""
+"""The search for the smallest fault ends when its bounds are within this factor."""
 
 
 @dataclass(frozen=True)
 class Hunted:
     """What became of one mutant of one variant.
 
-    ``check`` is the one that killed it, by ``measured`` against ``limit``, or by ``raises``: what
-    was raised. ``smallest`` is the smallest magnitude caught, ``at_most`` whether even the
-    weakest one tried was.
+    ``check`` is the one that killed it, by ``measured`` against ``limit`` or by the exception
+    ``raises``. ``smallest`` is the smallest magnitude caught; ``at_most`` means that even the
+    weakest one tried was caught.
     """
 
     example: str
@@ -73,13 +73,13 @@ class Hunted:
 
 
 class UnsoundError(Exception):
-    """A check fails where there is no bug."""
+    """A check fails although there is no bug."""
 
 
 class Hunt:
-    """The checks of one variant, and what they say of mutants of it.
+    """The checks of one variant, and what they say about mutants of it.
 
-    Each check is first asked where there is no bug; :class:`UnsoundError` is raised where it fails.
+    Each check is first run without a bug; :class:`UnsoundError` is raised if it fails then.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Hunt:
     def smallest(self, bug: Mutant, killer: str) -> tuple[float, bool]:
         """The smallest magnitude that is caught, and whether even the weakest is.
 
-        Whole trainings are left out of the search unless it was one that killed the strongest.
+        Slow checks are left out of the search, except for one that killed the strongest.
         """
         assert bug.weakest is not None
         checks = self.quick + [check for check in self.slow if check.name == killer]
@@ -138,7 +138,7 @@ class Hunt:
         return bisected(caught, bug.weakest, bug.strongest)
 
     def _killer(self, bug: Mutant, fault: Fault, checks: Sequence[Check]) -> Result | None:
-        """The answer of the first check that fails, cheapest first."""
+        """The result of the first check that fails, cheapest first."""
         if bug.execution is not None:
             subject = Subject(self.example, self.variant, bug.execution(fault), self.tier)
             cells = [Cell(parity.same_on_every_execution, subject)]
@@ -155,7 +155,7 @@ class Hunt:
         return None
 
     def _passes(self, cell: Cell) -> bool:
-        """Whether a check passes where there is no bug; it may be skipped, or expected to fail."""
+        """Whether a check passes without a bug; it may also be skipped, or fail as expected."""
         key = cell.check.name, cell.subject.variant is self.clean
         if key not in self.sound:
             answer = self._ask(cell)
@@ -170,14 +170,14 @@ class Hunt:
     def _reached(self, bug: Mutant, fault: Fault) -> bool:
         """Whether training reaches the bug: in its first epoch, after it, resumed, or in float64.
 
-        The seed is not the variant's own, so that what goes by the seed is reached too.
+        The seed is not the variant's own, so that bugs that depend on the seed are reached too.
         """
         changed = planted(self.variant, bug, fault)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 self._probe(changed, fault)
-            except Exception:  # without the bug nothing breaks; the check that meets it says what
+            except Exception:  # only the bug can have raised it; the check that meets it reports it
                 fault.hit()
         return fault.hits > 0
 
@@ -200,7 +200,7 @@ class Hunt:
             next(steps_of(changed, problem.but(precision="float64"), 1), None)
 
     def _cells_of(self, changed: Variant, checks: Iterable[Check]) -> Iterator[Cell]:
-        """What is asked of a variant, and of the next rung where it is the first of its ladder."""
+        """The cells of a variant and, if it is first on its ladder, of another variant there."""
         example = _with(self.example, self.variant, changed)
         subject = Subject(example, changed, CPU, self.tier)
         rung = next(
@@ -217,12 +217,12 @@ class Hunt:
 
     def _ask(self, cell: Cell) -> Result:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # bugs are warned of, and broadcasting is
+            warnings.simplefilter("ignore")  # torch warns of bugs, and of broadcasting
             return judged(ask(cell, to_the_end=False), cell, self.expected)
 
 
 def _with(example: Example, variant: Variant, changed: Variant) -> Example:
-    """The example with one variant in the place of another; the others stay the same objects."""
+    """The example with one variant replaced by another; the others stay the same objects."""
     made = copy.copy(example)
     variants = tuple(changed if v is variant else v for v in example.variants)
     object.__setattr__(made, "variants", variants)
@@ -244,7 +244,7 @@ def bisected(
 ) -> tuple[float, bool]:
     """The smallest magnitude for which ``caught`` holds, to a factor of :data:`NEAR_ENOUGH`.
 
-    ``strongest`` is known to be caught; where ``weakest`` is too, it is the answer, and true.
+    ``strongest`` is known to be caught. If ``weakest`` is caught too, it is returned with ``True``.
     """
     if caught(weakest):
         return weakest, True
@@ -274,8 +274,8 @@ def fates(
 ) -> Iterator[Hunted]:
     """What becomes of every mutant that applies, in the first variant where it takes effect.
 
-    With ``every_variant`` in each of them. A mutant that takes effect nowhere is told once.
-    Raises :class:`UnsoundError` where a check fails without any bug.
+    With ``every_variant``, in each of them. A mutant that takes effect nowhere is yielded once.
+    Raises :class:`UnsoundError` if a check fails without any bug.
     """
     chosen = [v for v in example.variants if not variants or v.name in variants]
     hunts = [
@@ -302,7 +302,7 @@ def fates(
 
 
 def judged_by(found: Hunted, equivalents: Iterable[Equivalent]) -> Hunted:
-    """A survivor that is listed as equivalent, with the reason."""
+    """The finding; a survivor that is listed as equivalent becomes that, with the reason."""
     about = (found.example, found.variant, found.mutant)
     entry = next((e for e in equivalents if e.matches(*about)), None)
     if entry is None or found.fate != "SURVIVED":
@@ -316,7 +316,7 @@ def untrue(
     examples: Collection[str],
     mutants: Collection[str],
 ) -> Iterator[str]:
-    """What is wrong with each entry that a run over these examples and mutants has shown so."""
+    """What is wrong with each entry that a run over these examples and mutants has disproved."""
     for entry in equivalents:
         if entry.example not in examples or entry.mutant not in mutants:
             continue

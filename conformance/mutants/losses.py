@@ -1,4 +1,4 @@
-"""Bugs of the loss: its arguments, its reduction, what it is given and what of it is seen."""
+"""Bugs of the loss: its arguments, its reduction, what it is given and what it reports."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _every(replacement: Replacement, names: tuple[str, ...] = LOSSES) -> dict[st
 
 
 def _first_argument(change: Callable[[Tensor], Tensor], *names: str) -> dict[str, Replacement]:
-    """What the loss is given as the model's output, changed."""
+    """Change the model's output on its way into the loss."""
 
     def replaced(original: Any, output: Tensor, *args: Any, **kwargs: Any) -> Any:
         return original(change(output), *args, **kwargs)

@@ -37,7 +37,7 @@ def _owners(module: nn.Module) -> list[nn.Module]:
 
 
 def _giving(change: Callable[[Tensor], Tensor]) -> Callable[[nn.Module], bool]:
-    """Plant a change of what a module gives; the change itself says whether it was one."""
+    """Change what a module returns; ``change`` itself reports whether it had an effect."""
 
     def planted(module: Any) -> bool:
         forward = module.forward
@@ -76,7 +76,7 @@ def first_layer_detached(fault: Fault) -> Plant:
             return False
 
         def cut(layer: nn.Module, args: Any, output: Any) -> Any:
-            if isinstance(output, tuple):  # a recurrent layer gives its state too
+            if isinstance(output, tuple):  # a recurrent layer returns its state too
                 return tuple(cut(layer, args, part) for part in output)
             return output.detach()
 
@@ -165,7 +165,7 @@ def activation_added(fault: Fault) -> Plant:
 
 
 def _start(change: Callable[[str, Any], Any]) -> Plant:
-    """Start values, changed one by one."""
+    """Change each start value."""
     return Plant(
         start=lambda values: {name: change(name, np.asarray(v)) for name, v in values.items()}
     )

@@ -22,7 +22,7 @@ Optimizer = torch.optim.Optimizer
 
 
 def _by_hand(update: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
-    """The update by hand, ``parameter -= change``, by the names that versions of torch call it."""
+    """Replace the update by hand, ``parameter -= change``, under its names in versions of torch."""
     return {"sub_": update, "__isub__": update}
 
 
@@ -90,7 +90,7 @@ def gradients_left_in_twos(fault: Fault) -> Plant:
 
 
 def _stepping(change: Callable[[Optimizer, Callable[..., Any]], Any]) -> Callable[[Any], bool]:
-    """Plant a change of an optimizer's ``step``, which is given the optimizer and the step."""
+    """Replace an optimizer's ``step`` by ``change``, which gets the optimizer and the old step."""
 
     def planted(optimizer: Any) -> bool:
         step = optimizer.step
@@ -187,7 +187,7 @@ def no_grad_missing(fault: Fault) -> Plant:
 
 
 def _setting(key: str, change: Callable[[Any], Any]) -> Callable[[Any], bool]:
-    """Plant a change of one setting of every group that has it."""
+    """Change one setting in every parameter group that has it."""
 
     def planted(optimizer: Optimizer) -> bool:
         changed = False
@@ -404,7 +404,7 @@ def gradient_of_one_tensor_lost(fault: Fault) -> Plant:
 
 @mutant()
 def last_batch_counts_for_more(fault: Fault) -> Plant:
-    """The short last batch weighs as much as if it were full, and a full one's size over its."""
+    """The gradient of the short last batch is multiplied by the size of a full one over its own."""
 
     def weighted(leaves: Any, share: float) -> bool:
         for gradient in gradients(leaves):

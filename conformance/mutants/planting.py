@@ -1,12 +1,12 @@
 """How a training bug is planted in one variant, and in nothing else.
 
-A planted variant advances the sound one's own generator. The bug is in force only while that
-generator runs: patches are entered before each of its steps and undone after it, so that whoever
-drives it, and whatever it is held against, never sees them. What belongs to the candidate for good
-(its module, its optimizer, its rows) is changed on those objects alone.
+A planted variant advances the original's own generator. The bug is in force only while that
+generator runs: patches are applied before each of its steps and undone after it, so that neither
+the code that drives it nor the run it is compared with ever sees them. Objects that belong to the
+candidate alone (its module, its optimizer, its rows) are changed for good.
 
-The planted variant is an object of its own, so that whatever is kept by a variant's identity
-(references of a ladder, whole training runs) is kept apart from what is kept of the sound one.
+The planted variant is a separate object, so that whatever is kept by a variant's identity
+(references of a ladder, whole training runs) is kept apart from the original's.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ Replacement = Callable[..., Any]
 class Fault:
     """One bug at one strength, in one variant.
 
-    ``hits`` counts where it took effect; ``resting`` is true while the framework's own code runs
-    amid a variant's.
+    ``hits`` counts how often it took effect; ``resting`` is true while framework code runs within
+    a variant's code.
     """
 
     variant: Variant | None = None
@@ -50,12 +50,12 @@ class Fault:
     resting: bool = False
 
     def hit(self) -> None:
-        """The bug took effect."""
+        """Note that the bug took effect."""
         self.hits += 1
 
     @contextmanager
     def rest(self) -> Iterator[None]:
-        """Leave the framework's own code alone."""
+        """Suspend the bug while framework code runs."""
         before, self.resting = self.resting, True
         try:
             yield
@@ -65,20 +65,20 @@ class Fault:
 
 @dataclass(frozen=True)
 class Plant:
-    """Where a bug is planted in one run. Made anew for each run, so that it may keep a state.
+    """Where a bug is planted in one run. It is made anew for each run, so it may keep state.
 
-    - ``start``: the values that the variant's start gives;
-    - ``problem``: the problem itself, made into another;
-    - ``train``, ``valid``: the rows of that split, given also those of the other; ``order``: the
-      order of a whole epoch's rows, given also the number of rows in a batch;
-    - ``module``: the module before its start is loaded; says whether it was changed;
-    - ``optimizer``: each optimizer once it is made; says whether it was changed;
-    - ``resume``: whether the optimizer of a resumed run is left as new, though it had this state;
-    - ``calls``: functions of torch, by their names, within a step; ``forward``: within the module
-      or whatever the variant predicts with, in evaluation too;
-    - ``after_backward``: is given the leaves whose gradients were just made, and the size of the
-      batch over that of a full one;
-    - ``around``: entered around each step; ``step``: what is shown of it.
+    - ``start`` changes the values that the variant's start gives;
+    - ``problem`` changes the problem itself;
+    - ``train``, ``valid`` change the rows of that split, and get those of the other too; ``order``
+      changes the row order of a whole epoch, and gets the epoch and the rows in a batch too;
+    - ``module`` changes the module before its start is loaded; returns whether it did;
+    - ``optimizer`` changes each optimizer once it is made; returns whether it did;
+    - ``resume`` returns whether the optimizer of a resumed run stays new, despite this state;
+    - ``calls`` replaces functions of torch, by name, within a step; ``forward`` does so within the
+      module, or whatever the variant predicts with, in evaluation too;
+    - ``after_backward`` gets the leaves whose gradients were just made, and the size of the batch
+      over that of a full one;
+    - ``around`` makes a context for each step; ``step`` changes what is shown of it.
     """
 
     start: Callable[[Arrays], Arrays] | None = None
@@ -98,11 +98,11 @@ class Plant:
 
 @dataclass(frozen=True)
 class Mutant:
-    """A training bug: ``imitates`` says which, ``applies`` to which variants it could be done.
+    """A training bug: ``imitates`` says which, ``applies`` tells in which variants it can occur.
 
-    ``mutate(fault)`` is called for each run and says where it is planted. ``execution(fault)``
-    makes a wrong way to carry a variant out instead. A bug with a magnitude has the ``weakest``
-    and the ``strongest`` worth trying, between which the smallest that is caught is searched.
+    ``mutate(fault)`` is called for each run and returns where the bug is planted; alternatively,
+    ``execution(fault)`` makes a wrong execution. A bug with a magnitude has the ``weakest`` and
+    the ``strongest`` worth trying, between which the smallest that is caught is searched for.
     """
 
     name: str
@@ -146,7 +146,7 @@ def mutant(
     weakest: float | None = None,
     strongest: float = 1.0,
 ) -> Callable[[Callable[[Fault], Plant]], Mutant]:
-    """Make a function that plants a bug a mutant; its docstring says what it imitates."""
+    """Turn a function that plants a bug into a mutant; its docstring says what it imitates."""
 
     def made(mutate: Callable[[Fault], Plant]) -> Mutant:
         name, what = _named(mutate)
@@ -158,7 +158,7 @@ def mutant(
 def wrong_execution(
     applies: Callable[[Variant], bool] = in_torch,
 ) -> Callable[[Callable[[Fault], Execution]], Mutant]:
-    """Make a function that makes a wrong execution a mutant."""
+    """Turn a function that makes a wrong execution into a mutant."""
 
     def made(execution: Callable[[Fault], Execution]) -> Mutant:
         name, what = _named(execution)
@@ -178,7 +178,7 @@ def sound(fault: Fault) -> Plant:
 
 @dataclass(frozen=True, eq=False)
 class Planted(Variant):
-    """A variant with a bug in it: its steps are the sound one's own."""
+    """A variant with a bug in it: its steps are made by the original."""
 
     original: Variant = field(default_factory=lambda: Variant("nothing"))
     mutate: Callable[[Fault], Plant] = sound.mutate  # type: ignore[assignment]
@@ -240,7 +240,7 @@ class Injection:
             self._calls["backward"] = self._backward  # says itself whether it did anything
 
     def posed(self, problem: Problem) -> Problem:
-        """The problem as the variant is given it."""
+        """The problem as the variant gets it."""
         if self.plant.problem is not None:
             with self.fault.rest():
                 changed = self.plant.problem(problem)
@@ -251,7 +251,7 @@ class Injection:
 
     @contextmanager
     def in_force(self) -> Iterator[None]:
-        """The bug, for as long as the variant computes."""
+        """Activate the bug while the variant computes."""
         with ExitStack() as stack:
             if self.plant.optimizer is not None:
                 constructor = _noting(torch.optim.Optimizer.__init__, self._optimizer)
@@ -262,7 +262,7 @@ class Injection:
             yield
 
     def shown(self, step: Step) -> Step:
-        """What is seen of a step."""
+        """A step as it is shown to the checks."""
         model = step.model
         if self.plant.forward and model is not None and not isinstance(model, nn.Module):
             step.model = self._predicting(model)
@@ -321,9 +321,9 @@ def _noting(original: Callable[..., None], note: Callable[[Any], None]) -> Calla
 
 
 class Calls(TorchFunctionMode):
-    """Functions of torch replaced by their names, whoever calls them, in this context alone.
+    """Replaces functions of torch, by name and for every caller, in this context alone.
 
-    What a replaced function calls itself is left as it is. Setting ``.grad`` is called ``grad=``.
+    Calls made within a replaced function are left alone. Setting ``.grad`` has the name ``grad=``.
     """
 
     def __init__(self, fault: Fault, replacements: Mapping[str, Replacement]) -> None:
@@ -333,7 +333,7 @@ class Calls(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """One call of a function of torch."""
+        """Make one call of a torch function, replaced or not."""
         given = kwargs or {}
         replacement = self.replacements.get(_name(func))
         if replacement is None or self.fault.resting:
@@ -358,7 +358,7 @@ def _name(function: Any) -> str:
 
 
 class _PlantedProblem(Problem):
-    """What a planted variant is given to solve: mixed in before the problem's own class."""
+    """What a planted variant gets to solve: mixed in before the problem's own class."""
 
     injection: Injection
 

@@ -1,4 +1,4 @@
-"""The page of the mutants: which check killed each, how fast, and how small a fault is seen."""
+"""The page of the mutants: which check killed each, how fast, and how small a fault is caught."""
 
 from __future__ import annotations
 
