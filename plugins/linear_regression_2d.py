@@ -209,6 +209,13 @@ def gradients_of_both_losses() -> list[float]:
 # real ranges allow for both, the stand-in ranges hold the least-squares solution of our own.
 OPTIMUM = [2.0163, -3.0217, 9.8365]
 
+
+def of_other_points(metric, documented, **ranges):
+    """A figure that depends on points which the document draws without a seed."""
+    why = "the document draws its points without a seed; the best fit to other points is another"
+    return Figure(metric, documented, **ranges, outside_because=why)
+
+
 ERRORS = {"mae": absolute_error, "mape": absolute_percentage_error}
 
 EXAMPLE = Example(
@@ -231,9 +238,9 @@ EXAMPLE = Example(
                 trainable=3,
                 output=(10, 1),
                 figures=(
-                    Figure("w[0]", 2.0313, real=(1.9, 2.1), stand_in=(2.00, 2.03)),
-                    Figure("w[1]", -2.9648, real=(-3.1, -2.9), stand_in=(-3.03, -3.00)),
-                    Figure("b", 10.0781, real=(9.7, 10.3), stand_in=(9.72, 9.79)),
+                    of_other_points("w[0]", 2.0313, real=(1.9, 2.1), stand_in=(2.00, 2.03)),
+                    of_other_points("w[1]", -2.9648, real=(-3.1, -2.9), stand_in=(-3.03, -3.00)),
+                    of_other_points("b", 10.0781, real=(9.7, 10.3), stand_in=(9.72, 9.79)),
                 ),
             ),
         ),
@@ -252,7 +259,7 @@ EXAMPLE = Example(
                 figures=(
                     Figure("weight[0]", 2.1134, real=(1.8, 2.25), stand_in=(1.8, 2.25)),
                     Figure("weight[1]", -2.9306, real=(-3.25, -2.8), stand_in=(-3.25, -2.8)),
-                    Figure("bias", 9.9722, real=(9.6, 10.3), stand_in=(9.76, 9.92)),
+                    of_other_points("bias", 9.9722, real=(9.6, 10.3), stand_in=(9.76, 9.92)),
                 ),
             ),
         ),
@@ -274,9 +281,9 @@ EXAMPLE = Example(
                 state_dict=("fc.weight", "fc.bias"),
                 output=(10, 1),
                 figures=(
-                    Figure("val_loss", 3.749, real=(2.5, 5.5), stand_in=(4.45, 4.70)),
-                    Figure("val_mae", 1.534, real=(1.25, 1.95), stand_in=(1.73, 1.80)),
-                    Figure("val_mape", 0.363, real=(0.1, 1.2), stand_in=(0.42, 0.45)),
+                    of_other_points("val_loss", 3.749, real=(2.5, 5.5), stand_in=(4.45, 4.70)),
+                    of_other_points("val_mae", 1.534, real=(1.25, 1.95), stand_in=(1.73, 1.80)),
+                    of_other_points("val_mape", 0.363, real=(0.1, 1.2), stand_in=(0.42, 0.45)),
                 ),
             ),
         ),
@@ -296,7 +303,7 @@ EXAMPLE = Example(
                 trainable=3,
                 state_dict=("w", "b"),
                 figures=(
-                    Figure("loss", 3.9965, real=(3.98, 4.02), stand_in=(3.94, 3.955)),
+                    of_other_points("loss", 3.9965, real=(3.98, 4.02), stand_in=(3.94, 3.955)),
                     Figure("weight[0]", None, real=(1.995, 2.005), stand_in=(1.995, 2.005)),
                     Figure("weight[1]", None, real=(-3.005, -2.995), stand_in=(-3.01, -3.0)),
                     Figure("bias", None, real=(9.995, 10.005), stand_in=(10.005, 10.015)),
