@@ -438,7 +438,38 @@ def test_what_was_found_is_kept_and_not_hunted_again(refimpl, tmp_path, monkeypa
     assert "| update-dropped |" in table.read_text()
     status, _, err = refimpl(*command, "--every-variant")
     assert status == 1
-    assert "was made with other options" in err
+    assert "was made with other options (every_variant)" in err
+
+
+def test_a_last_line_that_a_kill_cut_short_is_hunted_again(refimpl, tmp_path):
+    kept = tmp_path / "mutants.jsonl"
+    command = ("mutants", "fake-sound", "--mutant", "update-dropped", "--results", kept, *SOUND)
+    refimpl(*command)
+    whole = kept.read_text()
+    kept.write_text(whole[:-30])
+    status, out, _ = refimpl(*command)
+    assert (status, "as kept" in out) == (0, False)
+    assert [json.loads(line)[0]["mutant"] for line in kept.read_text().splitlines()[1:]] == [
+        "update-dropped"
+    ]
+
+
+def test_a_file_that_has_something_else_in_it_is_left_as_it_is(refimpl, tmp_path):
+    notes = tmp_path / "notes.txt"
+    notes.write_text("mine\nnot to be lost")
+    status, _, err = refimpl("mutants", "fake-sound", "--results", notes, *SOUND)
+    assert (status, notes.read_text()) == (1, "mine\nnot to be lost")
+    assert "holds no results of mutants" in err
+
+
+def test_what_another_torch_left_is_not_taken_for_this_one(refimpl, tmp_path, monkeypatch):
+    kept = tmp_path / "mutants.jsonl"
+    command = ("mutants", "fake-sound", "--mutant", "update-dropped", "--results", kept, *SOUND)
+    refimpl(*command)
+    monkeypatch.setattr(torch, "__version__", "1.5.0")
+    status, _, err = refimpl(*command)
+    assert status == 1
+    assert "was made with other options (torch)" in err
 
 
 def test_a_kept_survivor_is_judged_by_the_list_of_today(refimpl, tmp_path):

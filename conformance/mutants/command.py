@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import click
+import torch
 
 from refimpl import registry
 from refimpl.conformance.checks import ALL as CHECKS
@@ -56,7 +57,7 @@ def hunt(
     listed = gathered(equivalents, {each.name for each in ALL})
     options = {
         "tier": tier, "every_variant": every_variant, "without": sorted(without),
-        "variants": sorted(variants),
+        "variants": sorted(variants), "torch": torch.__version__,
     }  # fmt: skip
     kept = Kept(results, options)
     found: list[Hunted] = []
@@ -163,13 +164,19 @@ class Kept:
             path.write_text(json.dumps(options) + "\n", encoding="utf-8")
             return
         try:
-            first, *lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+            whole, end, cut_short = path.read_text("utf-8").rpartition("\n")
+            first, *lines = [json.loads(line) for line in (whole or cut_short).splitlines()]
+            changed = ", ".join(name for name in options if first[name] != options[name])
             for own in ([Hunted(**each) for each in line] for line in lines):
                 self.lines[own[0].example, own[0].mutant] = own
         except (ValueError, LookupError, TypeError) as error:
             raise RefimplError(f"{path} holds no results of mutants: {error}") from error
-        if first != options:
-            raise RefimplError(f"{path} was made with other options; begin another file")
+        if changed:
+            raise RefimplError(
+                f"{path} was made with other options ({changed}); begin another file"
+            )
+        if cut_short:  # by a kill: what it was about is hunted again
+            path.write_text(whole + end, encoding="utf-8")
 
     def of(self, example: str, bug: Mutant) -> list[Hunted]:
         """What became of a mutant of an example; empty if it was not hunted."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+import torch
+
 from refimpl.conformance.mutants.hunting import Hunted
 from refimpl.conformance.mutants.planting import Mutant
 from refimpl.markdown import table
@@ -16,8 +18,8 @@ Each mutant is planted in the first variant of an example in which it takes effe
 asked cheapest first until one fails. What is listed as equivalent is no bug there, for the reason
 given in `conformance/mutants/equivalent.toml`.
 
-Made by `refimpl mutants --table docs/mutants.md`; not written by hand. Examples that are not listed
-were not hunted.
+Made by `refimpl mutants --table docs/mutants.md` with torch {torch}; not written by hand. Examples
+that are not listed were not hunted.
 """
 
 
@@ -25,7 +27,8 @@ def markdown(found: Sequence[Hunted], mutants: Sequence[Mutant]) -> str:
     """The whole page."""
     reached = [hunted for hunted in found if hunted.fate != "ineffective"]
     examples = list(dict.fromkeys(hunted.example for hunted in found))
-    parts = [HEAD, "## By example\n", table(_by_example(found, examples))]
+    head = HEAD.format(torch=torch.__version__)
+    parts = [head, "## By example\n", table(_by_example(found, examples))]
     parts += ["## By mutant\n", table(_by_mutant(reached, mutants))]
     left = [hunted for hunted in reached if hunted.fate != "killed"]
     if left:
