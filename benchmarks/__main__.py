@@ -123,7 +123,7 @@ def timed(name: str, tier: str, repeats: int) -> Timed:
                 began = time.perf_counter()
                 end = run()
                 if loop != "refimpl":
-                    afterwards(end.model, problem)
+                    afterwards(end.model, problem)  # type: ignore[no-untyped-call]
                 seconds[loop].append(time.perf_counter() - began)
     medians = {loop: statistics.median(own) for loop, own in seconds.items()}
     return Timed(name, tier, **medians, apart=apart)

@@ -171,7 +171,7 @@ def as_documented(variant: Variant, problem: Problem, samples: Samples, workers:
             optimizer.zero_grad()
             output = model(prepare(xb))
             loss = loss_of(output, yb)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             seen["loss"].append(loss.item())
             for name, score in scores.items():
@@ -221,7 +221,7 @@ def _loaded(problem: Problem, samples: Samples, workers: int) -> Loaders:
 
 def _out_of_tensors(problem: Problem) -> Loaders:
     rows, size = problem.valid, problem.valid_batch_size
-    valid = () if rows is None else tuple(zip(rows.x.split(size), rows.y.split(size), strict=True))
+    valid = () if rows is None else tuple(_batches(rows, size))
     return Loaders(problem.epoch_batches, lambda: valid)
 
 
@@ -249,14 +249,14 @@ def bare(variant: Variant, problem: Problem) -> End:
     figures: dict[str, float] = {}
     for epoch in problem.epochs():
         order = torch.tensor(problem.order(epoch))
-        batches = order.split(size) if size < len(x) else [slice(None)]
+        batches = torch.split(order, size) if size < len(x) else [slice(None)]
         losses, seen = [], []
         for batch in batches:
             xb, yb = x[batch], y[batch]
             output = model(xb)
             loss = loss_of(output, yb)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(loss.detach())
             seen.append((output.detach(), yb))
@@ -272,15 +272,16 @@ def bare(variant: Variant, problem: Problem) -> End:
         if rows is not None:
             model.eval()
             with torch.no_grad():
-                pairs = [
-                    (model(xb), yb)
-                    for xb, yb in zip(rows.x.split(held), rows.y.split(held), strict=True)
-                ]
+                pairs = [(model(xb), yb) for xb, yb in _batches(rows, held)]
                 figures["val_loss"] = _mean([loss_of(output, yb) for output, yb in pairs])
                 for name, score in scores.items():
                     figures[f"val_{name}"] = _mean([score(out, yb).mean() for out, yb in pairs])
             model.train()
     return End({n: p.detach() for n, p in model.named_parameters()}, figures, model)
+
+
+def _batches(rows: TensorRows, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(torch.split(rows.x, size), torch.split(rows.y, size), strict=True)
 
 
 def _mean(values: list[Tensor]) -> float:

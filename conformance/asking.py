@@ -10,7 +10,7 @@ import pytest
 
 from refimpl import registry, validation
 from refimpl.catalogue import entries
-from refimpl.checking import Cell, Result, ask, cells, true
+from refimpl.checking import Cell, Outcome, Result, ask, cells, true
 from refimpl.conformance.checks import ALL
 from refimpl.contract import Example
 from refimpl.data import Tier
@@ -94,7 +94,7 @@ def _verdict(
     name: str, check: str, device: str, tier: str, wrong: str, what: str = "in order"
 ) -> tuple[str, Asking]:
     """A result that is known already, with its key."""
-    outcome = "failed" if wrong else "passed"
+    outcome: Outcome = "failed" if wrong else "passed"
     measured = (true(what, not wrong, wrong),)
     result = Result(name, "-", check, device, tier, outcome, wrong, measurements=measured)
     return result.id, lambda: result

@@ -1,7 +1,7 @@
-"""Archives from elsewhere: nothing that a member's name or kind says is taken on trust.
+"""Unpacks archives from elsewhere without trusting a member's name or kind.
 
-A member is looked at before anything is written, and only plain files and folders are written:
-no link, no device, no owner, no permission bit comes out of an archive.
+Each member is examined before anything is written, and only plain files and folders are written:
+no links, devices, owners or permission bits come out of an archive.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def unpack(archive: Path, folder: Path, limits: Limits | None = None) -> tuple[s
     """Unpack a tar, tar.gz or zip into a folder that must not exist yet.
 
     Every member is examined before the first is written. The folder appears whole or not at all.
-    Returns the paths of the files, relative to the folder. An archive that is damaged, goes over
-    the limits or holds a member that is no plain file with a plain relative name raises
-    :class:`~refimpl.errors.DataError`.
+    Returns the paths of the files, relative to the folder. Raises
+    :class:`~refimpl.errors.DataError` if the archive is damaged, exceeds the limits or has a
+    member that is no plain file or folder with a plain relative name.
     """
     limits = limits or Limits()
     if os.path.lexists(folder):
@@ -86,9 +86,9 @@ def unpack(archive: Path, folder: Path, limits: Limits | None = None) -> tuple[s
 def read_members(
     archive: Path, wanted: re.Pattern[str], limits: Limits | None = None
 ) -> Iterator[tuple[re.Match[str], bytes]]:
-    """The match and the content of every plain file whose whole name is wanted; writes nothing.
+    """The match and content of each plain file whose whole name matches; writes nothing.
 
-    Other members, of whatever name and kind, are passed over.
+    Skips all other members, whatever their name and kind.
     """
     limits = limits or Limits()
     taken = 0
@@ -108,7 +108,7 @@ def read_members(
 
 @dataclass(frozen=True)
 class _Member:
-    """One member as its archive describes it; ``refusal`` where it is no file and no folder."""
+    """One member as its archive describes it; ``refusal`` says why it is refused, if it is."""
 
     name: str
     size: int
@@ -156,7 +156,7 @@ def _zip_members(archive: Path) -> Iterator[_Member]:
     with zipfile.ZipFile(archive) as packed:
         for info in packed.infolist():
             yield _Member(
-                # zipfile cuts the name at a NUL and puts "/" for the separator of this system
+                # zipfile cuts the name at a NUL and replaces this system's separator by "/"
                 info.orig_filename,
                 info.file_size,
                 info.orig_filename.endswith("/"),  # is_dir() fails on an empty name
@@ -175,7 +175,7 @@ def _zip_refusal(info: zipfile.ZipInfo) -> str:
 
 
 class _Bounded(io.RawIOBase):
-    """A stream that refuses to go on for ever: headers are unpacked into memory, too."""
+    """A stream that fails beyond a limit: headers are unpacked into memory, too."""
 
     def __init__(self, archive: Path, stream: IO[bytes], limits: Limits) -> None:
         self._archive = archive
@@ -198,7 +198,7 @@ class _Bounded(io.RawIOBase):
 
 
 def _admitted(archive: Path, limits: Limits) -> Iterator[tuple[_Member, tuple[str, ...]]]:
-    """Each member with the parts of its name, once it is known to be harmless."""
+    """Each member and the parts of its name, once it is known to be harmless."""
     files: set[tuple[str, ...]] = set()
     folders: set[tuple[str, ...]] = set()
     total = 0
@@ -210,7 +210,7 @@ def _admitted(archive: Path, limits: Limits) -> Iterator[tuple[_Member, tuple[st
             raise DataError(f"{archive}: holds more than {limits.bytes:,} bytes")
         parts, refusal = _parts(member)
         if not refusal:
-            # as a file system sees them that knows no difference of case or of composition
+            # as a file system sees them that ignores case and Unicode composition
             key = tuple(unicodedata.normalize("NFC", part).casefold() for part in parts)
             above = {key[:depth] for depth in range(1, len(key))}
             if key in files or files & above or (member.is_file and key in folders):
@@ -228,7 +228,7 @@ def _admitted(archive: Path, limits: Limits) -> Iterator[tuple[_Member, tuple[st
 
 
 def _parts(member: _Member) -> tuple[tuple[str, ...], str]:
-    """The parts of a member's name, and why it is refused where it is."""
+    """The parts of a member's name, and why it is refused, if it is."""
     name = member.name
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
     refusal = member.refusal
@@ -236,7 +236,7 @@ def _parts(member: _Member) -> tuple[tuple[str, ...], str]:
         refusal = "an absolute name"
     if not refusal and ".." in parts:
         refusal = "a name that leaves the folder"
-    # A colon is a drive or a stream to Windows, a backslash a separator.
+    # To Windows a colon marks a drive or a stream, and a backslash is a separator.
     if not refusal and re.search(r"[\\:\x00-\x1f\x7f]", name):
         refusal = "a character that no portable name has"
     if not refusal and not parts and not member.is_folder:
@@ -255,7 +255,7 @@ def _fits(parts: tuple[str, ...]) -> bool:
 
 
 def _write(archive: Path, member: _Member, parts: tuple[str, ...], folder: Path) -> str:
-    """Write one member under ``folder``; its relative path, empty for a folder."""
+    """Write one member under ``folder``; returns its relative path, empty for a folder."""
     target = folder.joinpath(*parts)
     if member.is_folder:
         target.mkdir(parents=True, exist_ok=True)
@@ -275,7 +275,7 @@ def _write(archive: Path, member: _Member, parts: tuple[str, ...], folder: Path)
 
 @contextmanager
 def _damage_named(archive: Path) -> Iterator[None]:
-    """Whatever the readers raise over a broken archive, as an error that names it."""
+    """Turns whatever the readers raise for a broken archive into an error naming it."""
     try:
         yield
     except _DAMAGE as error:

@@ -1,4 +1,4 @@
-"""The page of an audit: every figure's band, both of its error rates, and what fresh runs gave."""
+"""The page of an audit: each figure's band, its two error rates, and the results of fresh runs."""
 
 from __future__ import annotations
 

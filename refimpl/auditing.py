@@ -1,10 +1,10 @@
-"""Do the baselines keep what they declare? What ``refimpl audit`` answers.
+"""Do the baselines keep the error rates that they declare? ``refimpl audit`` answers this.
 
-A limit is sound if an unchanged program seldom fails it. How seldom is declared by a formula that
-supposes nothing but that runs are exchangeable. Whether the rule as it is written keeps to it is
-tried out: the baseline's values are drawn again, with replacement, into baselines and fresh runs,
-and the rule is applied to each draw. That finds a rule that is wrong. A baseline that is wrong,
-whose runs are not draws of what the program does now, is found by fresh runs only.
+A limit is sound if an unchanged program seldom fails it. A formula that assumes only that runs are
+exchangeable declares how seldom. Whether the implemented rule keeps that rate is tested by
+resampling: baselines and fresh runs are drawn with replacement from the baseline's values, and the
+rule is applied to each draw. That finds a wrong rule. A wrong baseline, whose runs are not draws
+of what the program does now, is found only by fresh runs.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from refimpl.contract import Example, Figure, Variant
 from refimpl.data import Tier, philox
 
 SWEEP = 0.01
-"""False alarms that all figures of one tier together may raise."""
+"""The highest false-alarm rate of all limits of one tier together."""
 
 DRAWS = 500
-"""Baselines that are drawn for each figure."""
+"""How many baselines are drawn for each figure."""
 
 SURE = 1e-6
-"""An excess of alarms counts where chance makes one so large less often than this."""
+"""An excess of alarms counts if one so large arises by chance less often than this."""
 
 
 Limit = Literal["band", "range"]
@@ -43,8 +43,8 @@ class Audited:
     """One figure of one baseline.
 
     Of :data:`DRAWS` drawn baselines and fresh runs, ``looked_again`` is the share whose first run
-    fell outside, so that more seeds were needed, and ``alarmed`` that which failed; ``expected`` is
-    how often at the most the first should.
+    fell outside, so that more seeds were needed; ``alarmed`` is the share that failed. ``expected``
+    is the most that ``looked_again`` should be.
     """
 
     example: str
@@ -59,7 +59,7 @@ class Audited:
 
     @property
     def holds(self) -> bool:
-        """Whether both rates are as declared, but for what chance makes of so many draws."""
+        """Whether both rates are as declared, within what chance allows for so many draws."""
         declared = ((self.looked_again, self.expected), (self.alarmed, self.band.alpha))
         return all(rate <= own + deviation(own, DRAWS) for rate, own in declared) and (
             self.band.alpha <= ALPHA
@@ -79,15 +79,15 @@ class Ranged:
 
     @property
     def holds(self) -> bool:
-        """Whether the program ends there, and seldom fails for having ended elsewhere once."""
+        """Whether the program ends in the range, and seldom fails if unchanged."""
         return self.band.typical and self.band.alpha <= ALPHA
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A documented figure in the band of real runs: the share of them that end below it.
+    """A documented figure in the band of real runs; ``quantile`` is the share of runs below it.
 
-    Where a document generates its data itself, those of stand-ins are real.
+    If a document generates its own data, runs on stand-ins count as real.
     """
 
     example: str
@@ -100,18 +100,17 @@ class Placed:
 
     @property
     def inside(self) -> bool:
-        """Whether the documented figure is one that the program still reaches."""
+        """Whether the program still reaches the documented figure."""
         return self.band.side(self.documented) == "inside"
 
 
 @dataclass(frozen=True)
 class Repeated:
-    """The rule applied again and again to one figure, to runs that no baseline has.
+    """The rule applied repeatedly to one figure of runs that are in no baseline.
 
-    ``limit`` is what the figure was held against: the band of the baseline's runs, or a range that
-    the plugin states. Each of ``decisions`` took one run, or as many as the rule asks for.
-    ``outside`` of all ``runs`` lay outside; ``chance`` is how probable it is that so many do, or
-    more.
+    ``limit`` is what the figure is compared with: the band of the baseline's runs, or a range that
+    the plugin states. Each of the ``decisions`` took one run, or as many as the rule asks for.
+    ``outside`` of all ``runs`` lay outside; ``chance`` is the probability of that many or more.
     """
 
     example: str
@@ -128,7 +127,7 @@ class Repeated:
 
     @property
     def holds(self) -> bool:
-        """Whether there was no more alarm than declared, nor more runs outside than by chance."""
+        """Whether there were no more alarms than declared, nor more runs outside than by chance."""
         return self.alarms <= self.declared * self.decisions and self.chance > SURE
 
 
@@ -136,7 +135,7 @@ class Repeated:
 class Audit:
     """Everything that an audit found.
 
-    ``of_one_run`` names the stated ranges that have no baseline, where one run alone decides: how
+    ``of_one_run`` names the stated ranges that have no baseline, so that a single run decides; how
     often that is a false alarm is not known.
     """
 
@@ -159,7 +158,7 @@ class Audit:
         return [limit for limit in every if limit.tier == tier]
 
     def whole_runs(self, tier: Tier) -> int:
-        """How many times fresh runs have gone through a tier: the fewest decisions of a limit."""
+        """How many times fresh runs went through a whole tier: the fewest decisions of a limit."""
         decisions = {_key(own): own.decisions for own in self.fresh}
         return min((decisions.get(_key(own), 0) for own in self.limits(tier)), default=0)
 
@@ -179,7 +178,7 @@ class Audit:
         )
 
     def failures(self) -> list[str]:
-        """Why it does not hold, a line each; the figures that fail are marked where they stand."""
+        """Why it does not hold, one line each; figures that fail are marked in their own rows."""
         return [
             *self.problems,
             *(f"{lacking}: no baseline; refimpl calibrate makes it" for lacking in self.lacking),
@@ -216,15 +215,15 @@ class Audit:
 
 
 def _key(own: Audited | Ranged | Repeated) -> tuple[str, ...]:
-    """What tells one limit from the others."""
+    """What distinguishes one limit from the others."""
     return own.example, own.variant, own.tier, own.metric, own.limit
 
 
 def audited(examples: Sequence[Example], fresh: Path | None = None) -> Audit:
     """Audit every baseline of these examples, on both tiers.
 
-    Where there is a folder of ``fresh`` runs, they are judged by the baselines too; on a tier that
-    has any there, every variant has to have some.
+    If a folder of ``fresh`` runs is given, they are judged by the baselines too; on a tier for
+    which it has any, every variant must have some.
     """
     again: list[Repeated] = []
     figures: list[Audited] = []
@@ -266,7 +265,7 @@ def audited(examples: Sequence[Example], fresh: Path | None = None) -> Audit:
 
 
 def audit_baseline(baseline: Baseline) -> Iterator[Audited]:
-    """Every figure of a baseline, its alarms counted on draws from its own values."""
+    """Every figure of a baseline, with its alarms counted on draws from its own values."""
     own = baseline.identity
     for name, metric in baseline.metrics.items():
         values = baseline.finals(name)
@@ -277,7 +276,7 @@ def audit_baseline(baseline: Baseline) -> Iterator[Audited]:
 
 
 def ranged(variant: Variant, baseline: Baseline) -> Iterator[Ranged]:
-    """Every stated range that a run from a drawn start is held against."""
+    """Every stated range that applies to runs from a drawn start."""
     own = baseline.identity
     for figure, (low, high) in _drawn_ranges(variant, own.tier):
         if figure.metric in baseline.metrics:
@@ -286,14 +285,14 @@ def ranged(variant: Variant, baseline: Baseline) -> Iterator[Ranged]:
 
 
 def _drawn_ranges(variant: Variant, tier: Tier) -> list[tuple[Figure, tuple[float, float]]]:
-    """The ranges of a variant whose start is drawn, so that a seed decides where it ends."""
+    """The ranges of a variant whose start is drawn, so that the seed decides where it ends."""
     return variant.stated_ranges(tier) if variant.documented_start is None else []
 
 
 def tried(
     values: Sequence[float], metric: Metric, random: np.random.Generator
 ) -> tuple[float, float]:
-    """How often a first fresh run falls outside, and how often the rule fails, on drawn values.
+    """How often the first fresh run falls outside, and how often the rule fails, on drawn values.
 
     A baseline and as many fresh runs as its rule may ask for are drawn from the same values.
     """
@@ -349,21 +348,21 @@ def _repeated(
 
 
 def _chance(limits: Band, limit: Limit, outside: int, fresh: int) -> float:
-    """How probable so many fresh runs outside are, or more, where nothing has changed."""
+    """The probability that so many fresh runs or more lie outside if nothing has changed."""
     if limit == "band":  # of n + m runs in any order, how many of the m lie beyond the n
         return float(betabinom(fresh, 2, limits.runs - 1).sf(outside - 1))
-    before = limits.below + limits.above  # of all that are outside, how many are of the m
+    before = limits.below + limits.above  # of all runs outside, how many are among the m
     return float(hypergeom(limits.runs + fresh, outside + before, fresh).sf(outside - 1))
 
 
 def deviation(rate: float, draws: int) -> float:
-    """How far a rate of so many draws may lie above its expectation (Bernstein's bound)."""
+    """How far a rate over so many draws may lie above its expectation (Bernstein's bound)."""
     sure = -math.log(SURE)
     return math.sqrt(2 * rate * (1 - rate) * sure / draws) + 2 * sure / (3 * draws)
 
 
 def placed(variant: Variant, baseline: Baseline) -> Iterator[Placed]:
-    """Where the document's figures stand among the runs of a real baseline."""
+    """Where the document's figures lie among the runs of a real baseline."""
     for figure in variant.facts.figures if variant.facts else ():
         if figure.documented is None or figure.metric not in baseline.metrics:
             continue

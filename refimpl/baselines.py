@@ -1,11 +1,11 @@
-"""Baselines: how many runs of a variant ended, raw, one line for each seed.
+"""Baselines: how many runs of a variant ended, as raw values, one line for each seed.
 
 A baseline is a file of JSON Lines: a header (which variant, trained how, on what, where), a line
 for each seed (final figures, learning curves, seconds), a footer (how many, and the digest of all
 lines before it). Limits are computed from it when a check runs; see :mod:`refimpl.bands`.
 
-While a baseline is made, its lines go one by one to a journal beside it, so that whoever kills the
-run loses the seeds in flight and nothing else.
+While a baseline is made, its lines go one by one to a journal beside it, so that killing the run
+loses only the seeds in flight.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from refimpl.writing import whole_file, write_lines
 FORMAT = 1
 
 FIRST_SEED = 1000
-"""Baselines have the seeds from here on, which no check uses: the judged are not in the sample."""
+"""The first seed of baselines. No check uses these seeds: a judged run is never in the sample."""
 
 FRESH_SEED = 100_000
-"""Runs that an audit holds against baselines have the seeds from here on."""
+"""The first seed of the runs that an audit compares with baselines."""
 
 CURVE_POINTS = 25
-"""Epochs of which a baseline keeps the figures; the first and the last are among them."""
+"""For how many epochs a baseline keeps the figures; the first and the last are among them."""
 
 Better = Literal["lower", "higher", "neither"]
 
@@ -47,7 +47,7 @@ class BaselineError(RefimplError):
 
 @dataclass(frozen=True)
 class Metric:
-    """Which way a figure is better, and the step below which two of its values are the same."""
+    """Which direction is better for a figure, and the step below which two values are the same."""
 
     better: Better
     resolution: float
@@ -65,11 +65,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Identity:
-    """What the runs of one baseline have in common, and what a check must be of to be held to it.
+    """What the runs of one baseline have in common, and must share with a check that uses it.
 
-    ``trained`` is the protocol: epochs, batch sizes, learning rate and so on. ``data`` says how
-    many rows of which shape there are; their digest stands in ``environment``, since rounding in
-    a library may change the last bit of a generated row and nothing else.
+    ``trained`` is the protocol: epochs, batch sizes, learning rate and so on. ``data`` gives the
+    name and shapes of the data; its digest is in ``environment``, since rounding in a library may
+    change the last bit of a generated row and nothing else.
     """
 
     example: str
@@ -79,7 +79,7 @@ class Identity:
     data: str
 
     def differences(self, other: Identity) -> str:
-        """How ``other`` differs, in words; empty where it does not."""
+        """How ``other`` differs, in words; empty if it does not."""
         mine, theirs = _flat(asdict(self)), _flat(asdict(other))
         return ", ".join(
             f"{name} is {theirs.get(name)} and not {mine.get(name)}"
@@ -99,12 +99,12 @@ class Baseline:
     runs: tuple[Run, ...] = ()
 
     def finals(self, metric: str) -> list[float]:
-        """The final values of one figure, a run each."""
+        """The final values of one figure, one per run."""
         return [run.final[metric] for run in self.runs]
 
 
 def identity(example: Example, variant: Variant, tier: Tier) -> Identity:
-    """Of what a baseline of this variant would be. The data is read to say so."""
+    """The identity that this variant's baseline would have. Reads the data to get it."""
     assert variant.data is not None
     assert variant.protocol is not None
     splits = variant.data.load(tier)
@@ -119,10 +119,10 @@ def identity(example: Example, variant: Variant, tier: Tier) -> Identity:
 
 
 def metric_of(name: str, values: Sequence[float], rows: int) -> Metric:
-    """What is assumed of a figure by its name.
+    """What a figure's name implies about it.
 
-    Shares of rows (accuracy, recall) move by a row at the least; of anything else the documents
-    print about four digits.
+    Shares of rows (accuracy, recall) change by at least one row; for all other figures the
+    documents print about four digits.
     """
     bare = name.removeprefix("val_")
     scale = 1e-4 * max((abs(value) for value in values if math.isfinite(value)), default=0.0)
@@ -139,7 +139,7 @@ def metric_of(name: str, values: Sequence[float], rows: int) -> Metric:
 
 
 def folder_of(example: Example) -> Path:
-    """Where an example's baselines are: beside its plugin, or with refimpl's own fixtures."""
+    """Where an example's baselines are: beside its plugin, or among refimpl's own fixtures."""
     return example.baselines or Path(str(files("refimpl.fixtures"))) / "baselines"
 
 
@@ -149,7 +149,7 @@ def path_of(example: Example, variant: Variant, tier: Tier) -> Path:
 
 
 def journal_of(path: Path) -> Path:
-    """Where the finished seeds of a baseline in the making are."""
+    """Where the finished seeds of an unfinished baseline are."""
     return path.with_name(path.name + ".part")
 
 
@@ -159,7 +159,7 @@ def journal_of(path: Path) -> Path:
 def read(path: Path) -> Baseline:
     """A finished baseline.
 
-    Raises :class:`BaselineError` where it is truncated, damaged, or has a seed twice.
+    Raises :class:`BaselineError` if it is truncated, damaged, or has a seed twice.
     """
     try:
         return _read(path, path.stat().st_mtime_ns)
@@ -190,8 +190,8 @@ def _read(path: Path, changed: int) -> Baseline:
 def read_for(example: Example, variant: Variant, tier: Tier) -> Baseline:
     """The baseline of this variant as it is today.
 
-    Raises :class:`BaselineError` as :func:`read`, and where the file is of another variant, or of
-    this one trained otherwise.
+    Raises :class:`BaselineError` as :func:`read`, and if the file is of another variant, or of this
+    one trained differently.
     """
     path = path_of(example, variant, tier)
     baseline = read(path)
@@ -205,9 +205,9 @@ def read_for(example: Example, variant: Variant, tier: Tier) -> Baseline:
 
 
 def resume(path: Path) -> Baseline | None:
-    """What is there of a baseline: its journal, or the finished file, or nothing.
+    """What exists of a baseline: its journal, else the finished file, else nothing.
 
-    A last line of the journal that a kill cut short is dropped; it was never a finished seed.
+    Drops a last line of the journal that a kill cut short; it never was a finished seed.
     """
     unfinished = journal_of(path)
     if not unfinished.exists():
@@ -269,7 +269,7 @@ def _record(line: str) -> dict[str, Any] | None:
 
 
 def _run(record: Mapping[str, Any]) -> Run:
-    # NaN and the infinities, which JSON does not have, stand as text, which float() reads.
+    # JSON has no NaN or infinities; they are stored as text, which float() reads.
     return Run(
         int(record["seed"]),
         {name: float(value) for name, value in record["final"].items()},
@@ -294,7 +294,7 @@ def header_line(baseline: Baseline) -> str:
 
 
 def run_line(run: Run) -> str:
-    """The line of one seed; figures are kept to what float32 holds, curves to five digits."""
+    """The line of one seed; figures keep float32's precision, curves five digits."""
     record = {
         "seed": run.seed,
         "final": {name: _number(value, 9) for name, value in run.final.items()},
@@ -306,9 +306,9 @@ def run_line(run: Run) -> str:
 
 @contextmanager
 def journal(path: Path) -> Iterator[Journal]:
-    """The journal of the baseline ``path``, for this process alone.
+    """The journal of the baseline ``path``, exclusive to this process.
 
-    Raises :class:`BaselineError` where another process is at it.
+    Raises :class:`BaselineError` if another process is making the baseline.
     """
     from filelock import FileLock, Timeout
 
@@ -327,7 +327,7 @@ def journal(path: Path) -> Iterator[Journal]:
 
 @dataclass(frozen=True)
 class Journal:
-    """The finished seeds of a baseline in the making, beside where it will be."""
+    """The finished seeds of an unfinished baseline, beside where it will be."""
 
     baseline: Path
 
@@ -342,7 +342,7 @@ class Journal:
         return self.path.exists() and self.path.stat().st_size > 0
 
     def begin(self, with_runs: Baseline) -> None:
-        """Begin with what there is already."""
+        """Begin with the runs that are there already."""
         write_lines(self.path, [header_line(with_runs), *map(run_line, with_runs.runs)])
 
     def append(self, run: Run) -> None:
@@ -353,7 +353,7 @@ class Journal:
             os.fsync(stream.fileno())
 
     def finish(self) -> None:
-        """Make the baseline of it: seeds in order, a footer at the end."""
+        """Turn it into the baseline: seeds in order, a footer at the end."""
         header, *_ = lines = self.path.read_text(encoding="utf-8").rstrip("\n").split("\n")
         runs = sorted(_assembled(self.path, lines).runs, key=lambda run: run.seed)
         ordered = [header, *map(run_line, runs)]

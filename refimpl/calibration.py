@@ -1,4 +1,4 @@
-"""Making baselines: many seeds of every variant asked for, each on the disk as it is finished."""
+"""Makes baselines: many seeds of each chosen variant, each written to disk when it finishes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from refimpl.seeds import Engine, Job, Task, jobs, kept_epochs, run_jobs
 
 @dataclass(frozen=True)
 class Plan:
-    """One baseline to make: what is there of it, and the seeds that are still to be run."""
+    """One baseline to make: what exists of it, and the seeds that are still to be run."""
 
     example: Example
     variant: Variant
@@ -36,10 +36,10 @@ class Plan:
 def plan(
     example: Example, variant: Variant, tier: Tier, count: int, first_seed: int = FIRST_SEED
 ) -> Plan:
-    """What is to be run for a baseline of ``count`` seeds.
+    """What must be run for a baseline of ``count`` seeds.
 
-    Raises :class:`~refimpl.baselines.BaselineError` where what is there was trained otherwise, or
-    on another torch: runs of different programs make no sample.
+    Raises :class:`~refimpl.baselines.BaselineError` if the existing runs were trained differently,
+    or on another torch: runs of different programs are not one sample.
     """
     path = baselines.path_of(example, variant, tier)
     there = baselines.resume(path)
@@ -61,7 +61,7 @@ def plan(
 def wanted(
     examples: Sequence[Example], variants: Sequence[str], tier: Tier
 ) -> Iterator[tuple[Example, Variant]]:
-    """Every variant that trains and can be trained here; all, or those of these names."""
+    """Every variant that trains and can be trained here; all, or those with these names."""
     for example in examples:
         for variant in example.variants:
             if variants and variant.name not in variants:
@@ -82,13 +82,13 @@ def calibrate(
     first_seed: int = FIRST_SEED,
     curves: bool = True,
 ) -> list[Path]:
-    """Run the seeds that these baselines lack and finish them; the files, new or as they were.
+    """Run the seeds that these baselines lack and finish them; returns the files, new or unchanged.
 
-    Without ``curves`` they have how each run ended and no more.
+    Without ``curves``, only how each run ended is kept.
 
-    Whatever ends this early leaves journals with every finished seed, from which the next call
-    goes on. Raises :class:`~refimpl.baselines.BaselineError` as :func:`plan`, or where another
-    process makes one of these baselines, before anything is run.
+    If this ends early, journals keep every finished seed, and the next call continues from them.
+    Raises :class:`~refimpl.baselines.BaselineError` as :func:`plan` does, or if another process
+    is making one of these baselines, before anything is run.
     """
     watch = watch or Watcher()
     with ExitStack() as held:
@@ -115,7 +115,7 @@ def calibrate(
 
 
 def _jobs(by_task: Mapping[Task, Plan], workers: int) -> Iterator[Job]:
-    """The seeds of every plan, many in a job where they gain by it; asked when it is its turn."""
+    """The seeds of every plan, many per job where that is faster; tested when its turn comes."""
     from refimpl.ensemble import gains
 
     for task, own in by_task.items():
@@ -124,17 +124,17 @@ def _jobs(by_task: Mapping[Task, Plan], workers: int) -> Iterator[Job]:
 
 
 class Watcher:
-    """Is told how a calibration goes; this one keeps it to itself."""
+    """Is told how a calibration proceeds; this one ignores it."""
 
     def begins(self, plans: Sequence[Plan]) -> None:
         """These baselines are about to be made."""
 
     def ran(self, plan: Plan, run: Run) -> None:
-        """A seed is done and on the disk."""
+        """A seed is finished and on the disk."""
 
 
 def begun(plan: Plan, first: Run) -> Baseline:
-    """The baseline as it is before this run: what was there, or an empty one."""
+    """The baseline as it is before this run: what exists, or an empty one."""
     if plan.there is not None:
         return plan.there
     protocol, data = plan.variant.protocol, plan.variant.data

@@ -1,7 +1,7 @@
 """What the plugins hold, read from their source without running it.
 
-``refimpl list`` needs no torch this way. An example whose names are not written down as literals
-cannot be read; its :class:`Entry` says so, and who needs it has to import the plugin.
+So ``refimpl list`` needs no torch. An example whose names are not literals in the source cannot be
+read; its :class:`Entry` says so, and whoever needs it has to import the plugin.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from refimpl.literals import Literals, arguments, hides_some, parameters, return
 from refimpl.plugin_problem import PluginProblem, one_line
 
 POSITIONAL = ("name", "title", "document", "section", "variants")
-"""The first fields of an Example, which a call may give without their names."""
+"""The first fields of an Example, which a call may pass by position."""
 
 VARIANT_CLASSES = ("Variant", "ModuleVariant")
 EXAMPLES_HOOK = "refimpl_examples"
@@ -29,8 +29,8 @@ HOW_TO_NAME = "name a .py file, a folder with an __init__.py, or a module as it 
 class Entry:
     """An example as its plugin's source has it.
 
-    A field is ``None`` where the source does not have it as a literal; then :attr:`complete` is
-    false and only an import tells. ``problem`` is why the plugin, or this example of it, will be
+    A field is ``None`` if the source does not give it as a literal; then :attr:`complete` is false
+    and only an import shows it. ``problem`` is why the plugin, or this example of it, will be
     refused, as far as that can be seen without running it.
     """
 
@@ -54,7 +54,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Page:
-    """What the source of one plugin tells: its examples, and whether it gives executions."""
+    """What the source of one plugin shows: its examples, and whether it provides executions."""
 
     source: Source
     entries: tuple[Entry, ...]
@@ -71,20 +71,20 @@ class Page:
         return tuple(entry.problem for entry in self.entries if entry.problem is not None)
 
     def may_hold(self, names: Collection[str]) -> bool:
-        """Whether importing it may give one of these examples, or an execution."""
+        """Whether importing it may provide one of these examples, or an execution."""
         return self.gives_executions or any(
             entry.name is None or entry.name in names for entry in self.entries
         )
 
     def line(self, name: str) -> int | None:
-        """The line on which the example of that name is made."""
+        """The line on which the example with that name is created."""
         return next((entry.line for entry in self.entries if entry.name == name), None)
 
 
 def entries(plugins: Sequence[str] = ()) -> tuple[Entry, ...]:
     """Every example of every plugin, in the order in which they are loaded; none is run.
 
-    ``plugins`` are further ones: paths of files or folders, or dotted modules.
+    ``plugins`` are additional ones: paths of files or folders, or dotted modules.
     """
     found: list[Entry] = []
     owners: dict[str, Source] = {}
@@ -102,7 +102,7 @@ def entries(plugins: Sequence[str] = ()) -> tuple[Entry, ...]:
 
 
 def not_found(plugins: Sequence[str]) -> list[str]:
-    """Which of ``plugins`` are not there, and how one is named; none of them is read."""
+    """Which of ``plugins`` do not exist, and how to name one; none of them is read."""
     lacking = []
     for plugin in plugins:
         source = named(plugin)
@@ -123,7 +123,7 @@ def pages(plugins: Sequence[str] = ()) -> tuple[Page, ...]:
 
 
 def read(source: Source) -> Page:
-    """The page of one plugin. What is wrong with its source is an entry, never an exception."""
+    """The page of one plugin. A fault in its source becomes an entry, never an exception."""
     if source.path is None:
         return Page(source, (_unread(source),), gives_executions=True)
     try:
@@ -141,7 +141,7 @@ def read(source: Source) -> Page:
 def duplicate(
     source: Source, name: str, owner: Source, line: int | None = None, kind: str = "example"
 ) -> PluginProblem:
-    """The problem of an example of ``source`` whose name one of ``owner`` has already."""
+    """The problem of an example of ``source`` whose name is already taken by one of ``owner``."""
     return PluginProblem(
         origin=source.origin,
         plugin=source.plugin,
@@ -215,7 +215,7 @@ def _variant(module: Literals, node: ast.expr) -> str | None:
 
 
 def _made_by(module: Literals, helper: ast.FunctionDef, call: ast.Call) -> str | None:
-    """The name of the variant that a function of the same module makes, called like this."""
+    """The name of the variant that a function of the same module makes when called like this."""
     made = returned(helper)
     if not isinstance(made, ast.Call) or module.called(made) not in VARIANT_CLASSES:
         return None

@@ -1,8 +1,8 @@
 """Checks: one question asked of an example, with a measured answer.
 
-A check is a generator of :class:`Measurement`; it passes when it made at least one and all hold.
-Between them it may yield a :class:`~refimpl.curves.Curve`, which a report draws and which decides
-nothing.
+A check is a generator of :class:`Measurement`; it passes if it makes at least one and all hold.
+Between them it may yield a :class:`~refimpl.curves.Curve`, which a report draws and which does not
+affect the outcome.
 :func:`ask` runs one and never raises, so that one broken plugin costs only its own answers.
 """
 
@@ -38,11 +38,11 @@ About = TypeVar("About")
 
 @dataclass(frozen=True)
 class Measurement:
-    """One figure held against its limit. ``message`` says what was expected where it does not hold.
+    """One figure compared with its limit; if it does not hold, ``message`` says what was expected.
 
-    ``low`` and ``high`` are the limit as numbers, where it is a range; ``unit`` is ``"budget"``
-    where the figure is an error over what it may be. ``where`` says where a comparison first
-    parted, if it did.
+    ``low`` and ``high`` are the limit as numbers, if it is a range; ``unit`` is ``"budget"`` if the
+    figure is an error divided by its budget. ``where`` says where a comparison first diverged, if
+    it did.
     """
 
     what: str
@@ -72,7 +72,7 @@ def at_most(what: str, measured: float, limit: float) -> Measurement:
 
 
 def within_budget(what: str, ratio: float) -> Measurement:
-    """An error over its budget must not exceed 1; NaN does."""
+    """An error divided by its budget must not exceed 1; NaN does."""
     return replace(at_most(what, ratio, 1.0), unit="budget")
 
 
@@ -90,7 +90,7 @@ def within(what: str, measured: float, low: float, high: float) -> Measurement:
 
 
 def true(what: str, holds: bool, message: str, where: str = "") -> Measurement:
-    """A statement that must hold; ``message`` says what is so where it does not."""
+    """A statement that must hold; if it does not, ``message`` says what is the case."""
     return Measurement(what, holds, "= True", bool(holds), message, where=where)
 
 
@@ -108,7 +108,7 @@ class Subject:
 
     @property
     def trained(self) -> Variant:
-        """The variant, where the question is about one."""
+        """The variant, if the question is about one."""
         if self.variant is None:
             raise TypeError("this question is about an example as a whole, not about a variant")
         return self.variant
@@ -119,9 +119,9 @@ Asked = Callable[[Subject], Iterator[Measurement | Curve]]
 
 @dataclass(frozen=True)
 class Check:
-    """A question. ``applies`` tells which subjects the documents give anything to ask about.
+    """A question. ``applies`` selects the subjects for which the documents give something to ask.
 
-    ``of_a_draw`` says that the answer rests on one drawn start, which may lie on a kink.
+    ``of_a_draw`` says that the answer depends on one drawn start, which may lie on a kink.
     """
 
     name: str
@@ -138,7 +138,7 @@ def check(
     applies: Callable[[Subject], bool] = lambda subject: True,
     of_a_draw: bool = False,
 ) -> Callable[[Asked], Check]:
-    """Make a generator of measurements a check; its docstring is the question."""
+    """Turn a generator of measurements into a check; its docstring is the question."""
 
     def made(ask: Asked) -> Check:
         if not ask.__doc__:
@@ -151,7 +151,7 @@ def check(
 
 @dataclass(frozen=True)
 class Cell:
-    """One check of one subject: what a test is, and what a record of the results is keyed by."""
+    """One check of one subject: the unit of a test, and the key of a recorded result."""
 
     check: Check
     subject: Subject
@@ -172,7 +172,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Result:
-    """The answer to one check, and everything of it that a report shows."""
+    """The answer to one check, with everything that a report shows of it."""
 
     example: str
     variant: str
@@ -194,7 +194,7 @@ class Result:
         return "/".join((self.example, self.variant, self.check, self.execution, self.tier))
 
     def record(self) -> dict[str, Any]:
-        """Plain data for a results file: what is not a JSON value is shown as text."""
+        """Plain data for a results file; what is not a JSON value becomes text."""
         record: dict[str, Any] = json.loads(json.dumps(_finite(asdict(self)), default=str))
         return record
 
@@ -208,8 +208,8 @@ def cells(
 ) -> Iterator[Cell]:
     """Every check of an example that applies to it, variant by variant.
 
-    ``execution`` is what it is run on; ``others`` are the executions held against it by checks
-    that are about executions.
+    ``execution`` is what the checks run on; ``others`` are the executions that checks about
+    executions compare with it.
     """
     for question in checks:
         if question.about == "example":
@@ -231,7 +231,7 @@ def cells(
 
 
 def _is_to_be_asked(applies: Callable[[About], bool], about: About) -> bool:
-    """Whether it applies. Where a plugin's code cannot even tell, the answer will say why."""
+    """Whether it applies. If the plugin's code fails even at this, the answer will say why."""
     try:
         return applies(about)
     except Exception:
@@ -241,8 +241,8 @@ def _is_to_be_asked(applies: Callable[[About], bool], about: About) -> bool:
 # --- asking --------------------------------------------------------------------------------------
 
 SEEDS = 3
-"""So many seeds in a row have to fail a check that rests on a drawn start. A fault fails them all;
-two pixels so nearly equal that rounding decides which is the larger are met by one in hundreds."""
+"""How many seeds in a row must fail a check that depends on a drawn start. A fault fails them all;
+only one start in hundreds has two pixels so nearly equal that rounding decides which is larger."""
 
 
 class CannotRunError(Exception):
@@ -263,19 +263,19 @@ def obstacle(subject: Subject) -> str | None:
 
 
 def data_seen(subject: Subject) -> str:
-    """The data set of a subject and the digest of its arrays; empty where it has or finds none."""
+    """A subject's data set and the digest of its arrays; empty if it has none or cannot read it."""
     data = subject.variant.data if subject.variant else None
     try:
         return f"{data.name} {data.digest(subject.tier)}" if data is not None else ""
-    except Exception:  # whatever keeps it from being read is the check's own answer
+    except Exception:  # the check's own answer says why it cannot be read
         return ""
 
 
 def ask(cell: Cell, to_the_end: bool = True) -> Result:
     """The answer to one check: passed, failed with the reason, or skipped with the reason.
 
-    If not ``to_the_end``, the first measurement that does not hold is the last that is made. An
-    answer that rests on a drawn start is a failure only if :data:`SEEDS` seeds in a row give it.
+    Unless ``to_the_end``, it stops after the first measurement that does not hold. An answer that
+    depends on a drawn start is a failure only if :data:`SEEDS` seeds in a row give it.
     """
     first = _answer(cell, to_the_end)
     answers = [first]
@@ -294,7 +294,7 @@ def ask(cell: Cell, to_the_end: bool = True) -> Result:
 
 
 def _out_of_limits(answer: Result) -> bool:
-    """Whether a check has failed by what it measured, and not for want of an answer."""
+    """Whether a check failed by what it measured, and not for lack of an answer."""
     return answer.outcome == "failed" and any(not m.holds for m in answer.measurements)
 
 
@@ -345,7 +345,7 @@ def _answer(cell: Cell, to_the_end: bool) -> Result:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        # SystemExit too, and pytest's own outcomes: a plugin may not end or skip anything by them.
+        # SystemExit and pytest's own outcomes too: a plugin must not end or skip anything by them.
         place = where_in(cell.subject.example, error)
         reason = f"{type(error).__name__}: {_one_line(error)}{place}"
         return result("failed", reason, traceback.format_exc())

@@ -23,7 +23,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a run stopped: enough for another process to go on as if nothing had happened."""
+    """Where a run stopped: enough for another process to continue as if nothing had happened."""
 
     step: int
     parameters: Mapping[str, NDArray[Any]]
@@ -61,13 +61,13 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint without unpickling anything but weights.
 
-    Raises :class:`CheckpointError` where the file is not a checkpoint, or damaged, and ``OSError``
-    where there is none to read.
+    Raises :class:`CheckpointError` if the file is not a checkpoint or is damaged, and ``OSError``
+    if it cannot be read.
     """
     stored = io.BytesIO(path.read_bytes())
     try:
         content = torch.load(stored, weights_only=True, map_location="cpu")
-    except UnpicklingError as error:  # torch's text advises to unpickle the file all the same
+    except UnpicklingError as error:  # torch's message advises unpickling the file regardless
         raise CheckpointError(
             f"{path} holds objects that are not weights, and refimpl unpickles none"
         ) from error

@@ -1,11 +1,11 @@
 """Same computation: judged by error ratio against a float64 oracle, not by a magic tolerance.
 
-The oracle is a float64 run on the CPU. The reference is the float32 CPU run, whose distance from
-the oracle is what rounding alone does at that step. A candidate may be ``FACTOR`` times as far,
-plus a floor of ``FLOOR_ULPS`` units in the last place of the tensor's own scale. A float64
-candidate is given the same budget, scaled by the ratio of the two dtypes' rounding units.
+The oracle is a float64 run on the CPU. The reference is the float32 CPU run; its distance from the
+oracle is the effect of rounding alone at that step. A candidate may be ``FACTOR`` times as far
+away, plus a floor of ``FLOOR_ULPS`` units in the last place of the tensor's own scale. A float64
+candidate gets the same budget, scaled by the ratio of the two dtypes' rounding units.
 
-Distances are those of the furthest element, so that one wrong weight among thousands is seen.
+Distances are those of the furthest element, so one wrong weight among thousands is seen.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ class Closeness:
 
     @property
     def error_ratio(self) -> float:
-        """Error over budget: within budget up to 1; a budget without end allows nothing."""
+        """Error over budget: at most 1 is within budget; an infinite budget allows no error."""
         if self.error == 0:
             return 0.0
         return self.error / self.budget if 0 < self.budget < math.inf else math.inf
 
 
 def oracle_scale(oracle: Tensor) -> float:
-    """The largest finite magnitude of the oracle, from which the floor is reckoned."""
+    """The largest finite magnitude of the oracle, from which the floor is computed."""
     finite = oracle[oracle.isfinite()]
     return float(finite.abs().max()) if finite.numel() else 0.0
 
 
 def distance(candidate: Tensor, oracle: Tensor) -> float:
-    """The furthest any element is from the oracle; infinite where only one of them is finite."""
+    """The furthest any element is from the oracle; infinite if only one of the two is finite."""
     return float(_differences(candidate, oracle).max()) if oracle.numel() else 0.0
 
 
@@ -59,10 +59,10 @@ def closeness(
     dtype: torch.dtype,
     reference_dtype: torch.dtype = torch.float32,
 ) -> Closeness:
-    """Hold a candidate computed in ``dtype`` against the oracle.
+    """Compare a candidate computed in ``dtype`` with the oracle.
 
-    ``rounding`` is how far references rounded to ``reference_dtype`` have come from the oracle so
-    far; all tensors are float64 on the CPU and of one shape.
+    ``rounding`` is how far references rounded to ``reference_dtype`` have been from the oracle so
+    far; all tensors are float64 on the CPU and have the same shape.
     """
     eps, reference_eps = torch.finfo(dtype).eps, torch.finfo(reference_dtype).eps
     rounding_here = rounding * eps / reference_eps

@@ -1,20 +1,20 @@
 """Which versions of the contract run here, and what to change in a plugin written for another.
 
-A version is dropped no sooner than two minor releases after the one that follows it appeared;
-until then its plugins run as they are. This module imports nothing, so that the catalogue can
-refuse a plugin without importing it.
+A version is dropped at the earliest two minor releases after its successor appears; until then its
+plugins run unchanged. This module imports nothing, so that the catalogue can refuse a plugin
+without importing it.
 """
 
 from __future__ import annotations
 
 NEWEST = 1
-"""The contract as :mod:`refimpl.contract` has it."""
+"""The version of the contract that :mod:`refimpl.contract` defines."""
 
 OLDEST = 1
 """The oldest contract whose plugins still run."""
 
 CHANGES: dict[int, str] = {}
-"""What a plugin has to change to get from this version of the contract to the next."""
+"""What a plugin must change to get from this version of the contract to the next."""
 
 
 def refusal(stated: int) -> tuple[str, str] | None:

@@ -1,4 +1,4 @@
-"""Curves that a check hands over for a report to draw: how a figure went in the course of a run."""
+"""Curves that a check yields for a report to draw: how a figure changes during a run."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ if TYPE_CHECKING:
     from refimpl.training import History
 
 POINTS = 200
-"""How many points of a curve are kept at the most: a report is no wider."""
+"""The most points kept of a curve: a report is no wider."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """How one figure went.
+    """How one figure changes.
 
     ``values`` has one number for each epoch or step of ``at``, which counts from 1. ``low`` and
-    ``high`` are the band in which it should have gone, a number for each value, or are empty
-    where nothing bounds it.
+    ``high`` are the band in which it should lie, one number for each value, or empty if it has no
+    bounds.
     """
 
     what: str
@@ -38,9 +38,9 @@ def curve(
     low: Sequence[float] = (),
     high: Sequence[float] = (),
 ) -> Curve:
-    """A curve of at most :data:`POINTS` of these values, the first and the last among them.
+    """A curve of at most :data:`POINTS` of these values, including the first and the last.
 
-    They stand for the epochs or steps of ``at``; without it, for 1, 2, 3 and so on.
+    They belong to the epochs or steps of ``at``; without it, to 1, 2, 3 and so on.
     """
     kept = _kept(len(values))
     every = at or range(1, len(values) + 1)
@@ -67,7 +67,7 @@ def learning_curves(history: History) -> Iterator[Curve]:
 
 
 def _kept(count: int) -> list[int]:
-    """At most :data:`POINTS` of the indices of so many values, evenly spread."""
+    """At most :data:`POINTS` of the indices of so many values, evenly spaced."""
     if count <= POINTS:
         return list(range(count))
     return [round(i * (count - 1) / (POINTS - 1)) for i in range(POINTS)]

@@ -1,7 +1,7 @@
 """Data sets in two tiers behind one interface: generated stand-ins, and the documents' own files.
 
 Arrays are NumPy here, so that a data set is the same for every torch version;
-:class:`refimpl.problem.Problem` turns them into tensors on its device.
+:class:`refimpl.problem.Problem` converts them to tensors on its device.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Splits:
-    """The rows to train on and, where the document has them, the rows to validate on."""
+    """The rows to train on and, if the document has them, the rows to validate on."""
 
     train: Rows
     valid: Rows | None = None
@@ -53,10 +53,10 @@ class DataSet:
     """One data set.
 
     ``stand_in`` makes the small offline imitation, the same on every machine.
-    ``real`` reads the documents' own files from a folder; ``None`` where the document itself
-    generates its data by a recipe, so that both tiers are the same.
-    ``files`` are the paths that ``real`` reads, relative to that folder; empty where ``real`` is
-    a recipe too, only at a size that the stand-in does not afford.
+    ``real`` reads the documents' own files from a folder; it is ``None`` if the document generates
+    its data by a recipe, so that both tiers are the same.
+    ``files`` are the paths that ``real`` reads, relative to that folder; empty if ``real`` is a
+    recipe too, only of a size that is too large for the stand-in.
     """
 
     name: str
@@ -65,11 +65,11 @@ class DataSet:
     files: tuple[str, ...] = ()
 
     def load(self, tier: Tier) -> Splits:
-        """The rows of one tier; loaded once a process.
+        """The rows of one tier; loaded once per process.
 
-        Raises :class:`DataMissingError` where the real files are not there,
-        :class:`~refimpl.errors.DataError` where one of them is damaged and
-        :class:`~refimpl.errors.ContractError` where they are not rows of NumPy arrays.
+        Raises :class:`DataMissingError` if the real files are missing,
+        :class:`~refimpl.errors.DataError` if one of them is damaged and
+        :class:`~refimpl.errors.ContractError` if they are not rows of NumPy arrays.
         """
         if tier == "stand-in" or self.real is None:
             return _made(self.stand_in)
@@ -79,9 +79,9 @@ class DataSet:
         return _read(self.real, root)
 
     def digest(self, tier: Tier) -> str:
-        """Sixteen hexadecimal digits that tell one content of the arrays from another.
+        """Sixteen hexadecimal digits that identify the content of the arrays.
 
-        Computed once a process. Raises as :meth:`load`.
+        Computed once per process. Raises as :meth:`load`.
         """
         return _digest(self.load(tier))
 
@@ -97,7 +97,7 @@ class DataSet:
 
 
 def data_root() -> Path:
-    """The folder of real data: ``REFIMPL_DATA`` where it is set, else the user's cache."""
+    """The folder of real data: ``REFIMPL_DATA`` if it is set, else the user's cache."""
     named = os.environ.get(DATA_VARIABLE)
     if named:
         root = Path(named).expanduser()
@@ -125,9 +125,9 @@ def _read(real: Callable[[Path], Splits], root: Path) -> Splits:
 
 
 def made_by(maker: Callable[..., Any], splits: Any) -> Splits:
-    """``splits`` as ``maker`` gave them.
+    """``splits`` as ``maker`` returned them.
 
-    Raises :class:`~refimpl.errors.ContractError` where they are not rows of NumPy arrays.
+    Raises :class:`~refimpl.errors.ContractError` if they are not rows of NumPy arrays.
     """
     who = f"{getattr(maker, '__name__', 'the data set')}()"
     if not isinstance(splits, Splits):
@@ -161,7 +161,7 @@ _digests: dict[int, str] = {}
 
 
 def _digest(splits: Splits) -> str:
-    """The digest of splits; known by identity, since those that were loaded are kept."""
+    """The digest of splits; cached by identity, since loaded splits are kept."""
     if id(splits) not in _digests:
         hasher = hashlib.blake2b(digest_size=8)
         for rows in (splits.train, splits.valid):

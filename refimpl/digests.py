@@ -1,4 +1,4 @@
-"""Digests of data files: the one place where they are computed, compared and recorded."""
+"""Digests of data files: the one place that computes, compares and records them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def of_bytes(content: bytes) -> str:
 
 
 def of_file(path: Path, *, unzip: bool = False) -> str:
-    """The sha256 of a file; with ``unzip``, of what its gzip wrapper holds.
+    """The sha256 of a file; with ``unzip``, of its content without the gzip wrapper.
 
-    A damaged wrapper raises what :mod:`gzip` raises.
+    Raises what :mod:`gzip` raises if the wrapper is damaged.
     """
     hasher = hashlib.sha256()
     with gzip.open(path) if unzip else path.open("rb") as stream:
@@ -33,22 +33,22 @@ def of_file(path: Path, *, unzip: bool = False) -> str:
 
 
 def difference(found: str, accepted: Sequence[str]) -> str:
-    """What to tell about a digest that is none of the accepted ones; empty where it is one."""
+    """The message for a digest that is none of the accepted ones; empty if it is one."""
     if found in accepted:
         return ""
     return f"expected {ALGORITHM} {' or '.join(accepted)}, found {found}"
 
 
 def record_path(path: Path) -> Path:
-    """Where the digest of a file that was made on this machine is kept: beside it."""
+    """Where the digest of a file made on this machine is kept: beside it."""
     return path.with_name(path.name + RECORD_SUFFIX)
 
 
 def record(path: Path) -> None:
     """Keep the digest of a file just made, in the format of ``sha256sum``.
 
-    A file made here from a published archive is not byte for byte the one made elsewhere, so
-    that no listed digest fits it; its own is what shows damage later.
+    A file made here from a published archive is not byte for byte the one made elsewhere, so no
+    listed digest matches it; its own digest shows later damage.
     """
     target = record_path(path)
     draft = target.with_name(target.name + f".{os.getpid()}")
@@ -57,7 +57,7 @@ def record(path: Path) -> None:
 
 
 def recorded(path: Path) -> str | None:
-    """The digest that :func:`record` kept for this file, or ``None`` where it kept none."""
+    """The digest that :func:`record` kept for this file, or ``None`` if there is none."""
     try:
         words = record_path(path).read_text("utf-8").split()
     except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""Where the plugins are. They are found by name and path; nothing of them is run."""
+"""Finds the plugins by name and path, without running any of their code."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ GROUP = "refimpl.plugins"
 """The entry-point group in which an installed distribution names its plugins."""
 
 DISABLE_VARIABLE = "REFIMPL_DISABLE"
-"""Names of plugins, separated by commas, that are to be left out."""
+"""Names of plugins to leave out, separated by commas."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A plugin that was found and not yet looked into.
+    """A plugin that was found but not yet read.
 
-    ``module`` is the name under which it is imported, ``attribute`` the object in it that is the
-    plugin, where that is not the module itself. ``path`` is its source file where that can be
-    told without an import. ``standalone`` modules are loaded from their path, the others by name.
+    ``module`` is the name under which it is imported; ``attribute`` is the object in it that is the
+    plugin, if that is not the module itself. ``path`` is its source file, if that can be found
+    without an import. ``standalone`` modules are loaded from their path, the others by name.
     """
 
     plugin: str
@@ -39,10 +39,10 @@ class Source:
 
 
 def sources(plugins: Sequence[str] = ()) -> list[Source]:
-    """Every plugin in the order in which they are loaded, without those that are disabled.
+    """Every plugin in the order in which they are loaded, except disabled ones.
 
     Built-in, in-tree, installed distributions, and then ``plugins``: paths of files, folders
-    with an ``__init__.py``, or dotted modules. What is found twice counts once.
+    with an ``__init__.py``, or dotted modules. A plugin found twice counts once.
     """
     found = [
         *_built_in(),
@@ -55,13 +55,13 @@ def sources(plugins: Sequence[str] = ()) -> list[Source]:
 
 
 def disabled() -> frozenset[str]:
-    """The names that ``REFIMPL_DISABLE`` blocks; ``-`` and ``_`` are the same in them."""
+    """The names that ``REFIMPL_DISABLE`` blocks; ``-`` and ``_`` are equivalent in them."""
     names = os.environ.get(DISABLE_VARIABLE, "").split(",")
     return frozenset(_plain(name) for name in names if name.strip())
 
 
 def find_spec(module: str) -> ModuleSpec | None:
-    """Where a dotted module is, without running it or the packages around it."""
+    """Where a dotted module is, without running it or its parent packages."""
     path: Sequence[str] | None = None
     spec: ModuleSpec | None = None
     parts = module.split(".")
@@ -92,7 +92,7 @@ def _built_in() -> Iterator[Source]:
 
 
 def _in_tree() -> Iterator[Source]:
-    """The modules beside each other in ``refimpl.plugins``; ``_names`` are helpers of theirs."""
+    """The modules directly in ``refimpl.plugins``; those named ``_…`` are their helpers."""
     spec = find_spec(IN_TREE)
     folders = list(spec.submodule_search_locations or ()) if spec else []
     names = sorted(found.name for found in pkgutil.iter_modules(folders))
@@ -111,7 +111,7 @@ def _installed() -> Iterator[Source]:
 
 
 def named(plugin: str) -> Source:
-    """The plugin of that path or module, whether or not there is one."""
+    """The plugin with that path or module name, whether or not it exists."""
     path = Path(plugin).expanduser()
     if path.suffix == ".py":
         return _standalone(f"file {plugin}", path.stem, path)
@@ -136,10 +136,10 @@ def _distribution(point: EntryPoint) -> str:
 
 
 def _source_file(module: str) -> Path | None:
-    """The file of a module's source; ``None`` where there is none to read."""
+    """The file of a module's source; ``None`` if there is none to read."""
     try:
         spec = find_spec(module)
-    except Exception:  # a third party's finder; the import will tell what is wrong
+    except Exception:  # a third party's finder; the import will show what is wrong
         return None
     if spec is None or not spec.has_location or spec.origin is None:
         return None
@@ -147,7 +147,7 @@ def _source_file(module: str) -> Path | None:
 
 
 def _module_name(name: str, path: Path) -> str:
-    """A name for a file's module that no other file has, the same in every process."""
+    """A module name that is unique to this file and the same in every process."""
     letters = "".join(c if c.isalnum() else "_" for c in name)
     return f"refimpl_plugin_{letters}_{crc32(str(path).encode()):08x}"
 
@@ -157,7 +157,7 @@ def _plain(name: str) -> str:
 
 
 def _once(found: Iterable[Source]) -> list[Source]:
-    """The first source of each plugin, so that naming an in-tree file is no duplicate."""
+    """The first source of each plugin, so that naming an in-tree file is not a duplicate."""
     first: dict[tuple[object, str], Source] = {}
     for source in found:
         first.setdefault((source.path or source.module, source.attribute), source)

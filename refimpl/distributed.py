@@ -1,7 +1,7 @@
 """DistributedDataParallel in real processes, started by torch's own elastic launcher.
 
 Each process computes on its shard of every batch. Gradients are weighted by the sizes of the
-shards, so that they are those of the whole batch for uneven shards too.
+shards, so they equal those of the whole batch even if the shards are uneven.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ PROCESSES = 2
 
 
 class DistributedError(RefimplError):
-    """The processes of a distributed run did not come to their end."""
+    """A process of a distributed run did not finish."""
 
 
 def distributed_steps(variant: Variant, problem: Problem) -> Iterator[Step]:
     """The variant under DDP in :data:`PROCESSES` processes on this machine, over gloo or NCCL.
 
-    ``problem.horizon`` must say how many steps are wanted. Raises :class:`DistributedError` where
-    a process fails.
+    ``problem.horizon`` must say how many steps to make. Raises :class:`DistributedError` if it does
+    not, or if a process fails.
     """
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -63,7 +63,7 @@ def distributed_steps(variant: Variant, problem: Problem) -> Iterator[Step]:
 
 
 def _packed(variant: Variant, problem: Problem) -> bytes:
-    """Variant and problem by value, as far as another process cannot import them."""
+    """Variant and problem, by value if another process cannot import their module."""
     import cloudpickle
 
     module = sys.modules.get(getattr(variant.steps or variant.build, "__module__", ""), None)
@@ -79,7 +79,7 @@ def _packed(variant: Variant, problem: Problem) -> bytes:
 
 
 def _importable(name: str) -> bool:
-    """Whether another process with this one's path finds a module; being loaded here is no sign."""
+    """Whether a process with the same path finds a module; being loaded here does not show it."""
     path = None
     parts = name.split(".")
     for end in range(1, len(parts) + 1):
@@ -93,7 +93,7 @@ def _importable(name: str) -> bool:
 
 
 def _process(packed: bytes, folder: str) -> None:
-    """One process: its shard of every batch, its losses and the common gradients to a file."""
+    """One process: trains on its shard of every batch and saves what it sees to a file."""
     import cloudpickle
     import torch.distributed as dist
 
@@ -128,7 +128,7 @@ def _process(packed: bytes, folder: str) -> None:
 
 
 def _weighted_ddp(module: nn.Module) -> nn.Module:
-    """``module`` under DDP, whose gradients are means over rows and not over processes."""
+    """``module`` under DDP, with gradients averaged over rows instead of processes."""
     import torch.distributed as dist
     from torch.nn.parallel import DistributedDataParallel
 
@@ -138,7 +138,7 @@ def _weighted_ddp(module: nn.Module) -> nn.Module:
     def count(_: nn.Module, args: tuple[Any, ...]) -> None:
         rows.fill_(len(args[0]))
 
-    def weighted(_, bucket):  # type: ignore[no-untyped-def]  # torch refuses annotations as text
+    def weighted(_, bucket):  # type: ignore[no-untyped-def]  # torch refuses string annotations
         total = rows.clone().to(bucket.buffer().device)
         dist.all_reduce(total)
         share = float(rows / total.cpu())
@@ -155,7 +155,7 @@ def _copies(tensors: Any) -> dict[str, Tensor]:
 
 
 def _gathered(shards: list[list[dict[str, Any]]]) -> Iterator[Step]:
-    """One step from the same step of every process: the loss is the mean over all rows."""
+    """One step from the same step of every process; the loss is the mean over all rows."""
     for parts in zip(*shards, strict=True):
         rows = sum(part["rows"] for part in parts)
         loss = sum(part["loss"].double() * part["rows"] for part in parts) / rows

@@ -1,4 +1,4 @@
-"""Downloads that go on where they were cut short."""
+"""Downloads that resume after an interruption."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
 _BLOCK = 1 << 16
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Answers of a server that may well be other ones a moment later."""
+"""Status codes that may well change a moment later."""
 
 
 class _Interrupted(Exception):
-    """The download did not come to its end this time; the next attempt may succeed."""
+    """The download did not finish this time; the next attempt may succeed."""
 
 
 @dataclass
 class ResumingDownloader:
     """A downloader for pooch that keeps what it has received.
 
-    The bytes are gathered in ``part``, which outlives a failed attempt and a killed process; the
-    next one asks the server for the rest only. A server that sends everything again, or says
-    that the file has changed since, is obeyed. Only a complete file is handed to pooch, which
-    checks its digest. No two processes may write to the same ``part`` at once.
+    The bytes are collected in ``part``, which survives a failed attempt and a killed process; the
+    next attempt asks the server only for the rest. If the server sends everything again, or says
+    that the file has changed, the download starts over. Only a complete file is handed to pooch,
+    which checks its digest. No two processes may write to the same ``part`` at once.
 
-    ``attempts`` is how often the server is asked altogether, ``pause`` the seconds before the
-    second attempt; it doubles from there on.
+    ``attempts`` is how often the server is asked in total; ``pause`` is the number of seconds
+    before the second attempt, and doubles after that.
     """
 
     part: Path
@@ -50,7 +50,7 @@ class ResumingDownloader:
     ) -> bool | None:
         """Download ``url`` into ``output_file``; pooch calls this.
 
-        Raises :class:`~refimpl.errors.DataError` where the server refuses or all attempts fail.
+        Raises :class:`~refimpl.errors.DataError` if the server refuses or all attempts fail.
         """
         if check_only:
             import requests
@@ -75,7 +75,7 @@ class ResumingDownloader:
 
     @property
     def _origin(self) -> Path:
-        """Beside the part, where its bytes are from: the address, and the version if known."""
+        """The file that says where the part's bytes are from: address, and version if known."""
         return self.part.with_name(self.part.name + ".origin")
 
     def _receive(self, url: str) -> None:
@@ -84,7 +84,7 @@ class ResumingDownloader:
         import urllib3
 
         start, version = self._so_far(url)
-        # Compression on the way would make the server's byte positions other than ours.
+        # With compression, the server's byte positions would differ from ours.
         headers = {"Accept-Encoding": "identity"}
         if start:
             headers["Range"] = f"bytes={start}-"
@@ -98,7 +98,7 @@ class ResumingDownloader:
             raise _Interrupted(str(error)) from error
 
     def _complete(self, response: Response, start: int) -> bool:
-        """Whether ``part`` needs nothing more; raises where the answer brings no bytes of it."""
+        """Whether ``part`` needs nothing more; raises if the response brings no bytes for it."""
         status = response.status_code
         if start and status == 416:
             if response.headers.get("Content-Range") == f"bytes */{start}":
@@ -118,7 +118,7 @@ class ResumingDownloader:
         return False
 
     def _append(self, response: Response, url: str, start: int) -> None:
-        """Write the body where it belongs: after what there is, or from the beginning."""
+        """Write the body where it belongs: after the bytes in ``part``, or from the beginning."""
         if response.status_code == 200:
             start = 0
             self._discard()
@@ -127,17 +127,17 @@ class ResumingDownloader:
         total = start + int(length) if length.isdecimal() else None
         self._show(start, total)
         with self.part.open("ab") as out:
-            # Raw, because a .gz file that a server declares as encoded is wanted as it is.
+            # Raw, so that a .gz file that a server declares as encoded is kept as it is.
             for block in response.raw.stream(_BLOCK, decode_content=False):
                 out.write(block)
                 self._show(out.tell(), total)
-        # Before its version 2, urllib3 takes a connection that breaks off for the end of the body.
+        # Before version 2, urllib3 mistakes a broken connection for the end of the body.
         size = self.part.stat().st_size
         if total is not None and size != total:
             raise _Interrupted(f"cut short after {size:,} of {total:,} bytes")
 
     def _so_far(self, url: str) -> tuple[int, str]:
-        """How many bytes of ``url`` are here already, and the version that they are of."""
+        """How many bytes of ``url`` are here already, and the version that they belong to."""
         try:
             origin = json.loads(self._origin.read_text())
             if origin["url"] == url:
@@ -168,7 +168,7 @@ class ResumingDownloader:
 
 
 def _version(response: Response) -> str:
-    """The server's name for this version of the file, if it vouches for every byte."""
+    """The server's name for this version of the file, if it guarantees every byte."""
     tag = response.headers.get("ETag", "")
     return "" if tag.startswith("W/") else tag
 

@@ -1,12 +1,12 @@
 """Many seeds of one variant at once, by ``torch.func``: every parameter gets a leading seed axis.
 
-Only what a variant says of itself by ``build``, ``optimizer`` and ``loss`` is used, and only where
-every operation of the module can be vmapped (``nn.LSTM`` cannot). Element-wise optimizers work on
-stacked parameters as they do on single ones.
+It uses only a variant's ``build``, ``optimizer`` and ``loss``, and works only if every operation of
+the module can be vmapped (``nn.LSTM`` cannot). Element-wise optimizers work on stacked parameters
+as they do on single ones.
 
 This trains the program that a variant declares, not the loop that it wrote. So it is an execution
-that is held against that loop step by step, and a way to many runs for a baseline; a check of the
-variant itself trains the variant itself.
+that is compared with that loop step by step, and a way to make many runs for a baseline; a check of
+the variant itself trains the variant itself.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from refimpl.problem import Problem, pose, start_values
 from refimpl.training import EpochRecord, History, few_parameters, mean, swiftly, train
 
 MEMBERS = 2
-"""How many seeds the ensemble execution trains beside each other: one that is looked at, and one
-whose numbers must not get into it."""
+"""How many seeds the ensemble execution trains together: one that is compared, and one whose
+numbers must not leak into it."""
 
 OFTEN = 25
-"""Batches of one shape after which their operations are written down, which takes as long."""
+"""Batches of one shape after which their operations are traced, which takes as long as they do."""
 
 WIDE = 1000
-"""Numbers of a weight from which its layer is multiplied the other way round."""
+"""How many elements a weight must have for its layer to be computed as ``W xᵀ``."""
 
 
 def suits(variant: Variant) -> bool:
-    """Whether a variant says enough of itself to be trained many seeds at a time."""
+    """Whether a variant declares enough to be trained many seeds at a time."""
     parts = (variant.build, variant.optimizer, variant.loss)
     # Recurrent layers have no batching rule (pytorch#105982).
     return None not in parts and not variant.has_layer(nn.RNNBase)
@@ -68,7 +68,7 @@ def ensemble_steps(variant: Variant, problem: Problem) -> Iterator[Step]:
 class Judged:
     """One batch of every member: losses (members,), outputs (members, N, …), metrics (members,).
 
-    Targets have the members' axis only where they have not all read the same rows.
+    Targets have the members' axis only if the members have not all read the same rows.
     """
 
     losses: Tensor
@@ -78,7 +78,7 @@ class Judged:
     shared: bool
 
     def detached(self) -> Judged:
-        """The same without what made it."""
+        """The same, detached from the graph."""
         metrics = {name: scores.detach() for name, scores in self.metrics.items()}
         return replace(
             self, losses=self.losses.detach(), outputs=self.outputs.detach(), metrics=metrics
@@ -88,8 +88,8 @@ class Judged:
 class Ensemble:
     """One model for each problem, all in the same tensors.
 
-    The problems differ in seed and start only. Raises :class:`ContractError` where the variant
-    does not say how it is built, updated and judged.
+    The problems differ only in seed and start. Raises :class:`ContractError` if the variant lacks
+    ``build``, ``optimizer`` or ``loss``.
     """
 
     def __init__(self, variant: Variant, problems: Sequence[Problem]) -> None:
@@ -110,18 +110,18 @@ class Ensemble:
         return len(self.problems)
 
     def updates(self) -> Iterator[Judged]:
-        """Train to the end, or to the horizon; each update is told of before the next is made."""
+        """Train to the end, or to the horizon; yields each update before it makes the next."""
         batches = (batch for epoch in self.problems[0].epochs() for batch in self.batches(epoch))
         for x, y in islice(batches, self.problems[0].horizon):
             judged = self.judge(x, y, self.same_rows)
             self.optimizer.zero_grad()
-            # No member's loss depends on another's parameters: the gradient of the sum is theirs.
+            # No loss depends on another member's parameters: the sum's gradient is each one's own.
             judged.losses.sum().backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             yield judged.detached()
 
     def judge(self, x: Tensor, y: Tensor, shared: bool) -> Judged:
-        """Forward, loss and metrics of every member, on its own rows or all on the same."""
+        """Forward, loss and metrics of every member, each on its own rows or all on the same."""
         values = {**self.parameters, **self.buffers}
         key = (x.shape, shared, self.skeleton.training)
         if key not in self._shapes:
@@ -135,7 +135,7 @@ class Ensemble:
         return Judged(losses, outputs, {n: found[n] for n in self.metrics}, y, shared)
 
     def _together(self, values: dict[str, Tensor], x: Tensor, y: Tensor, shared: bool) -> _Together:
-        """The forward pass, the loss and what can be vmapped of the metrics."""
+        """The forward pass, the loss and those metrics that can be vmapped."""
         axis = None if shared else 0
         prepare = self.variant.prepare or (lambda rows: rows)
 
@@ -168,7 +168,7 @@ class Ensemble:
         return _Together(run, names)
 
     def member(self, k: int, update: Judged) -> Step:
-        """An update as one member has made it."""
+        """An update as one member made it."""
         gradients = {n: v.grad[k] for n, v in self.parameters.items() if v.grad is not None}
         parameters = {name: value[k] for name, value in self.parameters.items()}
         target = update.targets if update.shared else update.targets[k]
@@ -187,7 +187,7 @@ class Ensemble:
             return
         first, x, y = self.problems[0], self.problems[0].train.x, self.problems[0].train.y
         orders = torch.stack([problem.row_order(epoch) for problem in self.problems])
-        # One place for the rows of every batch: new memory for each takes longer than the copying.
+        # One buffer for the rows of every batch: allocating takes longer than copying.
         place = x.new_empty(len(self) * first.batch_size, *x.shape[1:])
         for rows in torch.split(orders.to(x.device), first.batch_size, dim=1):
             chosen = rows.flatten()
@@ -195,7 +195,7 @@ class Ensemble:
             yield place[: len(chosen)].view(*rows.shape, *x.shape[1:]), y[rows]
 
     def validation_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The validation batches, with a members' axis where each reads them in its own order."""
+        """The validation batches, with a members' axis if each reads them in its own order."""
         protocol, rows = self.problems[0].protocol, [own.valid for own in self.problems]
         size = self.problems[0].valid_batch_size
         axis = 1 if protocol.shuffle_valid else 0
@@ -210,9 +210,9 @@ class Ensemble:
 class _Together:
     """A function of (values, x, y) to losses, outputs and these metrics, of all members.
 
-    For one shape of a batch. Going through ``torch.func`` every time takes longer than what it
-    computes, so where that is often what it comes to, plain operations on all members at once, is
-    written down.
+    For one shape of a batch. Going through ``torch.func`` every time takes longer than the
+    computation, so if that shape occurs often, the resulting plain operations on all members at
+    once are traced and reused.
     """
 
     run: Callable[..., tuple[Tensor, ...]]
@@ -227,14 +227,14 @@ class _Together:
 
 
 def _copied(values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """For a pass that does not count: buffers would remember it."""
+    """Copies for a pass that does not count, which must not change the buffers."""
     return {name: value.detach().clone() for name, value in values.items()}
 
 
 class _WeightTimesRows(TorchFunctionMode):
-    """Linear layers as ``W xᵀ`` in place of ``x Wᵀ``, where W is large.
+    """Linear layers with a large W as ``W xᵀ`` instead of ``x Wᵀ``.
 
-    The same products; the batched ones of a layer with few outputs take a fifth of the time.
+    The products are the same; batched, those of a layer with few outputs take a fifth of the time.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -250,11 +250,11 @@ class _WeightTimesRows(TorchFunctionMode):
 
 
 def gains(variant: Variant, tier: Tier) -> bool:
-    """Whether many seeds of a variant are sooner trained together, and end as they do alone.
+    """Whether many seeds of a variant train faster together, and end as they do alone.
 
     Not with convolutions, which take as long together as one after the other, nor with dropout,
-    whose draws would be others. What is left is proven: an epoch of two seeds in float64 has the
-    same figures both ways.
+    whose draws would differ. For all others it is tested: an epoch of two seeds in float64 must
+    have the same figures both ways.
     """
     unsuited = (nn.modules.conv._ConvNd, nn.modules.dropout._DropoutNd)
     if not suits(variant) or variant.has_layer(*unsuited):
@@ -280,7 +280,7 @@ def _same(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
 
 
 def train_together(variant: Variant, problems: Sequence[Problem]) -> list[History]:
-    """Run every problem to the end of its protocol; their histories, as each has it alone."""
+    """Run every problem to the end of its protocol; returns the histories that each has alone."""
     with torch.random.fork_rng(devices=[]):
         return _train_together(Ensemble(variant, [swiftly(problem) for problem in problems]))
 
@@ -344,7 +344,7 @@ def _evaluated(
 
 
 def _figures(judged: Sequence[Judged], weighted: bool = False) -> Figures:
-    """The mean of every member over the batches."""
+    """Each member's mean over the batches."""
     sizes = [batch.outputs.shape[1] for batch in judged] if weighted else None
     scores = {"loss": [batch.losses for batch in judged]}
     scores |= {name: [batch.metrics[name] for batch in judged] for name in judged[0].metrics}

@@ -26,7 +26,7 @@ def installed(package: str) -> str | None:
 
 
 def environment() -> dict[str, Any]:
-    """Everything that a results file says of the machine, as plain data."""
+    """Everything that a results file records of the machine, as plain data."""
     import torch
 
     return {
@@ -60,7 +60,7 @@ def devices() -> list[str]:
 
 
 def extras() -> dict[str, str]:
-    """Each optional package: its version, or why it is not to be had."""
+    """Each optional package: its version, or why it is not available."""
     return {
         f"{package} ({extra})": import_error(package) or installed(package) or "present"
         for package, extra in EXTRAS.items()

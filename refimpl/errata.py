@@ -1,4 +1,4 @@
-"""Errata: what the documents say that no longer holds, tried on this machine."""
+"""Errata: statements of the documents that no longer hold, tried on this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from refimpl.requirements import missing
 
 @dataclass(frozen=True)
 class Tried:
-    """An erratum and what came of trying it. ``holds`` is ``None`` where it could not be tried."""
+    """An erratum and the result of trying it. ``holds`` is ``None`` if it could not be tried."""
 
     example: str
     name: str
@@ -29,7 +29,7 @@ class Tried:
 
     @property
     def as_expected(self) -> bool:
-        """Whether the document is right or wrong here just as the erratum's version says."""
+        """Whether the document is right or wrong here, as the erratum's version predicts."""
         return self.holds is None or self.holds is self.expected
 
     def as_dict(self) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def tried(example: Example) -> Iterator[Tried]:
 
 
 def attempt(example: str, erratum: Erratum) -> Tried:
-    """Try one erratum: the document must be wrong where ``since`` is met, and right elsewhere."""
+    """Try one erratum: the document must be wrong if ``since`` is met, and right otherwise."""
     requirement = Requirement(erratum.since)
     lacking = missing(erratum.needs)
     found = "" if lacking else version(requirement.name)

@@ -1,4 +1,4 @@
-"""Errors written for the person who reads them; the command line prints them as one line."""
+"""Errors written for the person who reads them; the command line prints each as one line."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class DataError(RefimplError):
 
 
 class DataMissingError(DataError):
-    """The real data set is not where it was looked for; nothing is wrong with what is there."""
+    """The real data set is not in the expected place; nothing is wrong with what is there."""
 
 
 class MissingExtraError(RefimplError):
-    """An optional dependency is not installed, or does not load beside this torch."""
+    """An optional dependency is not installed, or does not load with this torch."""
 
 
 class UnknownNameError(RefimplError):
@@ -24,7 +24,7 @@ class UnknownNameError(RefimplError):
 
 
 class ContractError(RefimplError):
-    """A plugin or variant does not keep the contract."""
+    """A plugin or variant violates the contract."""
 
 
 class CheckpointError(RefimplError):

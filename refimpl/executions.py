@@ -1,4 +1,4 @@
-"""The executions that come with refimpl, as a plugin of its own kind.
+"""The executions that come with refimpl, as a plugin like any other.
 
 A vendor adds a device, a compiler back end or a wrapper the same way: a ``refimpl_executions``
 hook that returns :class:`~refimpl.contract.Execution` objects.
@@ -86,7 +86,7 @@ def _channels_last(module: nn.Module) -> nn.Module:
 
 
 def _has_images(variant: Variant) -> bool:
-    """Memory formats are about convolutions over images."""
+    """Memory formats matter only for convolutions over images."""
     from torch import nn
 
     return variant.has_module and variant.has_layer(nn.Conv2d)
@@ -105,7 +105,7 @@ def _no_compiler() -> str | None:
 
 
 def _data_parallel(module: nn.Module) -> nn.Module:
-    """Over every CUDA device there is; over the first alone where there is one."""
+    """Over all CUDA devices; if there is only one, over that one."""
     import torch
     from torch.nn.parallel import DataParallel
 

@@ -2,7 +2,7 @@
 
 A plugin brings its own in TOML: ``expected-failures.toml`` in the folder of a plugin that is a
 package, ``NAME.expected-failures.toml`` beside one that is a module ``NAME.py``. A run may bring
-one too, for a device or a torch that is on trial. An entry reads::
+one too, for a device or a torch version under trial. An entry reads::
 
     [[expected-failure]]
     example = "my-example"
@@ -16,8 +16,8 @@ one too, for a device or a torch that is on trial. An entry reads::
     device = "cuda"
     data = "real"
 
-What is expected to fail must fail: a check that passes in spite of an entry is a failure, and so
-is an entry in force that is about no check of the run.
+What is expected to fail must fail: a check that passes despite an entry is a failure, and so is an
+entry in force that matches no check of the run.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ TABLE = "expected-failure"
 
 
 class ExpectationsError(RefimplError):
-    """A file of expected failures that cannot be taken at its word."""
+    """A file of expected failures that is invalid."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class ExpectedFailure:
     """One entry. A condition that is ``None`` holds everywhere.
 
     ``torch`` and ``python`` are version specifiers such as ``">=2.6"``; ``device`` is the name of
-    an execution or of a kind of device; ``data`` is a tier. ``file`` is where the entry stands.
+    an execution or of a kind of device; ``data`` is a tier. ``file`` is the file with the entry.
     """
 
     example: str
@@ -81,7 +81,7 @@ class ExpectedFailure:
         )
 
     def matches(self, cell: Cell) -> bool:
-        """Whether it is about this cell, wherever it is in force."""
+        """Whether it is about this cell, whether or not it is in force."""
         variant = cell.subject.variant.name if cell.subject.variant else None
         return (
             self.example == cell.subject.example.name
@@ -115,7 +115,7 @@ def _admits(specifier: str | None, found: str) -> bool:
 
 
 def beside(source: Source) -> Path | None:
-    """The file of expected failures that a plugin brings, or ``None`` where it brings none."""
+    """The file of expected failures that a plugin brings, or ``None`` if it brings none."""
     if source.path is None:
         return None
     name = FILE if source.path.name == "__init__.py" else f"{source.path.stem}.{FILE}"
@@ -127,8 +127,8 @@ def beside(source: Source) -> Path | None:
 def read(path: Path) -> tuple[ExpectedFailure, ...]:
     """The entries of a file.
 
-    Raises :class:`ExpectationsError`, which names the file and the entry, where it is not TOML,
-    an entry lacks something or has too much, or a condition is not one.
+    Raises :class:`ExpectationsError`, which names the file and the entry, if it is not TOML, an
+    entry lacks a key or has an unknown one, or a condition is invalid.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -174,17 +174,17 @@ def _wrong(raw: Mapping[str, Any]) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Gathered:
-    """The entries of every plugin and of the run, and what is wrong with some, by example."""
+    """The entries of every plugin and of the run, and the faults found in files, by example."""
 
     entries: tuple[ExpectedFailure, ...] = ()
     problems: Mapping[str, str] = field(default_factory=dict)
 
 
 def gather(loaded: Registry, files: Iterable[Path] = ()) -> Gathered:
-    """What the plugins bring, each about its own examples, and what the run's own files have.
+    """The entries of the plugins, each about its own examples, and those of the run's own files.
 
-    A plugin's file that is wrong is a problem of its examples. Raises :class:`ExpectationsError`
-    where one of ``files`` is.
+    A faulty file of a plugin is a problem of its examples. Raises :class:`ExpectationsError` if one
+    of ``files`` is faulty.
     """
     entries = [entry for path in files for entry in read(path)]
     problems: dict[str, str] = {}
@@ -201,7 +201,7 @@ def gather(loaded: Registry, files: Iterable[Path] = ()) -> Gathered:
 
 
 def _brought(source: Source, examples: Collection[str]) -> tuple[ExpectedFailure, ...]:
-    """The entries that a plugin brings; one about somebody else's example is an error."""
+    """The entries that a plugin brings; one about another plugin's example is an error."""
     path = beside(source)
     entries = read(path) if path is not None else ()
     for entry in entries:
@@ -217,10 +217,10 @@ def _brought(source: Source, examples: Collection[str]) -> tuple[ExpectedFailure
 
 
 def judged(result: Result, cell: Cell, entries: Iterable[ExpectedFailure]) -> Result:
-    """A result in the light of what was expected of its cell.
+    """A result adjusted to what was expected of its cell.
 
-    A failure that was expected becomes ``xfailed``, with the entry's reason; a pass that was not,
-    a failure. A skip stays what it is.
+    An expected failure becomes ``xfailed``, with the entry's reason; an unexpected pass becomes a
+    failure. A skip stays a skip.
     """
     entry = next((e for e in entries if e.in_force and e.matches(cell)), None)
     if entry is None or result.outcome == "skipped":
@@ -238,10 +238,10 @@ def judged(result: Result, cell: Cell, entries: Iterable[ExpectedFailure]) -> Re
 def unmatched(
     entries: Iterable[ExpectedFailure], cells: Sequence[Cell], executions: Collection[str]
 ) -> Iterator[tuple[str, str]]:
-    """The example and what is wrong, for each entry in force that is about no cell of a run.
+    """The example and the fault, for each entry in force that matches no cell of a run.
 
-    An entry is not held against a run that has nothing of its example, its tier or its device;
-    ``executions`` are the names, other than those of torch's devices, that a device may have.
+    An entry is not reported if the run has nothing of its example, its tier or its device.
+    ``executions`` are the names that a device may have besides those of torch's devices.
     """
     for entry in entries:
         own = [cell for cell in cells if cell.subject.example.name == entry.example]

@@ -1,4 +1,4 @@
-"""Holds the fields of a contract's object against the contract's own annotations."""
+"""Checks the fields of a contract's object against the contract's own annotations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ _STAND_FOR: dict[str, Any] = {
     "nn": SimpleNamespace(Module=Any),
     "torch": SimpleNamespace(optim=SimpleNamespace(Optimizer=Any)),
 }
-"""What the contract imports for type checkers only, as much of it as can be told without torch."""
+"""Stand-ins for what the contract imports for type checkers only, checked as far as possible
+without torch."""
 
 
 class WrongField(NamedTuple):
@@ -39,7 +40,7 @@ class WrongField(NamedTuple):
 
 def wrong_fields(contracted: Any, path: str = "") -> Iterator[WrongField]:
     """Each field, at any depth, whose value is not of the type that the contract gives it."""
-    kind: Any = type(contracted)  # Any: mypy takes no class for hashable, which the cache asks for
+    kind: Any = type(contracted)  # Any: mypy considers no class hashable, as the cache requires
     for name, hint in _hints(kind).items():
         dotted = f"{path}.{name}" if path else name
         yield from _wrong(getattr(contracted, name), hint, dotted)
@@ -73,7 +74,7 @@ def _parts(value: object, hint: Any) -> Iterator[tuple[object, Any, str]]:
 
 
 def _fits(value: object, hint: Any) -> bool:
-    """Whether the value itself is of this type, whatever it holds."""
+    """Whether the value itself is of this type, regardless of its elements."""
     if hint is Any:
         return True
     if hint is None or hint is type(None):
@@ -138,7 +139,7 @@ def _is_union(hint: Any) -> bool:
 
 @cache
 def _hints(cls: Any) -> dict[str, Any]:
-    """The contract's types for the fields of ``cls``; none where it is no class of the contract."""
+    """The contract's types for the fields of ``cls``; empty if it is no class of the contract."""
     ours = next((c for c in cls.__mro__ if c.__module__ in _CONTRACT and is_dataclass(c)), None)
     if ours is None:
         return {}

@@ -1,4 +1,4 @@
-"""The documents' figures beside those measured, as a table made from results files."""
+"""A table of the documents' figures beside the measured ones, made from results files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHECK = "reaches-documented-figures"
 
 @dataclass(frozen=True)
 class Line:
-    """One figure of one variant: what the document printed, what was measured, and the limit."""
+    """One figure of one variant: the document's value, the measured one, and the limit."""
 
     example: str
     variant: str
@@ -28,7 +28,7 @@ class Line:
 
 
 def lines(results: Sequence[Results], examples: dict[str, Example]) -> Iterator[Line]:
-    """Every figure of the convergence checks on real data, the latest measurement of each."""
+    """Every figure of the convergence checks on real data, with its latest measurement."""
     latest: dict[str, tuple[Result, str]] = {}
     for run in results:
         torch = run.header["environment"]["packages"]["torch"]
@@ -60,9 +60,9 @@ def _stated(example: Example | None, variant: str) -> dict[str, Figure]:
 
 
 def _verdict(measurement: Measurement, figure: Figure | None) -> str:
-    """Whether the range is reached, by which rule, and whether the document's figure lies there.
+    """Whether the range is reached, by which rule, and whether the document's figure lies in it.
 
-    Further seeds decide where the first run of a program that mostly ends in its range does not.
+    If the first run ends outside the range, although most runs end inside, further seeds decide.
     """
     if not measurement.holds:
         return "**does not hold**"

@@ -1,8 +1,8 @@
-"""Whether a computation draws from a generator that its seed does not decide.
+"""Whether a computation draws from a generator that its seed does not control.
 
 Start, batches and data come from :func:`refimpl.data.philox`, so that one seed means the same on
-every machine and version. A draw from a global generator would hide under the seeds that the
-training loop sets; it shows when those generators are set to something else.
+every machine and version. The seeds that the training loop sets would hide a draw from a global
+generator; it shows when those generators are seeded differently.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NOBODY_SEEDS = "something that nobody seeds: a rerun differs"
 
 @dataclass(frozen=True)
 class Generator:
-    """A global generator: how it is seeded, and its state as something to compare."""
+    """A global generator: how to seed it, and its state in a form that can be compared."""
 
     name: str
     seed: Callable[[int], object]
@@ -48,11 +48,11 @@ GENERATORS = (
 
 
 def draws_from(compute: Callable[[], Numbers]) -> list[str]:
-    """From which of the global generators the numbers that ``compute()`` gives are drawn.
+    """Which of the global generators the numbers returned by ``compute()`` are drawn from.
 
-    It is called two to five times. A generator that it only touches, as the constructors of
-    layers do whose parameters are then overwritten, is not named. The generators are left as
-    they were.
+    It is called two to five times. A generator that it only touches is not named, for example
+    when layers are constructed and their parameters then overwritten. The generators' states are
+    restored afterwards.
     """
     with _left_alone():
         first, touched = _under(compute)
@@ -67,18 +67,18 @@ def draws_from(compute: Callable[[], Numbers]) -> list[str]:
 
 
 def start_draws_from(variant: Variant) -> list[str]:
-    """From which global generators the start of a variant is drawn."""
+    """Which global generators the start of a variant is drawn from."""
     return draws_from(lambda: list(start_values(variant, 0).values()))
 
 
 def steps_draw_from(variant: Variant, tier: Tier) -> list[str]:
-    """From which global generators a variant's first steps are drawn, dropout left out."""
+    """Which global generators a variant's first steps draw from, without dropout."""
     problem = _Unseeding.of(pose(variant, tier, seed=0, dropout=False))
     return draws_from(lambda: _first_steps(variant, problem))
 
 
 class _Unseeding(Problem):
-    """A problem that leaves torch's global generator alone, so that draws from it show."""
+    """A problem that does not seed torch's global generator, so that draws from it show."""
 
     @classmethod
     def of(cls, problem: Problem) -> _Unseeding:
@@ -86,7 +86,7 @@ class _Unseeding(Problem):
 
     @property
     def generator(self) -> torch.Generator:
-        """One that nothing draws from, to seed in its stead."""
+        """One that nothing draws from, to be seeded instead."""
         return torch.Generator()
 
 
@@ -99,7 +99,7 @@ def _first_steps(variant: Variant, problem: Problem) -> list[NDArray[Any]]:
 def _under(
     compute: Callable[[], Numbers], other: Generator | None = None
 ) -> tuple[Numbers, list[Generator]]:
-    """The numbers with every generator seeded, one of them otherwise; and those it touched."""
+    """The numbers with every generator seeded, ``other`` differently; and the ones it touched."""
     for generator in GENERATORS:
         generator.seed(2 if generator is other else 1)
     before = [generator.state() for generator in GENERATORS]

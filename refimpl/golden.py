@@ -1,6 +1,6 @@
-"""Golden trajectories: the float64 oracle of the first steps, committed, held on every version.
+"""Golden trajectories: the committed float64 oracle of the first steps, compared on every version.
 
-One safetensors file an example under ``fixtures/golden``, made by ``refimpl golden --update`` from
+One safetensors file per example under ``fixtures/golden``, made by ``refimpl golden --update`` from
 stand-in data. To stay small, a tensor is kept as a sketch: its sum, its Euclidean norm and up to
 :data:`SAMPLES` of its elements, evenly spaced.
 """
@@ -35,7 +35,7 @@ class GoldenError(RefimplError):
 
 
 def folder() -> Path:
-    """Where the golden files are, by the name of the package that carries them."""
+    """Where the golden files are: in the package that contains them."""
     return Path(str(files("refimpl.fixtures"))) / "golden"
 
 
@@ -53,7 +53,7 @@ def sketch(value: Tensor) -> Tensor:
 
 
 def sketched(steps: Iterable[list[Seen]]) -> Iterator[list[Seen]]:
-    """Every tensor of every step as its sketch."""
+    """Every step with each tensor replaced by its sketch."""
     for seen in steps:
         yield [replace(tensor, value=sketch(tensor.value)) for tensor in seen]
 
@@ -76,7 +76,7 @@ def golden_exists(example: str, variant: str) -> bool:
 
 
 def not_comparable(example: str, variant: Variant) -> str | None:
-    """Why this variant cannot be held against a golden trajectory here, or ``None``."""
+    """Why this variant cannot be compared with a golden trajectory here, or ``None``."""
     if golden_exists(example, variant.name):
         return missing(variant.needs)
     if variant.needs is not None:
@@ -85,9 +85,9 @@ def not_comparable(example: str, variant: Variant) -> str | None:
 
 
 def compare_with_golden(example: str, variant: Variant) -> Comparison:
-    """Hold the variant's float64 run here against the committed one.
+    """Compare the variant's float64 run here with the committed one.
 
-    Raises :class:`GoldenError` where the file cannot be used.
+    Raises :class:`GoldenError` if the file cannot be used.
     """
     path = path_of(example)
     tensors, made_with = _read(path, path.stat().st_mtime_ns)
@@ -142,7 +142,7 @@ def _digest(tensors: dict[str, Tensor]) -> str:
 
 @lru_cache(maxsize=8)
 def _read(path: Path, changed: int) -> tuple[dict[str, Tensor], str]:
-    """The tensors of a golden file and the torch that it was made with."""
+    """The tensors of a golden file and the torch version that made it."""
     from safetensors import SafetensorError, safe_open
 
     again = "make it anew with: refimpl golden --update"

@@ -1,4 +1,4 @@
-"""The hooks that a plugin may give; each is a function without arguments.
+"""The hooks that a plugin may implement; each is a function without arguments.
 
 A plugin is a module (or another object) with at least one of these functions, marked with
 :data:`hookimpl`::
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from refimpl.contract import Example, Execution
 
 PROJECT = "refimpl"
-"""The name by which pluggy tells our marks from those of other projects."""
+"""The name by which pluggy distinguishes our marks from those of other projects."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 """Marks the specifications below."""
@@ -35,21 +35,20 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def refimpl_examples() -> Iterable[Example]:
-    """Give the documented examples of this plugin, in the order in which they are to be listed.
+    """Return the documented examples of this plugin, in the order in which they are to be listed.
 
-    Called once, right after the plugin is imported. It should only hand over what the module has
-    made: every example is validated on its own, and one that does not keep the contract is
-    reported and left out, while the plugin's other examples stay.
+    Called once, right after the plugin is imported. It should only return what the module has
+    created: each example is validated separately, and one that violates the contract is reported
+    and left out, while the plugin's other examples stay.
     """
     raise NotImplementedError
 
 
 @hookspec
 def refimpl_executions() -> Iterable[Execution]:
-    """Give further ways to carry out a computation: a device, a precision, a wrapper.
+    """Return further ways to run a computation: a device, a precision, a wrapper.
 
-    Called once, right after the plugin is imported, whether or not this machine can carry
-    them out: what it lacks is for :attr:`Execution.missing <refimpl.contract.Execution>` to say,
-    when the time comes.
+    Called once, right after the plugin is imported, whether or not this machine can run them:
+    :attr:`Execution.missing <refimpl.contract.Execution>` later says what the machine lacks.
     """
     raise NotImplementedError

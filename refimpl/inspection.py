@@ -1,4 +1,4 @@
-"""What there is to know of an example: what its document states, and what its live models are."""
+"""Describes an example: what its document states, and what its live models are."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Live:
 
 
 def measure(variant: Variant, tier: Tier = "stand-in") -> Live:
-    """Make the variant's first step and tabulate what its live model is."""
+    """Make the variant's first step and tabulate its live model."""
     head: dict[str, Any] = {
         "name": variant.name,
         "summary": summary_of(variant),
@@ -70,12 +70,12 @@ def _tables(variant: Variant, tier: Tier, found: FirstStep) -> dict[str, Any]:
 
 
 def documented(facts: Facts) -> dict[str, Any]:
-    """What a document states, without what it leaves open."""
+    """What a document states, without the facts that it leaves open."""
     return {name: value for name, value in asdict(facts).items() if value not in (None, ())}
 
 
 def summary_of(variant: Variant) -> str:
-    """What the variant says of itself: its summary, else the first line of its loop or model."""
+    """The variant's own summary, else the first docstring line of its loop or model."""
     if variant.summary:
         return variant.summary
     made: Any = variant.steps or variant.build
@@ -87,7 +87,7 @@ def summary_of(variant: Variant) -> str:
 def describe(
     example: Example, origin: str, tier: Tier = "stand-in", only: str | None = None
 ) -> dict[str, Any]:
-    """An example as plain data, its variants measured; the first variant's model on top."""
+    """An example as plain data, its variants measured; the first variant's model at the top."""
     chosen = [example.variant(only)] if only else list(example.variants)
     variants = [asdict(measure(variant, tier)) for variant in chosen]
     description: dict[str, Any] = {

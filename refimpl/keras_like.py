@@ -1,6 +1,6 @@
 """A small Keras-like model around a module: the class style of *20-days*, written once.
 
-Several examples are trained in this style, so it lives here and not in one of them.
+Several examples train in this style, so it is here and not in one of them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Kernels of torch that do the same arithmetic sooner, for whole runs on the CPU.
+"""Kernels of torch that do the same arithmetic faster, for whole runs on the CPU.
 
-They round differently, so trajectories are compared without them; a whole run is judged by
-statistics, which do not see it.
+They round differently, so trajectories are compared without them; whole runs are judged by
+statistics, which are not sensitive to that.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import nn
 
 
 def channels_last(module: nn.Module) -> None:
-    """Lay out the weights of convolutions by channel last, which the outputs then follow.
+    """Store the weights of convolutions channels last; the outputs then follow.
 
     Pooling and convolutions over images take 0.7 to 0.8 of the time. Shapes and names stay.
     """
@@ -21,10 +21,10 @@ def channels_last(module: nn.Module) -> None:
 
 
 def fuse(optimizer: torch.optim.Optimizer) -> None:
-    """Let ``optimizer`` update all of its tensors in one call, where torch has one for it.
+    """Let ``optimizer`` update all of its tensors in one call, if torch has one for it.
 
-    Left as it is where a tensor is not contiguous: the fused updates of torch 2.14 walk over
-    parameter, gradient and moments by address, and are silently wrong where their strides differ.
+    Not done if a tensor is not contiguous: the fused updates of torch 2.14 walk over parameter,
+    gradient and moments by address, and are silently wrong if their strides differ.
     """
     if not has_fused(type(optimizer)):  # type: ignore[arg-type]
         return
@@ -35,7 +35,7 @@ def fuse(optimizer: torch.optim.Optimizer) -> None:
 
 
 def as_made(optimizer: torch.optim.Optimizer) -> None:
-    """Undo what :func:`fuse` did to the run that a loaded state is of."""
+    """Undo what :func:`fuse` did in the run from which a loaded state comes."""
     for group in optimizer.param_groups:
         if "fused" in group:
             group["fused"] = optimizer.defaults["fused"]

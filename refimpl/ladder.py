@@ -1,7 +1,7 @@
 """One name and one shape for each parameter of a ladder, whatever its variants call it.
 
 A variant's ``names`` map its own parameter names to those of the ladder's first variant;
-``"weights.T"`` says that the variant stores the transpose. Shapes that differ only in unit axes,
+``"weights.T"`` means that the variant stores the transpose. Shapes that differ only in unit axes,
 such as (1, 4) and (4,), are reshaped.
 """
 
@@ -43,9 +43,9 @@ def to_ladder(variant: Variant, tensors: Mapping[str, Tensor]) -> dict[str, Tens
 
 
 def from_ladder(variant: Variant, values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Start values by the variant's own names and shapes, from those of the ladder.
+    """Start values with the variant's own names and shapes, from those of the ladder.
 
-    Raises :class:`ContractError` where a value is missing or has another shape.
+    Raises :class:`ContractError` if a value is missing or has another shape.
     """
     own_values = {}
     for own, example in start_values(variant, 0).items():
@@ -78,5 +78,5 @@ def to_ladder_values(
 
 
 def first_of_ladder(example: Example, variant: Variant) -> Variant:
-    """The variant that the others of its ladder are held against."""
+    """The variant with which the others of its ladder are compared."""
     return next(v for v in example.variants if v.ladder == variant.ladder)

@@ -1,8 +1,8 @@
-"""What an author should know of an example before the suite is asked.
+"""What an author should know of an example before running the suite.
 
-The facts that it states are held against its live models, with the source of what they should
-read; and its variants are looked at for what the suite would only show by its consequences: draws
-from global generators, a loop that is slow for no reason, steps that are missing or show little.
+The stated facts are compared with the live models, and advice gives the source that they should
+read. The variants are searched for what the suite shows only by its consequences: draws from
+global generators, a loop that is needlessly slow, steps that are missing or show little.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from refimpl.training import drive
 from refimpl.whereabouts import where_in
 
 SLOW = 2.0
-"""How many times as long as the fast loop's a step may take before it is worth a word."""
+"""How many times as long as the fast loop's a step may take before advice mentions it."""
 
 WHAT_SLOWS = "look for .item(), and for rows fetched one by one, or make it a ModuleVariant"
 
 DIGITS = 6
-"""To how many decimals the documents print sizes."""
+"""The number of decimals to which the documents print sizes."""
 
 TODO = "TODO"
 
@@ -44,7 +44,7 @@ Level = Literal["error", "warning", "note"]
 
 @dataclass(frozen=True)
 class Advice:
-    """Something to change, or to know. ``variant`` is ``""`` where it is about the example."""
+    """Something to change, or to know. ``variant`` is ``""`` if it is about the example."""
 
     level: Level
     variant: str
@@ -53,14 +53,14 @@ class Advice:
 
 @dataclass(frozen=True)
 class Linted:
-    """What came of it. ``facts`` are what each variant's facts should read, by its name."""
+    """The result. ``facts`` are what each variant's facts should read, by variant name."""
 
     advice: tuple[Advice, ...]
     facts: dict[str, Facts]
 
     @property
     def sound(self) -> bool:
-        """Whether there is nothing that the suite would fail on."""
+        """Whether there is nothing on which the suite would fail."""
         return all(advice.level != "error" for advice in self.advice)
 
 
@@ -73,9 +73,9 @@ def lint(
 ) -> Linted:
     """Look at an example, or at ``only`` one of its variants, on the CPU.
 
-    ``source`` is the plugin's file, to look through for what is still to do. The facts given back
-    are those that are stated, corrected; ``every_fact`` adds what the document leaves open.
-    Whatever the plugin raises is an error among the advice.
+    ``source`` is the plugin's file, to be searched for what is still to do. The facts returned are
+    the stated ones, corrected; ``every_fact`` adds those that the document leaves open.
+    Whatever the plugin raises becomes an error among the advice.
     """
     variants = [example.variant(only)] if only else list(example.variants)
     advice = [*_left_to_do(example, source), *_data_sets(example, variants)]
@@ -119,7 +119,7 @@ def _said(error: Exception, example: Example) -> str:
 def measured_facts(variant: Variant, tier: Tier) -> Facts:
     """Everything that a variant's facts may state of its model, measured; the rest as stated.
 
-    Raises :class:`~refimpl.errors.ContractError` where the variant never yields.
+    Raises :class:`~refimpl.errors.ContractError` if the variant never yields.
     """
     found = first_step(variant, tier)
     measured = replace(
@@ -133,7 +133,7 @@ def measured_facts(variant: Variant, tier: Tier) -> Facts:
         return measured
     summary = live_summary(variant, tier)
     sizes = {f.name: round(getattr(summary.sizes, f.name), DIGITS) for f in fields(Sizes)}
-    # A module that is its own only layer has no name to put into a table.
+    # A module that is its own only layer has no name for a table.
     layers = tuple(layer for layer in summary.layers if layer.name)
     return replace(measured, layers=layers, sizes=Sizes(**sizes))
 
@@ -191,7 +191,7 @@ def _steps(variant: Variant, tier: Tier) -> Found:
 
 
 def _what_steps_show(variant: Variant, tier: Tier) -> Found:
-    """Whether a step shows all that the checks look at."""
+    """Whether a step yields everything that the checks look at."""
     found = first_step(variant, tier)
     step = found.step
     for name in ("output", "target", "model"):
@@ -212,7 +212,7 @@ def _what_steps_show(variant: Variant, tier: Tier) -> Found:
 
 
 def _generators(variant: Variant, tier: Tier) -> Found:
-    """Whether start or steps depend on a generator that the problem's seed does not decide."""
+    """Whether start or steps depend on a generator that the problem's seed does not control."""
     hint = "draw from the generator that start= is given"
     for name in start_draws_from(variant):
         yield "error", f"its start is drawn from {name}; {hint}"
@@ -222,7 +222,7 @@ def _generators(variant: Variant, tier: Tier) -> Found:
 
 
 def _data_sets(example: Example, variants: list[Variant]) -> Iterator[Advice]:
-    """Whether a stand-in is another one in every process."""
+    """Whether a stand-in differs between processes."""
     sets = {id(v.data): v.data for v in variants if v.data is not None and not missing(v.needs)}
     for data in sets.values():
         try:
@@ -243,7 +243,7 @@ def _rows(data: DataSet) -> list[NDArray[Any]]:
 
 
 def _pace(example: Example, variant: Variant, tier: Tier) -> Found:
-    """Whether a step takes much longer than it needs to."""
+    """Whether a step takes much longer than necessary."""
     pace = pace_of(example, variant, tier)
     if pace is not None and pace.ratio > SLOW:
         own, rival = (f"{1e6 * seconds:.0f}" for seconds in (pace.own, pace.rival))

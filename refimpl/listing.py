@@ -1,4 +1,4 @@
-"""The list of examples: from the plugins' sources, and by import only where those do not tell."""
+"""The list of examples: from the plugins' sources, or by import if those do not suffice."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Listed:
 
 
 def listed(plugins: Sequence[str] = ()) -> list[Listed]:
-    """Every example that is in order, by name."""
+    """Every valid example, by name."""
     return _gathered(tuple(plugins))[0]
 
 
 def problems(plugins: Sequence[str] = ()) -> tuple[PluginProblem, ...]:
-    """Every plugin or example that is refused, as far as this list had to look."""
+    """Every refused plugin or example, as far as this list had to look."""
     return _gathered(tuple(plugins))[1]
 
 

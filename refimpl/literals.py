@@ -1,4 +1,4 @@
-"""Reads what a module's source has written down as literals, without running it."""
+"""Reads the literals in a module's source, without running it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from functools import cached_property
 from itertools import takewhile
 
 _DEPTH = 20
-"""How many names deep a value is followed; a name bound to itself has no end."""
+"""How many names deep a value is followed; a name bound to itself never ends."""
 
 
 class Literals:
     """The literals of one module.
 
-    A name stands for what it is bound to, if it is bound just once at the top of the module.
-    ``None`` stands for whatever cannot be told without running it.
+    A name stands for what it is bound to, if it is bound only once at the top of the module.
+    ``None`` stands for whatever cannot be determined without running it.
     """
 
     def __init__(self, source: bytes) -> None:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the import will repeat what Python says of the code
+            warnings.simplefilter("ignore")  # the import will repeat Python's warnings
             self.tree = ast.parse(source)
 
     def calls(self, name: str) -> Iterator[ast.Call]:
@@ -32,7 +32,7 @@ class Literals:
         return iter(sorted(found, key=lambda call: (call.lineno, call.col_offset)))
 
     def called(self, call: ast.Call) -> str:
-        """What is called, under refimpl's own name for it; the module may have renamed it."""
+        """What is called, by refimpl's own name for it; the module may have renamed it."""
         if isinstance(call.func, ast.Attribute):
             return call.func.attr
         if isinstance(call.func, ast.Name):
@@ -57,7 +57,7 @@ class Literals:
         return None
 
     def items(self, node: ast.expr | None, depth: int = _DEPTH) -> list[ast.expr] | None:
-        """The elements of the tuple that ``node`` stands for, with names followed."""
+        """The elements of the tuple or list that ``node`` stands for, with names followed."""
         value = self.value(node)
         if depth == 0:
             return None
@@ -83,12 +83,12 @@ class Literals:
         return None
 
     def function(self, name: str) -> ast.FunctionDef | None:
-        """The function of that name at the top of the module."""
+        """The function with that name at the top of the module."""
         return self._functions.get(name)
 
     @cached_property
     def _nodes(self) -> list[ast.AST]:
-        """Everything in the module; to walk it takes longer than anything else here."""
+        """Everything in the module; cached, since walking it takes longer than all else here."""
         return list(ast.walk(self.tree))
 
     @cached_property
@@ -104,7 +104,7 @@ class Literals:
 
     @cached_property
     def _imported(self) -> dict[str, str]:
-        """What refimpl's names are called here."""
+        """refimpl's own names, by what they are called here."""
         return {
             alias.asname: alias.name
             for node in self._nodes
@@ -115,31 +115,31 @@ class Literals:
 
 
 def arguments(call: ast.Call, positional: tuple[str, ...]) -> dict[str, ast.expr]:
-    """The arguments that a call writes out, by name; see also :func:`hides_some`."""
+    """The arguments that a call spells out, by name; see also :func:`hides_some`."""
     plain = takewhile(lambda value: not isinstance(value, ast.Starred), call.args)
     given = dict(zip(positional, plain, strict=False))
     return given | {word.arg: word.value for word in call.keywords if word.arg is not None}
 
 
 def hides_some(call: ast.Call) -> bool:
-    """Whether the call has arguments that are not written out: ``*these`` or ``**those``."""
+    """Whether the call has arguments that it does not spell out: ``*these`` or ``**those``."""
     starred = any(isinstance(value, ast.Starred) for value in call.args)
     return starred or any(word.arg is None for word in call.keywords)
 
 
 def returned(function: ast.FunctionDef) -> ast.expr | None:
-    """What a function returns, where it has just one ``return``."""
+    """What a function returns, if it has exactly one ``return``."""
     returns = [node for node in ast.walk(function) if isinstance(node, ast.Return)]
     return returns[0].value if len(returns) == 1 else None
 
 
 def parameters(function: ast.FunctionDef) -> tuple[str, ...]:
-    """The names of the parameters that a call may give by position."""
+    """The names of the parameters that a call may pass by position."""
     return tuple(a.arg for a in (*function.args.posonlyargs, *function.args.args))
 
 
 def _bindings(tree: ast.Module) -> Iterator[tuple[str, ast.expr | None]]:
-    """Each name bound at the top of the module; ``None`` for what is no plain assignment."""
+    """Each name bound at the top of the module; ``None`` if not by a plain assignment."""
     for statement in tree.body:
         if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield statement.name, None

@@ -1,4 +1,4 @@
-"""What is measured of a variant's live model, from the first step of its own run."""
+"""Measurements of a variant's live model, from the first step of its own run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class FirstStep:
 
     @property
     def parameter_count(self) -> int:
-        """How many numbers the model has, those that are not trained included."""
+        """How many numbers the model has, including those that are not trained."""
         return sum(p.numel() for p in self.parameters.values())
 
     @property
@@ -52,7 +52,7 @@ class FirstStep:
 def first_step(variant: Variant, tier: Tier, execution: Execution = CPU) -> FirstStep:
     """Make the first update of a run and look at it.
 
-    Raises :class:`ContractError` where the variant yields none.
+    Raises :class:`ContractError` if the variant yields none.
     """
     problem = pose(variant, tier, execution=execution)
     step = next(steps_of(variant, problem, 1), None)
@@ -65,7 +65,7 @@ def first_step(variant: Variant, tier: Tier, execution: Execution = CPU) -> Firs
 def live_summary(variant: Variant, tier: Tier, execution: Execution = CPU) -> Summary:
     """Layer table and sizes of the variant's module, for one row of its data.
 
-    Raises :class:`ContractError` where the variant has no module to tabulate.
+    Raises :class:`ContractError` if the variant has no module to tabulate.
     """
     model = first_step(variant, tier, execution).step.model
     if not isinstance(model, nn.Module):

@@ -1,4 +1,4 @@
-"""Two runs side by side, step by step, up to the first tensor in which they part."""
+"""Compares two runs step by step, up to the first tensor in which they diverge."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ ORDER: tuple[Kind, ...] = ("output", "loss", "gradient", "parameter")
 
 @dataclass(frozen=True)
 class Divergence:
-    """The first tensor of the first step in which a candidate leaves its budget.
+    """The first tensor of the first step in which a candidate exceeds its budget.
 
     ``growth`` has the worst error ratio of every step up to and including this one. ``inside``
-    says in which module the step first goes wrong, where that could be seen.
+    says in which module the step first goes wrong, if that could be seen.
     """
 
     step: int
@@ -49,7 +49,7 @@ class Divergence:
 
 @dataclass
 class Comparison:
-    """What came of a comparison: the steps held against each other and the worst error ratio."""
+    """The result of a comparison: how many steps were compared, and their worst error ratios."""
 
     candidate: str
     oracle: str
@@ -60,12 +60,12 @@ class Comparison:
 
     @property
     def worst_ratio(self) -> float:
-        """The largest error ratio seen; agreement is at most 1."""
+        """The largest error ratio seen; at most 1 if they agree."""
         return max(self.ratios, default=0.0)
 
     @property
     def agrees(self) -> bool:
-        """Whether every tensor of every step kept within its budget, and there was a step."""
+        """Whether every tensor of every step stayed within its budget, and there was a step."""
         return self.divergence is None and self.steps > 0
 
     def __str__(self) -> str:
@@ -89,12 +89,12 @@ def compare_steps(
     reference_dtype: torch.dtype = torch.float32,
     reserve: Iterable[Iterable[list[Seen]]] = (),
 ) -> Comparison:
-    """Hold a candidate's steps against the oracle's until they end or part.
+    """Compare a candidate's steps with the oracle's until they end or diverge.
 
-    The budget of a tensor at a step is reckoned from how far any of the ``references`` has been
-    from the oracle in that tensor at any step so far, so that a lucky cancellation gives no alarm;
-    ``reference_dtype`` is what they were rounded to. The references of the ``reserve`` are only
-    made, one by one, where the budget is exceeded without them.
+    The budget of a tensor at a step depends on how far any of the ``references`` has been from the
+    oracle in that tensor at any step so far, so that a lucky cancellation raises no alarm;
+    ``reference_dtype`` is what they were rounded to. References of the ``reserve`` are made one by
+    one, and only if the budget is exceeded without them.
     """
     rounding = Rounding(reference_dtype)
     witnesses = [iter(reference) for reference in references]
@@ -134,7 +134,7 @@ def _exceeded(judged: list[tuple[Seen, Closeness]]) -> bool:
 
 
 class Rounding:
-    """How far references of one dtype have come from the oracle, tensor by tensor."""
+    """How far references of one dtype have been from the oracle, tensor by tensor."""
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         self.dtype = dtype
@@ -156,9 +156,9 @@ def judge(
     rounding: Rounding,
     dtype: torch.dtype,
 ) -> list[tuple[Seen, Closeness]]:
-    """Hold every tensor of one step against the oracle's.
+    """Compare every tensor of one step with the oracle's.
 
-    Raises :class:`ContractError` where the candidate lacks a tensor or has it in another shape.
+    Raises :class:`ContractError` if the candidate lacks a tensor or has it in another shape.
     """
     found = {seen.key: seen.value for seen in candidate}
     judged = []
@@ -198,12 +198,12 @@ def compare_in_ladder(
     """Run two variants of a ladder from one start over the same batches and compare each step.
 
     The batches are the reference's, and its float64 run on the CPU is the oracle. The start is the
-    candidate's own: another document's start may lie where the two do not claim to agree, as wide
-    weights that saturate a sigmoid. ``precision`` and ``execution`` are what the candidate computes
-    in and on. Outputs are left out: a ladder may move the last activation into the loss.
+    candidate's own: another document's start may lie where the two do not claim to agree, for
+    example with wide weights that saturate a sigmoid. ``precision`` and ``execution`` apply to the
+    candidate. Outputs are left out: a ladder may move the last activation into the loss.
     """
     problem = pose(reference, tier, dropout=False)
-    from_ladder(candidate, to_ladder_values(reference, problem.values))  # raises if it has no such
+    from_ladder(candidate, to_ladder_values(reference, problem.values))  # raises if one is missing
     own_start = pose(candidate, tier).values
     problem = problem.but(values=from_ladder(reference, to_ladder_values(candidate, own_start)))
     own = problem.but(values=own_start, precision=precision, execution=execution, horizon=steps)
