@@ -1,1 +1,1 @@
-"""One module a documented example; each imports refimpl and its data set, never another plugin."""
+"""One module per documented example; each imports refimpl and its data set, no other plugin."""

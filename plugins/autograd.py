@@ -1,9 +1,10 @@
-"""Autograd: what ``backward`` computes, where it puts the results, and what it keeps no longer.
+"""Autograd: what ``backward`` computes, where it stores the results, and what it frees.
 
-Most of it is about one function, f(x) = x² − 2x + 1, whose derivatives are known: −2 and 2 at
-zero. One learns to ask for gradients of scalars and of tables, of several inputs and several
-outputs; to differentiate twice; to minimise by an optimizer; to write a function with a backward
-of one's own; and which tensors of a graph keep their gradient: the leaves, and those asked to.
+Most of it is about one function, f(x) = x² − 2x + 1, whose first and second derivatives at zero
+are known: −2 and 2. It shows how to take gradients of scalars and of tables, with several inputs
+and several outputs; how to differentiate twice; how to minimise with an optimizer; how to write a
+function with its own backward; and which tensors of a graph keep their gradient: the leaves, and
+those asked to.
 
 Source: 20-days, chapters 2-2 and 2-3.
 """
@@ -22,7 +23,7 @@ def f(x: Tensor) -> Tensor:
 
 
 def leaf(value: float | list) -> Tensor:
-    """A tensor of our own that asks for its gradient."""
+    """A leaf tensor that requires its gradient."""
     return torch.tensor(value, requires_grad=True)
 
 
@@ -30,7 +31,7 @@ def leaf(value: float | list) -> Tensor:
 
 
 def slope_at_zero() -> Tensor:
-    """The backward of a scalar needs no argument; the slope lands in ``x.grad``."""
+    """The backward of a scalar needs no argument; the slope is stored in ``x.grad``."""
     x = leaf(0.0)
     f(x).backward()
     return x.grad
@@ -40,7 +41,7 @@ POINTS = [[0.0, 0.0], [1.0, 2.0]]
 
 
 def slopes_of_a_table() -> Tensor:
-    """The backward of a table wants a weight for each entry: the gradient that arrives there."""
+    """The backward of a table needs a weight for each entry: the incoming gradient."""
     x = leaf(POINTS)
     y = f(x)  # (2, 2)
     y.backward(gradient=torch.ones_like(y))
@@ -48,7 +49,7 @@ def slopes_of_a_table() -> Tensor:
 
 
 def slopes_through_a_sum() -> Tensor:
-    """The same weights, said as a scalar z = Σ y·g."""
+    """The same weights, written as a scalar z = Σ y·g."""
     x = leaf(POINTS)
     z = (f(x) * torch.ones(2, 2)).sum()
     z.backward()
@@ -59,7 +60,7 @@ def slopes_through_a_sum() -> Tensor:
 
 
 def slope_and_curvature() -> tuple[float, float]:
-    """With a graph of the slope itself, the slope can be differentiated once more."""
+    """If a graph of the slope is created too, the slope can be differentiated again."""
     x = leaf(0.0)
     (slope,) = torch.autograd.grad(f(x), x, create_graph=True)
     (curvature,) = torch.autograd.grad(slope, x)
@@ -82,7 +83,7 @@ def of_two_outputs() -> list[float]:
 
 
 def minimise(steps: int = 500, lr: float = 0.01) -> tuple[float, float]:
-    """f and x after so many steps of gradient descent from zero."""
+    """f and x after ``steps`` steps of gradient descent from zero."""
     x = leaf(0.0)
     optimizer = torch.optim.SGD([x], lr=lr)
     for _ in range(steps):
@@ -96,17 +97,17 @@ def minimise(steps: int = 500, lr: float = 0.01) -> tuple[float, float]:
 
 
 class MyReLU(torch.autograd.Function):
-    """max(x, 0), with its backward written out: the gradient passes where x was not negative."""
+    """max(x, 0), with its backward written out: the gradient passes where x is not negative."""
 
     @staticmethod
     def forward(ctx, x):
-        """Keep what backward will need."""
+        """Save what backward needs."""
         ctx.save_for_backward(x)
         return x.clamp(min=0)
 
     @staticmethod
     def backward(ctx, grad_output):
-        """The gradient that arrives, stopped where the input was below zero."""
+        """The incoming gradient, set to zero where the input is below zero."""
         (x,) = ctx.saved_tensors
         return grad_output.masked_fill(x < 0, 0)
 
@@ -114,8 +115,8 @@ class MyReLU(torch.autograd.Function):
 def fit_through_my_relu() -> tuple[Tensor, Tensor, Tensor]:
     """Weight, bias and prediction of a small regression, after its backward.
 
-    Predictions are a column and targets a row, so that their difference is a 2 × 2 table: the
-    document's figures are those of this table.
+    Predictions are a column and targets a row, so their difference is a 2 × 2 table; the
+    document's figures come from this table.
     """
     w, b = leaf([[3.0, 1.0]]), leaf([[3.0]])
     x = torch.tensor([[-1.0, -1.0], [1.0, 1.0]])
@@ -141,13 +142,13 @@ def gradients_kept() -> list[float | None]:
     tensors = chain()
     tensors["loss"].backward()
     with warnings.catch_warnings():
-        # Torch warns whoever reads .grad of a tensor that keeps none.
+        # Torch warns when .grad of a tensor that keeps none is read.
         warnings.simplefilter("ignore")
         return [None if t.grad is None else t.grad.item() for t in tensors.values()]
 
 
 def gradients_seen() -> list[float]:
-    """The gradients of y2 and y1 as hooks see them pass, then those that loss and x keep."""
+    """The gradients of y2 and y1 as seen by hooks, then those that loss and x keep."""
     tensors = chain()
     passing = []
     for name in ("y1", "y2"):
@@ -158,7 +159,7 @@ def gradients_seen() -> list[float]:
 
 
 def backward_twice(retain_graph: bool) -> Tensor:
-    """x.grad after two backwards through one graph; a graph is gone after the first."""
+    """x.grad after two backwards through one graph; unless retained, the first frees the graph."""
     tensors = chain()
     tensors["loss"].backward(retain_graph=retain_graph)
     tensors["loss"].backward()

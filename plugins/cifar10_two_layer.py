@@ -1,15 +1,14 @@
 """CIFAR-10 by a fully connected net of two layers, with checkpoints of model and optimizer.
 
-An image is 3 × 32 × 32 numbers in a row for this net: flatten → linear → ReLU → linear. Its weights
-start from Kaiming's normal, whose spread √(2 / inputs) keeps the size of what passes through ReLUs
-from layer to layer. Training and validation rows are two samplers over one data set: the first
-49,000 images, and the rest. Every batch is sent to the device, images in the net's dtype and labels
-as int64.
+To this net an image is a row of 3 × 32 × 32 numbers: flatten → linear → ReLU → linear. The weights
+start from Kaiming's normal distribution, whose standard deviation √(2 / inputs) preserves the scale
+of the activations from layer to layer despite the ReLUs. Two samplers over one data set select the
+training rows, the first 49,000 images, and the validation rows, the rest. Every batch is moved to
+the device, images in the net's dtype and labels as int64.
 
-One learns that a run can be stopped and taken up again only if the optimizer's state is saved
-beside the weights: momentum is part of where the run stands. The document leaves open how wide the
-hidden layer is and for how long it is trained; here it has 100 units, and three epochs of SGD with
-momentum.
+The example shows that a run can be resumed exactly only if the optimizer's state is saved with the
+weights: momentum is part of the run's state. The document specifies neither the width of the hidden
+layer nor the length of training; here they are 100 units and three epochs of SGD with momentum.
 
 Source: notes (CS231n style, on CIFAR-10).
 """
@@ -49,7 +48,7 @@ class TwoLayerNet(nn.Module):
 
 
 def kaiming_normal(rng):
-    """Weights N(0, 2 / inputs) as from ``kaiming_normal_``, biases as from ``nn.Linear``."""
+    """Weights as from ``kaiming_normal_``, of variance 2 / inputs; biases as from ``nn.Linear``."""
     start = {}
     for name, inputs, outputs in (("fc1", INPUTS, HIDDEN), ("fc2", HIDDEN, CLASSES)):
         bound = 1 / np.sqrt(inputs)
@@ -62,7 +61,7 @@ def kaiming_normal(rng):
 
 
 class SubsetInOrder(SubsetRandomSampler):
-    """Every row of a subset once, in the problem's random order instead of one of torch's own."""
+    """Every row of a subset once, in the problem's random order instead of torch's."""
 
     def __init__(self, indices, order):
         super().__init__(indices)
@@ -80,7 +79,7 @@ momentum_sgd = partial(torch.optim.SGD, momentum=0.9)
 
 
 def sampled(problem):
-    """Two samplers share the images out; accuracy on the validation rows after every epoch."""
+    """Two samplers split the images; accuracy on the validation rows after every epoch."""
     net = problem.load(TwoLayerNet())
     parameters = dict(net.named_parameters())
     optimizer = problem.resume(momentum_sgd(net.parameters(), lr=problem.lr))
@@ -107,7 +106,7 @@ def sampled(problem):
 
 @torch.no_grad()
 def check_accuracy(net, batches):
-    """The share of all images whose best score is that of their class."""
+    """The share of images whose highest score is that of their class."""
     net.eval()
     found = torch.cat([accuracy(net(x), y) for x, y in batches])
     net.train()
@@ -138,7 +137,7 @@ def update(net, optimizer, batches):
 
 
 def apart_after_resuming(with_optimizer: bool) -> float:
-    """How far a run that was saved and taken up again is from one that was not interrupted."""
+    """The largest difference in any weight between a resumed run and an uninterrupted one."""
     problem = pose(EXAMPLE.variant(), "stand-in", seed=0)
     batches = list(islice(problem.batches(), 10))
 
@@ -166,12 +165,12 @@ def apart_after_resuming(with_optimizer: bool) -> float:
 
 
 def kaiming_in_numpy() -> list[float]:
-    """Spread of the first layer's weights over √(2 / inputs), and the share within one of it."""
+    """The :func:`spread` of the first layer's weights, drawn by NumPy."""
     return spread(kaiming_normal(philox("kaiming"))["fc1.weight"])
 
 
 def kaiming_in_torch() -> list[float]:
-    """The same of what torch draws itself."""
+    """The same for the weights that torch itself draws."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return spread(TwoLayerNet().fc1.weight.detach().double().numpy())
@@ -184,13 +183,13 @@ def spread(weights: np.ndarray) -> list[float]:
 
 
 def rows_of_samplers() -> tuple[list[int], list[int]]:
-    """What a random sampler draws from rows 10 to 14, sorted; and ours, in the order given."""
+    """Rows 10 to 14 as drawn by torch's random sampler, sorted; and by ours, in the order given."""
     torchs = SubsetRandomSampler(range(10, 15), generator=torch.Generator().manual_seed(0))
     return sorted(torchs), list(SubsetInOrder(range(10, 15), [3, 0, 4, 1, 2]))
 
 
 def white_pixel() -> np.ndarray:
-    """The three channels of a white image once it is normalised."""
+    """The three channels of a white pixel after normalisation."""
     white = np.full((1, 3, 32, 32), 255, dtype=np.uint8)
     return cifar10.as_rows(white, np.zeros(1, dtype=np.int64)).x[0, :, 0, 0]
 

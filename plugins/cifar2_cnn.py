@@ -1,12 +1,12 @@
 """Airplane or automobile: a small convolutional network over colour images of 32×32 pixels.
 
-The function style: ``train_step`` and ``valid_step`` treat one batch each, ``train_model`` strings
-them together into epochs and validates after each. Two convolutions see local patterns, pooling
-keeps where a pattern is strongest, and a global maximum asks only whether it is there at all. No
-activation stands between the convolutions: taking maxima is all that is not linear there.
+The function style: ``train_step`` and ``valid_step`` each process one batch; ``train_model`` runs
+them in epochs and validates after each. Two convolutions detect local patterns, pooling keeps the
+strongest response in each neighbourhood, and a global maximum only asks whether the pattern occurs
+at all. There is no activation between the convolutions: max pooling is the only non-linearity.
 
-The figure to watch is the area under the ROC curve, of each batch by itself and then averaged. It
-needs both classes in a batch, so the validation rows, sorted by class on disk, are shuffled too.
+The figure to watch is the area under the ROC curve, computed per batch and then averaged. It needs
+both classes in a batch, so the validation rows, sorted by class on disk, are shuffled too.
 Twenty epochs of plain SGD reach about 0.925.
 
 Source: 20-days, chapter 1-2.
@@ -68,7 +68,7 @@ class Net(nn.Module):
 
 
 def train_step(model, loss_func, optimizer, features, labels):
-    """Predictions and loss of one batch, and the update that they lead to."""
+    """Update the model on one batch; returns its predictions and loss."""
     model.train()
     optimizer.zero_grad()
     predictions = model(features)
@@ -101,7 +101,7 @@ def train_model(problem, model, loss_func, optimizer, metric_func):
 
 
 def function(problem):
-    """Model, loss, optimizer and metric are what the functions are given."""
+    """Model, loss, optimizer and metric are passed to the functions."""
     model = problem.load(Net())
     optimizer = problem.resume(torch.optim.SGD(model.parameters(), lr=problem.lr))
     yield from train_model(problem, model, nn.BCELoss(), optimizer, roc_auc)
@@ -133,13 +133,13 @@ def pixels_to_tensor() -> tuple[tuple[int, ...], float]:
 
 
 def first_batch_shapes() -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Fifty images, and fifty labels in a column of their own as the loss wants them."""
+    """Fifty images, and fifty labels as a column, as the loss needs them."""
     images = cifar2.AIRPLANE_OR_AUTOMOBILE.load("stand-in").train
     return images.x[:50].shape, images.y[:50].shape
 
 
 def area_two_ways() -> list[float]:
-    """Of four pairs of a positive and a negative, three are ranked rightly and one is tied."""
+    """Of the four positive–negative pairs, three are ranked correctly and one is tied."""
     from sklearn.metrics import roc_auc_score
 
     probabilities = torch.tensor([[0.9], [0.6], [0.6], [0.2]])

@@ -1,19 +1,18 @@
-"""The growth of an epidemic from day to day, by an LSTM of five layers.
+"""The daily growth of an epidemic, predicted by an LSTM of five layers.
 
 From eight days of newly confirmed, cured and dead the net predicts the ninth. It does not predict
-the numbers themselves but by which share they differ from the day before: a *block* behind the last
-layer multiplies the day before by 1 + x and lets nothing go below zero. The loss is the mean
-squared percentage error, so that the dead count for as much as the confirmed, who are many times
-more.
+the numbers themselves but their relative change x from the day before: a *block* after the last
+layer multiplies the day before by 1 + x and clamps the result at zero. The loss is the mean squared
+percentage error, so the dead count as much as the far more numerous confirmed.
 
 Whether an LSTM this deep and narrow learns depends on its start, so the document tries several
-learning rates and several starts. So does the variant *several-starts*, which reports how many of
-twenty converge, that is, end with a loss below one. The document's own last run is one that did
-not: it prints 4.2546, where expecting every day to be as the day before costs 3.36 and a good start
-ends at about 0.4 or below.
+learning rates and several starts. The variant *several-starts* tries twenty starts and reports the
+share that converges, that is, ends with a loss below one. The document's own last run does not: it
+prints 4.2546, while predicting the day before unchanged costs 3.36 and a good start ends at about
+0.4 or below.
 
-A trained net is used to look ahead: its prediction for tomorrow, rounded down, is appended to the
-series, and so on for 200 days, and the first day without new cases is read off.
+The trained net then forecasts: its prediction for tomorrow, rounded down, is appended to the
+series, and so on for 200 days. The first day without new cases is read from the result.
 
 Source: 20-days, chapter 1-4.
 """
@@ -45,7 +44,7 @@ class Block(nn.Module):
 
 
 class Net(nn.Module):
-    """Five LSTM layers of three units; what the last of them says at the last step is read."""
+    """Five LSTM layers of three units, then a linear layer on the last step's output."""
 
     def __init__(self):
         super().__init__()
@@ -69,7 +68,7 @@ def mspe(prediction, target):
 
 @torch.no_grad()
 def roll_out(model, growth: Tensor, days: int = 200) -> Tensor:
-    """``growth`` (D, 3) with the days that the model sees coming after it, (D + days, 3)."""
+    """``growth`` (D, 3) followed by the days that the model predicts, (D + days, 3)."""
     for _ in range(days):
         window = growth[-38:].unsqueeze(0)  # (1, 38, 3)
         tomorrow = torch.floor(model(window))  # (1, 3)
@@ -78,7 +77,7 @@ def roll_out(model, growth: Tensor, days: int = 200) -> Tensor:
 
 
 def first_zero_days(growth: Tensor) -> dict[str, float]:
-    """The first row in which each kind has no growth, counted from 0; infinite if it always has."""
+    """The first row, from 0, in which each kind has zero growth; infinite if there is none."""
     zeros = {kind: torch.nonzero(growth[:, i] == 0) for i, kind in enumerate(KINDS)}
     return {f"zero_{kind}": float(days[0]) if len(days) else inf for kind, days in zeros.items()}
 
@@ -90,7 +89,7 @@ CONVERGED = 1.0
 
 
 def single_start(problem):
-    """Fit, evaluate on what was fitted, and look ahead."""
+    """Fit, evaluate on the training data, and forecast."""
     net = problem.load(Net())
     optimizer = problem.resume(torch.optim.Adagrad(net.parameters(), lr=problem.lr))
     model = Model(net)
@@ -103,13 +102,13 @@ def single_start(problem):
 
 
 def another_start(problem, number):
-    """The same problem from start values of its own."""
+    """The same problem with different start values."""
     values = default_values(Net(), philox("start", problem.seed, number))
     return problem.but(values=values, checkpoint=None)
 
 
 def several_starts(problem):
-    """One start after the other, each trained for a hundred epochs; how many converge."""
+    """Train each start for a hundred epochs in turn; report the share that converges."""
     samples = problem.train.x, problem.train.y
     losses = []
     for number, epochs in groupby(problem.epochs(), key=lambda epoch: epoch // EPOCHS):
@@ -129,25 +128,25 @@ def several_starts(problem):
 
 
 def shapes() -> tuple[tuple[int, ...], ...]:
-    """Inputs and targets: 47 days make 46 differences, and those 38 windows of eight."""
+    """Inputs and targets: 47 days give 46 differences, and these give 38 windows of eight."""
     samples = covid.COVID.load("stand-in").train
     return samples.x.shape, samples.y.shape
 
 
 def block_output() -> Tensor:
-    """What the block makes of −2, 0 and ½ where the day before had ten of each."""
+    """The block's output for −2, 0 and ½ if the day before has ten of each."""
     return Block()(torch.tensor([[-2.0, 0.0, 0.5]]), torch.full((1, 8, 3), 10.0))
 
 
 def mspe_of_twice_and_of_zero() -> list[float]:
-    """Of predictions twice as high as they should be, and of 0.001 where nothing was to come."""
+    """MSPE of predictions twice the target, and of 0.001 for a target of zero."""
     target = torch.tensor([[1.0, 10.0, 100.0]], dtype=torch.float64)
     nothing = torch.zeros_like(target)
     return [mspe(2 * target, target).item(), mspe(nothing + 1e-3, nothing).item()]
 
 
 def days_of_halving() -> dict[str, float]:
-    """When 16, 100 and 1 are gone if every day has half of the day before, rounded down."""
+    """When 16, 100 and 1 reach zero if each day has half of the day before, rounded down."""
     growth = torch.tensor([[16.0, 100.0, 1.0]])
     return first_zero_days(roll_out(lambda window: window[:, -1, :] / 2, growth))
 
@@ -174,7 +173,7 @@ def lstm_keys(layers: int) -> tuple[str, ...]:
 
 
 def facts(*figures: Figure) -> Facts:
-    """480 + 12 parameters, and how training ends."""
+    """480 + 12 parameters, and the figures at the end of training."""
     return Facts(
         parameters=492,
         trainable=492,

@@ -1,10 +1,10 @@
 """Data pipelines: data sets, loaders, images in folders, and a log that TensorBoard reads.
 
 A data set is anything with a length and an i-th sample; a loader draws indices, groups them into
-batches and stacks the samples. One learns to split and to join data sets, to leave out the last
-short batch, and to read images from a folder for each class through random transforms. What is
-logged (a graph, scalars, histograms, images, figures) is read back here from the event files, so
-that each entry is seen to be there.
+batches and stacks the samples. The example shows how to split and join data sets, how to drop the
+last, short batch, and how to read images from one folder per class through random transforms.
+Whatever is logged (a graph, scalars, histograms, images, figures) is read back from the event
+files, to verify that each entry is there.
 
 Source: 20-days, chapters 5-1 and 5-4.
 """
@@ -33,7 +33,7 @@ from refimpl.fixtures import iris
 
 
 def seeded() -> torch.Generator:
-    """A generator of our own, so that nothing else is drawn from."""
+    """A separate generator, so that torch's global one stays untouched."""
     return torch.Generator().manual_seed(0)
 
 
@@ -41,26 +41,26 @@ def seeded() -> torch.Generator:
 
 
 def flowers() -> TensorDataset:
-    """150 iris flowers: four measures, and which of three kinds it is."""
+    """150 iris flowers: four measurements each, and which of three kinds it is."""
     rows = iris.IRIS.load("real").train
     return TensorDataset(torch.tensor(rows.x), torch.tensor(rows.y))
 
 
 def split_flowers() -> list[Subset]:
-    """Four fifths to train on and the rest to validate, at random."""
+    """Four fifths for training and the rest for validation, at random."""
     everything = flowers()
     training = int(len(everything) * 0.8)
     return random_split(everything, [training, len(everything) - training], seeded())
 
 
 def split_is_a_partition() -> bool:
-    """Every flower is in one part, and in one only."""
+    """Every flower is in exactly one part."""
     training, validation = split_flowers()
     return sorted([*training.indices, *validation.indices]) == list(range(150))
 
 
 def joined_flowers() -> ConcatDataset:
-    """``+`` puts data sets together."""
+    """``+`` concatenates data sets."""
     training, validation = split_flowers()
     return training + validation
 
@@ -79,7 +79,7 @@ def batches_by_hand(dataset: Dataset, batch_size: int) -> Iterable[list[Tensor]]
 
 
 def loader_is_that() -> bool:
-    """Batch by batch, the loader gives what the hand-written one does."""
+    """Whether the loader gives the same batches as the hand-written one."""
     loader = DataLoader(flowers(), batch_size=8, generator=seeded())
     return all(
         torch.equal(features, features_by_hand) and torch.equal(labels, labels_by_hand)
@@ -90,7 +90,7 @@ def loader_is_that() -> bool:
 
 
 def one_to_forty_nine() -> DataLoader:
-    """49 numbers, shuffled, in batches of ten; the last, short one is dropped."""
+    """49 numbers, shuffled, in batches of ten; the last, short batch is dropped."""
     numbers = TensorDataset(torch.arange(1, 50))
     return DataLoader(numbers, batch_size=10, shuffle=True, drop_last=True, generator=seeded())
 
@@ -106,7 +106,7 @@ CLASSES = ("0_airplane", "1_automobile")
 
 
 def write_images(folder: Path, per_class: int) -> None:
-    """Images of 32 × 32 coloured noise, in a folder for each class."""
+    """Images of 32 × 32 coloured noise, in one folder per class."""
     from PIL import Image
 
     noise = np.random.default_rng(0)
@@ -118,12 +118,12 @@ def write_images(folder: Path, per_class: int) -> None:
 
 
 def label(index: int) -> Tensor:
-    """A class index as the column that a binary loss wants."""
+    """A class index as the float vector (1,) that a binary loss needs."""
     return torch.tensor([index]).float()
 
 
 def with_image_folder(look: Callable):
-    """What ``look`` sees of a data set of 60 images, flipped and turned at random."""
+    """``look`` of a data set of 60 images, flipped and rotated at random."""
     from torchvision import datasets, transforms
 
     augment = transforms.Compose(
@@ -134,7 +134,7 @@ def with_image_folder(look: Callable):
             transforms.ToTensor(),
         ]
     )
-    # The transforms draw from torch's own generator, which is put back after.
+    # The transforms draw from torch's global generator, whose state is restored afterwards.
     with TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         write_images(Path(folder), per_class=30)
@@ -158,7 +158,7 @@ def pixel_range(dataset: Dataset) -> list[float]:
 
 
 def grid_shape(dataset: Dataset) -> tuple[int, ...]:
-    """The shape of fifty images in one, eight to a row, with a margin of two pixels."""
+    """The shape of fifty images tiled into one, eight per row, with a margin of two pixels."""
     from torchvision.utils import make_grid
 
     images, _ = fifty_images(dataset)
@@ -187,13 +187,13 @@ def log_graph(writer) -> None:
 
 
 def layers_in_graph() -> list[bool]:
-    """Whether the graph that was logged names the linear layers, and the one between."""
+    """Whether the logged graph names the linear layers and the one between them."""
     names = {node.name.split("/")[1] for node in logged(log_graph).Graph().node if "/" in node.name}
     return [layer in names for layer in ("Linear[0]", "ReLU[1]", "Linear[2]")]
 
 
 def log_scalars(writer) -> None:
-    """x and y of each of 500 steps down y = x² − 2x + 1."""
+    """x and y at each of 500 gradient descent steps on y = x² − 2x + 1."""
     x = torch.tensor(0.0, requires_grad=True)
     optimizer = torch.optim.SGD([x], lr=0.01)
     for step in range(500):
@@ -206,20 +206,20 @@ def log_scalars(writer) -> None:
 
 
 def scalars_read(tag: str) -> list[float]:
-    """How many values there are of this scalar, its last step and its last value."""
+    """The number of values of this scalar, its last step and its last value."""
     events = logged(log_scalars).Scalars(tag)
     return [len(events), events[-1].step, events[-1].value]
 
 
 def log_histograms(writer) -> None:
-    """2,000 normal numbers around −10, around −9, … around 9."""
+    """2,000 normal numbers around each of −10, −9, … 9."""
     generator = seeded()
     for step, mean in enumerate(range(-10, 10)):
         writer.add_histogram("w", torch.randn(100, 20, generator=generator) + mean, step)
 
 
 def histograms_read() -> list[list[float]]:
-    """How many numbers each histogram counts, and their mean to the nearest whole."""
+    """How many numbers each histogram counts, and their mean rounded to an integer."""
     values = [event.histogram_value for event in logged(log_histograms).Histograms("w")]
     return [[v.num for v in values], [round(v.sum / v.num) for v in values]]
 
@@ -232,7 +232,7 @@ def log_images(writer) -> None:
 
 
 def log_figure(writer) -> None:
-    """A drawing of Matplotlib's: nine images, three by three, each with its label."""
+    """A Matplotlib figure: nine images, three by three, each with its label."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 8), dpi=50)
@@ -243,7 +243,7 @@ def log_figure(writer) -> None:
 
 
 def image_size(write: Callable, tag: str) -> list[int]:
-    """Width and height of the one image that was logged under this tag."""
+    """Width and height of the one image logged under this tag."""
     (event,) = logged(write).Images(tag)
     return [event.width, event.height]
 
@@ -252,7 +252,7 @@ def image_size(write: Callable, tag: str) -> list[int]:
 
 
 def iterators_have_next() -> bool:
-    """The spelling of Python 2."""
+    """Whether iterators have the ``next`` method of Python 2."""
     return hasattr(iter(one_to_forty_nine()), "next")
 
 

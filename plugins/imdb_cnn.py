@@ -1,19 +1,19 @@
-"""Favourable or not: film reviews read by a one-dimensional CNN over word vectors.
+"""Favourable or not: film reviews classified by a one-dimensional CNN over word vectors.
 
-A review is 200 word ids. An embedding turns each of the 10,000 ids into three numbers, two
+A review is 200 word ids. An embedding maps each of the 10,000 ids to three numbers, two
 convolutions look at runs of words, and one linear layer decides. Most of the 40,625 parameters are
-the embedding's; with it frozen 10,625 are trained. The id 1 stands for padding: its vector is zero
-and stays so, since no gradient reaches it.
+the embedding's; if it is frozen, 10,625 are trained. The id 1 stands for padding: its vector is
+zero and stays zero, since it gets no gradient.
 
 The document prepares the text in two ways. *keep-first* is its torchtext pipeline: the first 200
-words, padding behind them, batches that come with time first and are turned around. *keep-last* is
-a ``Dataset`` of its own: the last 200 words, padding before them, sample by sample. The variant
-*torchtext* numbers the words by torchtext itself, where that can be installed. Now and then
-training learns its reviews by heart and nothing else; the document's advice is another start.
+words, padded at the end, in batches that come time first and are transposed. *keep-last* is its own
+``Dataset``: the last 200 words, padded at the front, sample by sample. The variant *torchtext* lets
+torchtext itself number the words, if it can be installed. Occasionally training only memorises its
+reviews; the document's advice is another start.
 
 The class style: a Keras-like model that is compiled, fitted, evaluated, saved and loaded.
 
-Source: 20-days, chapters 1-3 and 5-1; on the parts of the net and freezing, 4-3 and 6-1.
+Source: 20-days, chapters 1-3 and 5-1; for the parts of the net and freezing, 4-3 and 6-1.
 """
 
 import io
@@ -70,7 +70,7 @@ class Net(nn.Module):
 
 
 def compiled(problem, net):
-    """The net as a model: cross entropy, Adagrad on what is not frozen, accuracy."""
+    """The net as a model: cross entropy, Adagrad on the parameters not frozen, accuracy."""
     trained = [p for p in net.parameters() if p.requires_grad]
     model = Model(net)
     model.compile(
@@ -85,13 +85,13 @@ def compiled(problem, net):
 
 
 def time_first(batches):
-    """Batches as torchtext hands them over: ids (200, N), labels (N,)."""
+    """Batches as torchtext yields them: ids (200, N), labels (N,)."""
     for ids, labels in batches:
         yield ids.T, labels.squeeze(1)
 
 
 class BatchFirst:
-    """A loader that turns them around: ids (N, 200), labels (N, 1)."""
+    """A loader that transposes them: ids (N, 200), labels (N, 1)."""
 
     def __init__(self, loader):
         self.loader = loader
@@ -102,13 +102,13 @@ class BatchFirst:
 
 
 def keep_first(problem):
-    """Compile, then fit on the batches turned around."""
+    """Compile, then fit on the transposed batches."""
     model = compiled(problem, problem.load(Net()))
     yield from model.fit(BatchFirst(time_first(problem.batches())))
 
 
 def frozen_net():
-    """The net with word vectors that stay as they were drawn."""
+    """The net with word vectors that keep their initial values."""
     net = Net()
     for parameter in dict(net.named_children())["embedding"].parameters():
         parameter.requires_grad = False
@@ -116,7 +116,7 @@ def frozen_net():
 
 
 def frozen(problem):
-    """The optimizer is given what is left to train."""
+    """The optimizer gets only the parameters left to train."""
     model = compiled(problem, problem.load(frozen_net()))
     yield from model.fit(BatchFirst(time_first(problem.batches())))
 
@@ -125,7 +125,7 @@ def frozen(problem):
 
 
 class Reviews(Dataset):
-    """Reviews one by one; the document keeps each in a file of its own."""
+    """Reviews one by one; the document keeps each in its own file."""
 
     def __init__(self, ids, labels):
         self.ids, self.labels = ids, labels
@@ -150,7 +150,7 @@ def keep_last(problem):
 
 
 def briefly_trained(steps=60):
-    """The problem, and the net after some updates on the stand-in."""
+    """The problem, and the net after ``steps`` updates on the stand-in."""
     variant = EXAMPLE.variant("keep-first")
     problem = pose(variant, "stand-in", seed=0)
     *_, last = steps_of(variant, problem, steps)
@@ -158,13 +158,13 @@ def briefly_trained(steps=60):
 
 
 def vector_of_padding():
-    """What the embedding has for padding after some updates."""
+    """The embedding's vector for padding after some updates."""
     _, net = briefly_trained()
     return net.embedding.weight[PADDING]
 
 
 def reload_evaluates_the_same():
-    """Validation loss and accuracy of a net, and of another into which its weights are loaded."""
+    """Whether a net into which the weights are loaded has the same validation loss and accuracy."""
     problem, net = briefly_trained()
     file = io.BytesIO()
     torch.save(net.state_dict(), file)
@@ -185,12 +185,12 @@ def parts():
 
 
 def names_of_children():
-    """What the three parts are called."""
+    """The names of the three parts."""
     return [name for name, _ in Net().named_children()]
 
 
 def shapes_of_a_batch():
-    """Ids and labels as they come with time first, and as the net takes them."""
+    """The shapes of ids and labels as they come time first, and as the net takes them."""
     batches = [(torch.zeros(20, 200, dtype=torch.int64), torch.zeros(20, 1))]
     [(ids, labels)] = time_first(batches)
     [turned] = BatchFirst(time_first(batches))
@@ -207,7 +207,7 @@ def same_ids_as_torchtext():
 
 
 def torchtext_reads_tables() -> bool:
-    """Whether torchtext still has the classes that the document prepares its data with."""
+    """Whether torchtext still has the classes with which the document prepares its data."""
     import torchtext.data
 
     names = ("Field", "TabularDataset", "Iterator")
@@ -218,7 +218,7 @@ def torchtext_reads_tables() -> bool:
 
 
 def facts(*figures: Figure, trainable: int = 40_625) -> Facts:
-    """The net's table, and where training ends."""
+    """The net's layer table, and the figures at the end of training."""
     return Facts(
         parameters=40_625,
         trainable=trainable,
@@ -270,7 +270,7 @@ KEEP_LAST = facts(
 
 
 def variant(name, steps, facts, build=Net, **changes) -> Variant:
-    """One way to read and train, all of them by Adagrad."""
+    """One way to read the text and train, always with Adagrad."""
     return Variant(name, steps, facts=facts, build=build, optimizer=torch.optim.Adagrad, **changes)
 
 

@@ -3,7 +3,7 @@
 The model is y = a + b·x, fitted to eighty noisy points of the line y = 1 + 2x by gradient descent
 on the mean squared error. Each rung hands one more task to torch: first the gradients (autograd),
 then the update (an optimizer), the loss, the parameters (modules), the step, and the batches.
-The full-batch rungs are one and the same computation, so all of them end at the same a and b.
+The full-batch rungs all do the same computation, so they all end at the same a and b.
 
 Source: step-by-step, "Understanding PyTorch with an example" (D. Godoy).
 """
@@ -36,7 +36,7 @@ MINI_BATCHES = Protocol(epochs=1000, learning_rate=0.1, batch_size=16)
 
 
 def standard_normal(rng: np.random.Generator):
-    """Both start from N(0, 1)."""
+    """a and b, both drawn from N(0, 1)."""
     return {"a": rng.standard_normal(1), "b": rng.standard_normal(1)}
 
 
@@ -69,7 +69,7 @@ def by_hand(problem):
 
 
 def autograd(problem):
-    """Tensors that require grad; the update happens in place, out of autograd's sight."""
+    """Tensors that require grad; the update is in place, not recorded by autograd."""
     a, b = problem.start["a"], problem.start["b"]
 
     def model(x):
@@ -88,7 +88,7 @@ def autograd(problem):
 
 
 def optimizer(problem):
-    """An optimizer makes the update and zeroes the gradients."""
+    """An optimizer does the update and zeroes the gradients."""
     a, b = problem.start["a"], problem.start["b"]
     sgd = optim.SGD([a, b], lr=problem.lr)
 
@@ -126,7 +126,7 @@ def loss(problem):
 
 
 class ManualLinear(nn.Module):
-    """The line as a module of two parameters of its own."""
+    """The line as a module with two parameters."""
 
     def __init__(self):
         super().__init__()
@@ -182,7 +182,7 @@ def train_step(problem):
 
 
 class Points(Dataset):
-    """A data set of one's own: its length, and the i-th point."""
+    """A custom data set: its length, and the i-th point."""
 
     def __init__(self, x: Tensor, y: Tensor):
         self.x, self.y = x, y
@@ -213,7 +213,7 @@ def shuffled_batches(points, problem, epoch):
 
 
 def dataloader(problem):
-    """A ``DataLoader`` makes the mini-batches; its sampler says which points go together."""
+    """A ``DataLoader`` makes the mini-batches; its sampler determines which points go together."""
     points = TensorDataset(problem.train.x, problem.train.y)
     model = problem.load(ManualLinear())
     sgd = optim.SGD(model.parameters(), lr=problem.lr)
@@ -251,7 +251,7 @@ def numpy_of_a_cuda_tensor():
 
 
 def reassigned_leaf():
-    """``a = a - …`` makes a new tensor, so the next backward leaves it without a gradient."""
+    """``a = a - …`` makes a new tensor, which is not a leaf and has no gradient."""
     a = torch.ones(1, requires_grad=True)
     (a * 2).sum().backward()
     a = a - 0.1 * a.grad
@@ -259,19 +259,19 @@ def reassigned_leaf():
 
 
 def update_in_place_under_autograd():
-    """``a -= …`` changes a leaf that autograd is watching."""
+    """``a -= …`` modifies a leaf that requires grad."""
     a = torch.ones(1, requires_grad=True)
     (a * 2).sum().backward()
     a -= 0.1 * a.grad
 
 
 def moved_leaf_is_a_leaf() -> bool:
-    """Moving or converting a tensor that requires grad makes it the result of an operation."""
+    """Moving or converting a tensor that requires grad gives a non-leaf."""
     return torch.ones(1, requires_grad=True).to(torch.float64).is_leaf
 
 
 def watched_by_autograd() -> tuple[bool, bool]:
-    """Which of a parameter and a plain tensor appears in the graph of their product."""
+    """Whether a parameter, and whether a plain tensor, appears in the graph of their product."""
     parameter, data = torch.ones(1, requires_grad=True), torch.ones(1)
     inputs = (parameter * data).grad_fn.next_functions
     return tuple(function is not None for function, _ in inputs)
@@ -339,13 +339,13 @@ ON_ANOTHER_SPLIT = Facts(
 
 
 def rung(name, steps, **changes) -> Variant:
-    """A rung over the parameters a and b that starts where the document's torch does."""
+    """A rung over the parameters a and b, from the start that torch draws in the document."""
     settings = {"facts": facts(), "ladder": "line", "documented_start": TORCH_START, **changes}
     return Variant(name, steps, start=standard_normal, **settings)
 
 
 def module(name, build, **changes) -> ModuleVariant:
-    """A rung that is a module, trained by plain SGD."""
+    """A rung whose model is a module, trained by plain SGD."""
     return ModuleVariant(name, build=build, optimizer=optim.SGD, ladder="line", **changes)
 
 

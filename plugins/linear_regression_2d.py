@@ -1,13 +1,13 @@
-"""Linear regression with two features: a plane in noise, at three levels of the API, and large.
+"""Linear regression with two features: a noisy plane, at three levels of the API, and large.
 
-Y = X·(2, −3)ᵀ + 10 + N(0, 2). The *low* level has nothing but tensors and autograd: its own
-batches, its own loss and its own update. The *mid* level takes layer, loss, optimizer and loader
-from torch. The *high* level wraps them in a Keras-like model that reports how far off it is on
-points kept aside. The *large* one fits a million points at once, which is work for a GPU: 500
-updates took the document 5.409 s on a CPU and 0.489 s on a GPU.
+Y = X·(2, −3)ᵀ + 10 + N(0, 2). The *low* level uses only tensors and autograd: it has its own
+batches, loss and update. The *mid* level takes layer, loss, optimizer and loader from torch. The
+*high* level wraps them in a Keras-like model that reports its errors on held-out points. The
+*large* variant fits a million points at once, which is work for a GPU: the document reports 5.409 s
+for 500 updates on a CPU and 0.489 s on a GPU.
 
-No training is needed to know where all of them must end: at the least-squares solution, with a
-mean squared error of 4, the variance of the noise.
+Where all of them must end is known without training: at the least-squares solution, with a mean
+squared error of about 4, the variance of the noise.
 
 Source: 20-days, chapters 3-1, 3-2, 3-3 and 6-3.
 """
@@ -31,7 +31,7 @@ def normal_column(rng):
 
 
 def half_squared_error(prediction, target):
-    """Mean of (p − y)²/2, whose derivative by p is p − y without a factor."""
+    """Mean of (p − y)²/2; the derivative of each term is p − y, without a factor 2."""
     return ((prediction - target) ** 2 / 2).mean()
 
 
@@ -105,7 +105,7 @@ class LinearRegression(nn.Module):
 
 
 def high(problem):
-    """Compile once, then fit; the errors are reported in the units of y and in parts of it."""
+    """Compile once, then fit; reports absolute errors, and errors relative to y."""
     net = problem.load(LinearRegression())
     optimizer = problem.resume(torch.optim.Adam(net.parameters(), lr=problem.lr))
     model = Model(net)
@@ -122,7 +122,7 @@ def normal_row(rng):
 
 
 class Plane(nn.Module):
-    """The plane over parameters of its own."""
+    """The plane as a module with its own parameters."""
 
     def __init__(self):
         super().__init__()
@@ -165,7 +165,7 @@ def optimum() -> np.ndarray:
 
 
 def optimum_by_scipy() -> np.ndarray:
-    """The same by SciPy, from the normal equations."""
+    """The same plane by SciPy, from the normal equations."""
     from scipy.linalg import solve
 
     points = plane.PLANE.load("stand-in").train
@@ -174,7 +174,7 @@ def optimum_by_scipy() -> np.ndarray:
 
 
 def gradient_at_optimum() -> Tensor:
-    """What is left of the gradient of the mean squared error at the least-squares solution."""
+    """The gradient of the mean squared error at the least-squares solution."""
     points = plane.PLANE.load("stand-in").train
     x, y = torch.tensor(points.x, dtype=torch.float64), torch.tensor(points.y, dtype=torch.float64)
     *w, b = optimum()
@@ -192,7 +192,7 @@ def residual_variance() -> float:
 
 
 def gradients_of_both_losses() -> list[float]:
-    """By how much the gradient of the squared error exceeds that of its half, for w and b."""
+    """The ratio of the squared error's gradient to that of its half, for w and b."""
     points = plane.PLANE.load("stand-in").train
     x, y = torch.tensor(points.x), torch.tensor(points.y)
     gradients = []
@@ -205,13 +205,13 @@ def gradients_of_both_losses() -> list[float]:
 
 # --- what the document states --------------------------------------------------------------------
 
-# The points of every run are one draw from the plane, and the documents' points are another: the
-# real ranges allow for both, the stand-in ranges hold the least-squares solution of our own.
+# All runs use one draw of the points; the document's points are another draw. The real ranges allow
+# for both; the stand-in ranges contain the least-squares solution of our own points.
 OPTIMUM = [2.0163, -3.0217, 9.8365]
 
 
 def of_other_points(metric, documented, **ranges):
-    """A figure that depends on points which the document draws without a seed."""
+    """A figure that depends on the points, which the document draws without a seed."""
     why = "the document draws its points without a seed; the best fit to other points is another"
     return Figure(metric, documented, **ranges, outside_because=why)
 

@@ -1,16 +1,16 @@
 """MNIST by a small convolutional network, trained in three styles, on one device or several.
 
 The same net and the same loss, three ways to organise the work: the *script* style is one plain
-loop; the *function* style gives each batch to ``train_step`` or ``valid_step``; the *class* style
+loop; the *function* style passes each batch to ``train_step`` or ``valid_step``; the *class* style
 hides the loop behind ``compile``, ``fit`` and ``evaluate`` of a Keras-like model. The document
-gives each style an optimizer of its own, and with Adam three epochs reach about 0.97, with SGD not
-yet 0.9. That is all that sets them apart: with one optimizer, from one start and over the same
-batches, the three give the same losses to the last bit.
+chooses the optimizer per style: three epochs reach about 0.97 with Adam, but less than 0.9 with
+SGD. That is the only difference: with the same optimizer, start and batches, the three give the
+same losses to the last bit.
 
 The net is written as a ``Sequential`` and as a ``ModuleList``. The class style then moves to a GPU
-and under ``DataParallel`` without a change to the net: the document's 0.968 and 0.960 there are the
-same computation as 0.975 on the CPU, over other starts and batches. What does change is where the
-weights are: behind the wrapper, in ``.module``.
+and under ``DataParallel`` without a change to the net: the document's 0.968 and 0.960 there come
+from the same computation as 0.975 on the CPU, with other starts and batches. What does change is
+where the weights are: inside the wrapper, in ``.module``.
 
 Source: 20-days, chapters 6-2, 6-3.
 """
@@ -48,7 +48,7 @@ from refimpl.training import steps_of
 
 
 def create_net() -> nn.Sequential:
-    """The layers in a sequence, each added under its name."""
+    """The layers in a sequence, each added by name."""
     net = nn.Sequential()  # (N, 1, 28, 28); shapes for 32×32, as the document has them:
     net.add_module("conv1", nn.Conv2d(1, 32, kernel_size=3))  # (N, 32, 30, 30)
     net.add_module("pool1", nn.MaxPool2d(kernel_size=2, stride=2))  # (N, 32, 15, 15)
@@ -64,7 +64,7 @@ def create_net() -> nn.Sequential:
 
 
 class CnnModel(nn.Module):
-    """The same layers in a list, which ``forward`` walks along."""
+    """The same layers in a list, which ``forward`` iterates over."""
 
     def __init__(self):
         super().__init__()
@@ -129,7 +129,7 @@ def script(problem, make_optimizer=torch.optim.Adam):
 
 
 def train_step(model, loss_func, optimizer, features, labels):
-    """Predictions and loss of one batch, and the update that they lead to."""
+    """Update the model on one batch; returns its predictions and loss."""
     model.train()
     optimizer.zero_grad()
     predictions = model(features)
@@ -160,7 +160,7 @@ def train_model(problem, model, loss_func, optimizer):
 
 
 def function(problem, make_optimizer=torch.optim.SGD):
-    """Model, loss and optimizer are what the functions are given."""
+    """Model, loss and optimizer are passed to the functions."""
     model = problem.load(CnnModel())
     optimizer = problem.resume(make_optimizer(model.parameters(), lr=problem.lr))
     yield from train_model(problem, model, nn.CrossEntropyLoss(), optimizer)
@@ -181,7 +181,7 @@ def class_style(problem, make_optimizer=torch.optim.Adam):
 
 
 def styles_agree() -> bool:
-    """Whether the styles give the same losses, bit for bit, once they share Adam at 0.01."""
+    """Whether the styles give the same losses, bit for bit, if all use Adam at 0.01."""
     losses = []
     for variant in EXAMPLE.variants:
         with_adam = replace(variant, steps=partial(variant.steps, make_optimizer=torch.optim.Adam))
@@ -202,26 +202,26 @@ def moves(device: str) -> tuple[bool, bool, str]:
 
 
 def product_shape(device: str) -> tuple[int, ...]:
-    """The large product whose seconds the document compares between CPU and GPU."""
+    """The shape of the large matrix product that the document times on CPU and GPU."""
     left, right = torch.empty(10000, 200, device=device), torch.empty(200, 10000, device=device)
     return (left @ right).shape
 
 
 def data_parallel(net: nn.Module) -> nn.DataParallel:
-    """``net`` on the first GPU under ``DataParallel``; without a GPU the wrapper only passes on."""
+    """``net`` under ``DataParallel`` on the first GPU; without a GPU the wrapper just calls it."""
     if torch.cuda.is_available():
         return nn.DataParallel(net.to("cuda:0"), device_ids=[0])
     return nn.DataParallel(net)
 
 
 def takes_every_device() -> bool:
-    """Whether ``device_ids``, where none are named, are all the GPUs that there are."""
+    """Whether ``device_ids`` defaults to all GPUs present."""
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return nn.DataParallel(CnnModel()).device_ids == list(range(there))
 
 
 def compiled(net: nn.Module) -> Model:
-    """A net as the class style trains it."""
+    """A model as the class style trains it."""
     model = Model(net)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
     model.compile(nn.CrossEntropyLoss(), optimizer, {"accuracy": accuracy})
@@ -246,7 +246,7 @@ def bare_net_evaluates_the_same() -> bool:
 
 
 def weights_of_the_wrapper():
-    """Saved from the wrapper itself, every name begins with ``module.`` and fits no bare net."""
+    """If saved from the wrapper, every name begins with ``module.`` and fits no bare net."""
     CnnModel().load_state_dict(data_parallel(CnnModel()).state_dict())
 
 
@@ -266,7 +266,7 @@ def keys(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def facts(names: tuple[str, ...], *figures: Figure) -> Facts:
-    """53,994 parameters, the layer table taken at 32×32, and where three epochs end."""
+    """53,994 parameters, the layer table for 32×32 images, and the figures after three epochs."""
     rows = (
         ("Conv2d", (-1, 32, 30, 30), 320),
         ("MaxPool2d", (-1, 32, 15, 15), 0),
@@ -333,8 +333,8 @@ EXAMPLE = Example(
             ladder="style",
             ladder_depth="gradients",
             protocol=protocol(0.01, stand_in_epochs=8),
-            # The stand-in's few steps end on the plateau from which SGD sets out: guessing alike
-            # for every class scores log 10 = 2.3026, and it is just below that.
+            # After the stand-in's few steps SGD is still on its initial plateau: equal
+            # probabilities for all classes cost log 10 = 2.3026, and the loss is just below that.
             facts=facts(
                 BY_INDEX,
                 Figure("val_accuracy", 0.878, real=(0.80, 0.93)),

@@ -1,10 +1,10 @@
-"""MNIST by logistic regression, from bare tensors through each refactor step to a CNN.
+"""MNIST by logistic regression, from bare tensors through each refactoring step to a CNN.
 
 Steps 1 to 9 of the document are the same logistic regression (784 × 10 weights and 10 biases)
-said ever more briefly: from the same start and the same batches every step gives the same losses,
-gradients and weights as the one before. Steps 10 to 13 do the same to a small CNN. That equality
-is the point of the document. A NumPy variant works the gradient out by hand (softmax minus
-one-hot), as an oracle that owes autograd nothing.
+written ever more briefly: from the same start and over the same batches, every step gives the same
+losses, gradients and weights as the one before. Steps 10 to 13 do the same to a small CNN. That
+equality is the point of the document. A NumPy variant computes the gradient by hand (softmax minus
+one-hot), as an oracle independent of autograd.
 
 Source: nn-tutorial, "What is torch.nn really?" (J. Howard).
 """
@@ -50,7 +50,7 @@ def nll(log_probabilities, target):
 
 
 def scratch(problem):
-    """Nothing but tensors: the update and the zeroing of gradients by hand."""
+    """Only tensors: gradients are applied and zeroed by hand."""
     weights, bias = problem.start["weights"], problem.start["bias"]
 
     def model(xb):  # (N, 784) -> (N, 10)
@@ -69,7 +69,7 @@ def scratch(problem):
 
 
 def functional(problem):
-    """``F.cross_entropy`` takes over activation and loss."""
+    """``F.cross_entropy`` replaces activation and loss."""
     weights, bias = problem.start["weights"], problem.start["bias"]
 
     def model(xb):
@@ -103,7 +103,7 @@ class MnistLogistic(nn.Module):
 
 
 class MnistLinear(nn.Module):
-    """``nn.Linear`` holds them, with the weights transposed."""
+    """The same parameters held by ``nn.Linear``, with the weights transposed."""
 
     def __init__(self):
         super().__init__()
@@ -114,7 +114,7 @@ class MnistLinear(nn.Module):
 
 
 def update_by_hand(problem, model):
-    """The loop of steps 3 and 4: the module knows its parameters, the update is still ours."""
+    """The loop of steps 3 and 4: the module lists its parameters; the update is still by hand."""
     for xb, yb in problem.batches():
         output = model(xb)
         loss = F.cross_entropy(output, yb)
@@ -132,12 +132,12 @@ def module(problem):
 
 
 def linear(problem):
-    """A layer of torch's takes the place of our own."""
+    """A torch layer replaces our own module."""
     yield from update_by_hand(problem, problem.load(MnistLinear()))
 
 
 def optimize(problem, model, opt, batches):
-    """The loop of steps 5 to 8: an optimizer makes the update."""
+    """The loop of steps 5 to 8: an optimizer does the update."""
     for xb, yb in batches:
         output = model(xb)
         loss = F.cross_entropy(output, yb)
@@ -154,7 +154,7 @@ def get_model(problem):
 
 
 def optimizer(problem):
-    """``optim.SGD`` updates and zeroes."""
+    """``optim.SGD`` updates the parameters and zeroes the gradients."""
     model, opt = get_model(problem)
     yield from optimize(problem, model, opt, problem.batches())
 
@@ -173,7 +173,7 @@ def dataset(problem):
 
 
 def train_loader(problem, epoch):
-    """A ``DataLoader`` over this epoch's rows, a batch at a time."""
+    """A ``DataLoader`` over the batches of this epoch."""
     train_ds = TensorDataset(problem.train.x, problem.train.y)
     rows = BatchSampler(problem.order(epoch), problem.batch_size, drop_last=False)
     return DataLoader(train_ds, sampler=rows, batch_size=None)
@@ -187,14 +187,14 @@ def valid_loader(problem):
 
 
 def dataloader(problem):
-    """A ``DataLoader`` cuts the batches."""
+    """A ``DataLoader`` makes the batches."""
     model, opt = get_model(problem)
     for epoch in problem.epochs():
         yield from optimize(problem, model, opt, train_loader(problem, epoch))
 
 
 def validation(problem):
-    """Shuffled training; after each epoch the mean of the validation batches' losses."""
+    """Shuffled training; after each epoch, the mean loss of the validation batches."""
     model, opt = get_model(problem)
     valid_dl = valid_loader(problem)
     for epoch in problem.epochs():
@@ -210,7 +210,7 @@ def validation(problem):
 
 
 def loss_batch(model, loss_func, xb, yb, opt=None):
-    """Output and loss of one batch; with an optimizer, its update too."""
+    """Output, loss and size of one batch; with an optimizer, also the update."""
     output = model(xb)
     loss = loss_func(output, yb)
     if opt is not None:
@@ -246,7 +246,7 @@ def fit_linear(problem):
 
 
 class MnistCNN(nn.Module):
-    """Three strided convolutions and an average over what is left of the image."""
+    """Three strided convolutions, then the average over the remaining 4×4 pixels."""
 
     def __init__(self):
         super().__init__()
@@ -292,7 +292,7 @@ def convolutions():
 
 
 def sequential():
-    """The CNN as a sequence; reshaping is a layer of it."""
+    """The CNN as a sequence; reshaping is one of its layers."""
     return nn.Sequential(Lambda(as_image), *convolutions(), nn.AvgPool2d(4), Lambda(as_row))
 
 
@@ -302,7 +302,7 @@ def any_size():
 
 
 class WrappedDataLoader:
-    """A loader whose batches pass through a function first."""
+    """A loader that applies a function to each batch."""
 
     def __init__(self, loader, func):
         self.loader, self.func = loader, func
@@ -319,7 +319,7 @@ MOMENTUM_SGD = partial(optim.SGD, momentum=0.9)
 
 
 def momentum_sgd(model, problem):
-    """SGD with momentum, as all CNN steps use it."""
+    """SGD with momentum, used by all CNN steps."""
     return problem.resume(MOMENTUM_SGD(model.parameters(), lr=problem.lr))
 
 
@@ -332,7 +332,7 @@ def wrapped_loader(problem):
 
 
 def device(problem):
-    """Each batch is moved to the model's device as it comes."""
+    """The loader also moves each batch to the model's device."""
     model = problem.load(any_size())
     opt = momentum_sgd(model, problem)
 
@@ -407,7 +407,7 @@ CNN = Protocol(
 
 
 def logistic_facts(after: float, state_dict: tuple[str, ...] = ()) -> Facts:
-    """7,850 parameters; the last batch's loss after two epochs, and its accuracy of one."""
+    """7,850 parameters; after two epochs, the last batch's loss and its accuracy, which is 1."""
     return Facts(
         parameters=7850,
         trainable=7850,
@@ -421,7 +421,7 @@ def logistic_facts(after: float, state_dict: tuple[str, ...] = ()) -> Facts:
 
 
 def fit_facts(val_loss: float) -> Facts:
-    """The linear model by its validation loss."""
+    """The linear model's parameters, and a validation loss."""
     return Facts(
         parameters=7850,
         trainable=7850,
@@ -443,7 +443,7 @@ def cnn_facts(val_loss: float, state_dict: tuple[str, ...]) -> Facts:
 
 
 def by_index(*indices: int) -> dict[str, str]:
-    """Names of a sequence's convolutions, by the names that the CNN gives them."""
+    """Maps the parameter names of a sequence's convolutions to those of the CNN."""
     return {
         f"{index}.{kind}": f"conv{number}.{kind}"
         for number, index in enumerate(indices, start=1)
@@ -458,7 +458,7 @@ BEHIND_LAMBDA, FROM_FIRST = by_index(1, 3, 5), by_index(0, 2, 4)
 
 
 def own(name, steps, **changes) -> Variant:
-    """A step over weights (784, 10) of our own, started from the document's normal."""
+    """A step with its own weights (784, 10), started from the document's normal distribution."""
     return Variant(name, steps, start=scaled_normal, ladder="logistic", **changes)
 
 
@@ -492,7 +492,7 @@ def wrapped(name, steps, val_loss) -> Variant:
 
 
 def cnn(name, build, val_loss, names) -> ModuleVariant:
-    """A CNN that takes rows as they are."""
+    """A CNN that takes images as rows of 784."""
     return ModuleVariant(
         name,
         build=build,

@@ -1,12 +1,12 @@
 """One network built in every way that torch offers, and what a module knows of its parts.
 
-The CIFAR-2 net, eleven layers in a row, as a module of its own; as a ``Sequential`` filled by name,
-by position or from an ``OrderedDict``; out of containers; from a ``ModuleList``; from a
-``ModuleDict``. The builds differ in the names of their parts and in nothing else: each has 54,273
-parameters, and from the same weights all of them train alike, step for step.
+The CIFAR-2 net, eleven layers in a row, as a custom module; as a ``Sequential`` filled by name, by
+position or from an ``OrderedDict``; from containers; from a ``ModuleList``; from a ``ModuleDict``.
+The builds differ only in the names of their parts: each has 54,273 parameters, and from the same
+weights all of them train identically, step by step.
 
-Beside it: how parameters are registered, alone, in a list, in a dict; how a module's children are
-told from all the modules below it; and a ``Linear`` written by hand, equal to torch's own.
+The example also shows how parameters are registered: alone, in a list, in a dict; how a module's
+children differ from all the modules below it; and a ``Linear`` written by hand, equal to torch's.
 
 Source: 20-days, chapters 4-3, 6-1.
 """
@@ -27,7 +27,7 @@ from refimpl.problem import pose
 
 
 def layers() -> dict[str, nn.Module]:
-    """The eleven layers of the net by name, in the order in which an image passes them."""
+    """The eleven layers of the net by name, in the order in which they are applied."""
     return {  # (N, 3, 32, 32)
         "conv1": nn.Conv2d(3, 32, kernel_size=3),  # (N, 32, 30, 30)
         "pool1": nn.MaxPool2d(kernel_size=2, stride=2),  # (N, 32, 15, 15)
@@ -47,7 +47,7 @@ def layers() -> dict[str, nn.Module]:
 
 
 class Net(nn.Module):
-    """Each layer is an attribute, and ``forward`` says in which order they are used."""
+    """Each layer is an attribute, and ``forward`` determines their order."""
 
     def __init__(self):
         super().__init__()
@@ -89,7 +89,7 @@ def varargs() -> nn.Sequential:
 
 
 def ordered_dict() -> nn.Sequential:
-    """Layers and their names are given at once."""
+    """Layers and their names are given together."""
     return nn.Sequential(OrderedDict(layers()))
 
 
@@ -110,7 +110,7 @@ class Containers(nn.Module):
 
 
 class InList(nn.Module):
-    """A ``ModuleList`` only holds its layers; ``forward`` walks along it."""
+    """A ``ModuleList`` only holds its layers; ``forward`` iterates over it."""
 
     def __init__(self):
         super().__init__()
@@ -129,7 +129,7 @@ BY_NAME = (
 
 
 class InDict(nn.Module):
-    """``forward`` names the entries of a ``ModuleDict`` that it uses; others may stand there."""
+    """``forward`` selects entries of a ``ModuleDict`` by name; it may hold others."""
 
     def __init__(self):
         super().__init__()
@@ -142,7 +142,7 @@ class InDict(nn.Module):
 
 
 def outputs_agree() -> bool:
-    """Whether one set of weights gives every build the same outputs, bit for bit."""
+    """Whether every build gives the same outputs from the same weights, bit for bit."""
     problem = pose(EXAMPLE.variant(), seed=0, dropout=False)
     images = problem.train.x[:50]
     first = problem.load(Net()).eval()
@@ -160,7 +160,7 @@ def outputs_agree() -> bool:
 
 
 class Holder(nn.Module):
-    """A parameter by itself, two in a list, two in a dict."""
+    """One parameter by itself, two in a list, two in a dict."""
 
     def __init__(self):
         super().__init__()
@@ -172,7 +172,7 @@ class Holder(nn.Module):
 
 
 class InPlainList(nn.Module):
-    """Layers in a list of Python's own, where the module does not see them."""
+    """Layers in a plain Python list, where the module does not see them."""
 
     def __init__(self):
         super().__init__()
@@ -180,7 +180,7 @@ class InPlainList(nn.Module):
 
 
 def parameters_of(kind: type[nn.Module]) -> list[str]:
-    """Name and shape of each parameter that a module of this kind knows of."""
+    """Name and shape of each parameter registered by a module of this class."""
     return [f"{name} {tuple(p.shape)}" for name, p in kind().named_parameters()]
 
 
@@ -188,7 +188,7 @@ def parameters_of(kind: type[nn.Module]) -> list[str]:
 
 
 class ReviewNet(nn.Module):
-    """The IMDb net, as something with parts that have parts. It is not run here."""
+    """The IMDb net, an example of nested parts. It is not run here."""
 
     def __init__(self):
         super().__init__()
@@ -207,7 +207,7 @@ class ReviewNet(nn.Module):
 
 
 def counts() -> tuple[int, ...]:
-    """Children are the direct parts; modules are all parts at any depth, and the net itself."""
+    """Children are the direct parts; modules are the net itself and all parts at any depth."""
     net = ReviewNet()
     found = (net.children(), net.named_children(), net.modules(), net.named_modules())
     return tuple(len(list(parts)) for parts in found)
@@ -219,7 +219,7 @@ def names_of_children() -> list[str]:
 
 
 def numbers_with_frozen_embedding() -> tuple[int, int]:
-    """How many numbers are trained, and how many there are, with the embedding frozen by name."""
+    """Trained and total parameter counts, with the embedding frozen by name."""
     net = ReviewNet()
     children = dict(net.named_children())
     children["embedding"].weight.requires_grad_(False)
@@ -243,7 +243,7 @@ class Linear(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self):
-        """Weight and bias from U(±1/√in), the weight by the initialiser that torch uses for it."""
+        """Weight and bias from U(−1/√in, 1/√in), the weight by the initialiser that torch uses."""
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         if self.bias is not None:
             bound = 1 / math.sqrt(self.weight.shape[1])
@@ -254,14 +254,14 @@ class Linear(nn.Module):
 
 
 def seeded(kind: type[nn.Module], bias: bool) -> nn.Module:
-    """A layer 20 → 30 drawn after seed 0; the generator is put back as it was."""
+    """A layer 20 → 30 initialised with seed 0; the generator's state is restored afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return kind(20, 30, bias=bias)
 
 
 def linear_by_hand_equals(bias: bool) -> tuple[tuple[int, ...], bool, bool]:
-    """Shape of the output, and whether start and output are those of ``nn.Linear``, bit for bit."""
+    """The output shape; whether start and output equal those of ``nn.Linear``, bit for bit."""
     by_hand, of_torch = seeded(Linear, bias), seeded(nn.Linear, bias)
     start, torch_start = by_hand.state_dict(), of_torch.state_dict()
     same_start = all(torch.equal(start[name], torch_start[name]) for name in torch_start)
@@ -301,7 +301,7 @@ def keys(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def facts(names: tuple[str, ...]) -> Facts:
-    """The same table for every build, under the names that it gives its layers."""
+    """The same layer table for every build, with that build's layer names."""
     return Facts(
         parameters=54273,
         trainable=54273,
@@ -313,7 +313,7 @@ def facts(names: tuple[str, ...]) -> Facts:
 
 
 def built(name, build, names) -> ModuleVariant:
-    """A build whose layers have these names, trained by plain SGD."""
+    """A build with these layer names, trained by plain SGD."""
     return ModuleVariant(
         name,
         build=build,

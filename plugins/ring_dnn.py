@@ -1,9 +1,9 @@
-"""Two rings told apart by a small network, at three levels of the API.
+"""Two rings classified by a small network, at three levels of the API.
 
 Positive points lie at radius N(5, 1), negative ones at N(8, 1), at any angle. A network
 2 → 4 → 8 → 1 has 61 parameters. The *low* level writes parameters, loss and update by hand; the
 *mid* level takes layers, loss and optimizer from torch; the *high* level wraps them in a
-Keras-like model. The radii overlap, so that no classifier can be right more often than 0.933.
+Keras-like model. The radii overlap, so no classifier can have an expected accuracy above 0.933.
 
 Source: 20-days, chapters 3-1, 3-2, 3-3.
 """
@@ -30,7 +30,7 @@ def standard_normal(rng):
 
 
 class Parameters(nn.Module):
-    """The network written out in matrix products."""
+    """The network written as matrix products."""
 
     def __init__(self):
         super().__init__()
@@ -83,7 +83,7 @@ class Net(nn.Module):
 
 
 def mid(problem):
-    """The document makes a new Adam for every step, so that no moments carry over."""
+    """The document creates a new Adam for every step, so no moments carry over."""
     model = problem.load(Net())
     parameters = dict(model.named_parameters())
     loss_func = nn.BCELoss()
@@ -113,7 +113,7 @@ def high(problem):
 
 
 def facts(*figures: Figure, output: tuple[int, int], state_dict: tuple[str, ...]) -> Facts:
-    """61 numbers in 6 tensors, and where training ends."""
+    """61 parameters in 6 tensors, and the figures at the end of training."""
     return Facts(parameters=61, trainable=61, state_dict=state_dict, output=output, figures=figures)
 
 

@@ -1,14 +1,14 @@
 """Few positives among many negatives: focal loss, and L1 and L2 penalties on the weights.
 
-Of 6,200 points 200 are positive, so that whoever always answers "negative" is right 96.8 % of the
-time. Focal loss makes a point count the less, the surer its classifier already is of it: the cross
-entropy of a point whose class has probability p is multiplied by α·(1 − p)². The penalties pull
-weights towards zero, L2 in proportion to their size and L1 at a constant pace; biases are left
-alone.
+Of 6,200 points 200 are positive, so always answering "negative" is right 96.8 % of the time. With
+focal loss, the more certain the classifier already is of a point, the less the point counts: the
+cross entropy of a point whose true class is given probability p is multiplied by α·(1 − p)². The
+penalties pull weights towards zero, L2 in proportion to their size and L1 at a constant rate;
+biases are not penalised.
 
-One learns that accuracy says little here, and to ask for recall and the area under the ROC curve
-as well; that a loss may depend on the parameters and not only on the output; and that an
-optimizer's ``weight_decay`` is the L2 penalty said more briefly.
+The example shows that accuracy says little here, so recall and the area under the ROC curve are
+needed too; that a loss may depend on the parameters and not only on the output; and that an
+optimizer's ``weight_decay`` is a shorthand for the L2 penalty.
 
 Source: 20-days, chapter 5-3.
 """
@@ -69,7 +69,7 @@ def weights_of(net: nn.Module) -> list[Tensor]:
 
 
 def biases_of(net: nn.Module) -> list[Tensor]:
-    """The parameters that are left alone."""
+    """The parameters that are not penalised."""
     return [p for name, p in net.named_parameters() if name.endswith("bias")]
 
 
@@ -87,7 +87,7 @@ def l1_penalty(net: nn.Module, strength: float) -> Tensor:
 
 
 def focal(problem):
-    """The class style; what is minimised sees the net as well as its output."""
+    """The class style; the objective depends on the net's weights as well as on its output."""
     net = problem.load(Net())
     focal_loss = FocalLoss()
 
@@ -102,7 +102,7 @@ def focal(problem):
     for epoch in problem.epochs():
         yield from model.fit(problem.epoch_batches(epoch))
         figures = model.evaluate(valid_batches)
-        # A batch of 100 holds three positives or so: these two are asked of all rows at once.
+        # A batch of 100 has only about three positives, so these two are computed on all rows.
         p = model.predict(x)
         found = {"val_recall": float(recall(p, y)), "val_auc": float(roc_auc(p, y))}
         yield Epoch({**figures, **found})
@@ -120,12 +120,12 @@ def focal_and_plain(pair: tuple[Tensor, Tensor]) -> tuple[float, float]:
 
 
 def shares_left() -> list[float]:
-    """What focal loss leaves of the cross entropy: of the hard pair, and of the easy one."""
+    """Focal loss divided by cross entropy: for the hard pair, and for the easy one."""
     return [loss / bce for loss, bce in map(focal_and_plain, (HARD, EASY))]
 
 
 def shares_left_of_printed() -> list[float]:
-    """The same from figures that were rounded to four digits first."""
+    """The same from figures first rounded to four digits."""
     pairs = map(focal_and_plain, (HARD, EASY))
     return [round(loss, 4) / round(bce, 4) for loss, bce in pairs]
 
@@ -134,17 +134,17 @@ SCORES, CLASSES = torch.tensor([[10.0, 0.0, -10.0], [8.0, 8.0, 8.0]]), torch.ten
 
 
 def cross_entropy() -> Tensor:
-    """Cross entropy of one sure and right answer, and of one that has no opinion."""
+    """Mean cross entropy of one confident, correct answer and one with equal scores."""
     return F.cross_entropy(SCORES, CLASSES)
 
 
 def cross_entropy_in_two_layers() -> Tensor:
-    """The same by a logarithmic softmax and the negative log-likelihood."""
+    """The same by log-softmax and negative log-likelihood."""
     return nn.NLLLoss()(nn.LogSoftmax(dim=1)(SCORES), CLASSES)
 
 
 def penalties() -> list[float]:
-    """L2 and L1 of a net whose 48 weights are all 2 and whose biases are all 5."""
+    """L2 and L1 penalty of a net whose 48 weights are all 2 and whose biases are all 5."""
     net = Net().double()
     with torch.no_grad():
         for w in weights_of(net):
@@ -155,7 +155,7 @@ def penalties() -> list[float]:
 
 
 def sgd_steps(decay_in_optimizer: bool, steps: int = 20) -> list[Tensor]:
-    """Parameters after some steps of SGD with decay of the weights, done in one of two ways."""
+    """Parameters after SGD with weight decay, done by the optimizer or as a penalty in the loss."""
     lr, strength = 0.1, 0.01
     net = Net().double()
     numbers = torch.linspace(-1, 1, 61, dtype=torch.float64)
@@ -182,13 +182,13 @@ def sgd_steps(decay_in_optimizer: bool, steps: int = 20) -> list[Tensor]:
 
 
 def furthest_apart() -> float:
-    """How far the two ways of decay part in any parameter."""
+    """The largest difference between the two ways of decay in any parameter."""
     pairs = zip(sgd_steps(True), sgd_steps(False), strict=True)
     return max(float((a - b).abs().max()) for a, b in pairs)
 
 
 def decayed_step() -> list[float]:
-    """One step from w = 2 with gradient 3, lr 0.1 and β 0.5; beside it one without decay."""
+    """One step from w = 2 with gradient 3, lr 0.1 and β 0.5; then the same without decay."""
     w, b = (torch.tensor(2.0, dtype=torch.float64, requires_grad=True) for _ in range(2))
     w.grad, b.grad = (torch.tensor(3.0, dtype=torch.float64) for _ in range(2))
     groups = [{"params": [w], "weight_decay": 0.5}, {"params": [b]}]
@@ -197,7 +197,7 @@ def decayed_step() -> list[float]:
 
 
 def always_negative() -> list[float]:
-    """Accuracy and recall of the answer "negative" to all points."""
+    """Accuracy and recall of answering "negative" for all points."""
     splits = ring.UNBALANCED_RING.load("stand-in")
     y = torch.cat([torch.tensor(splits.train.y), torch.tensor(splits.valid.y)])
     p = torch.zeros_like(y)
@@ -205,7 +205,7 @@ def always_negative() -> list[float]:
 
 
 def ratios_are_as_printed() -> bool:
-    """Whether focal loss leaves of the cross entropy what the document says."""
+    """Whether the ratios of focal loss to cross entropy are those that the document prints."""
     hard, easy = shares_left()
     return round(hard, 5) == 0.12496 and round(easy, 5) == 0.00474
 
@@ -225,7 +225,7 @@ EXAMPLE = Example(
     protocol=Protocol(epochs=30, learning_rate=0.01, batch_size=100),
     loss=FocalLoss(),
     metrics={"accuracy": binary_accuracy},
-    # One start in four ends at "always negative", which L1 makes a resting place; seed 0 is one.
+    # One start in four gets stuck at "always negative", which L1 makes stable; seed 0 is one.
     variants=(Variant("focal", focal, build=Net, seed=1),),
     facts=Facts(
         parameters=61,

@@ -1,9 +1,8 @@
-"""Tensors: their types and shapes, taking them apart, putting them together, calculating.
+"""Tensors: types and shapes, indexing, joining, arithmetic.
 
-Small pairs of an expression and what it gives, in the order of the document's three chapters: what
-a tensor is (2-1), its structure (4-1), arithmetic (4-2). Nothing is trained here. The pairs are
-data, one line each where they fit; whoever wants to know what a function does looks it up in the
-tables below.
+Small pairs of an expression and its result, in the order of the document's three chapters: what a
+tensor is (2-1), its structure (4-1), arithmetic (4-2). Nothing is trained here. The pairs are data,
+one line each if they fit; to find out what a function does, look it up in the tables below.
 
 Source: 20-days, chapters 2-1, 4-1 and 4-2.
 """
@@ -19,7 +18,7 @@ from refimpl import Erratum, Exact, Example, Failure, hookimpl
 
 
 def after_seed_0(draw: Callable[[], Tensor]) -> Tensor:
-    """What ``draw`` gives with torch's generator at seed 0; the generator is put back after."""
+    """``draw()`` with torch's generator at seed 0; its state is restored afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return draw()
@@ -31,7 +30,7 @@ def parts(result: tuple[Tensor, ...]) -> list:
 
 
 def types(*tensors: Tensor) -> list[str]:
-    """The dtype of each."""
+    """The dtype of each tensor."""
     return [str(t.dtype) for t in tensors]
 
 
@@ -48,7 +47,7 @@ CUBE = [[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 8.0]]]
 
 
 def array_changed() -> tuple[list, list]:
-    """An array and the tensor made from it, after one is added to the array."""
+    """An array and the tensor made from it, after 1 is added to the array."""
     array = np.zeros(3)
     shared = torch.from_numpy(array)
     np.add(array, 1, out=array)
@@ -56,7 +55,7 @@ def array_changed() -> tuple[list, list]:
 
 
 def tensor_changed(copy: bool) -> tuple[list, list]:
-    """A tensor and the array made from it, or from a copy, after one is added to the tensor."""
+    """A tensor and the array made from it, or from a copy, after 1 is added to the tensor."""
     t = torch.zeros(3)
     array = (t.clone() if copy else t).numpy()
     t.add_(1)
@@ -155,21 +154,21 @@ def image() -> Tensor:
 
 
 def take_three_marks() -> Tensor:
-    """``take`` counts through the whole table: class 0, pupil 0, subject 0; 2, 4, 1; 3, 9, 6."""
+    """``take`` indexes the flattened table: class 0, pupil 0, subject 0; 2, 4, 1; 3, 9, 6."""
     return scores().take(tensor([0, 2 * 70 + 4 * 7 + 1, 3 * 70 + 9 * 7 + 6]))
 
 
 def row_set_to_zero() -> Tensor:
-    """Elements of a leaf are changed through ``data``, out of autograd's sight."""
+    """Elements of a leaf are changed through ``data``, which autograd does not record."""
     x = tensor(MATRIX, requires_grad=True)
     x.data[1, :] = tensor([0.0, 0.0])
     return x
 
 
 def normals_further_along() -> list[float]:
-    """The document's two tables of normal numbers, after seed 0 and 184 uniform ones.
+    """The document's two tables of normal numbers, after seed 0 and 184 uniform numbers.
 
-    The first number of the first table is missing: it was left over from a draw before.
+    The first number of the first table is missing: it was left over from an earlier draw.
     """
 
     def draw() -> Tensor:
@@ -477,7 +476,7 @@ TURNING = [[1.0, 2.0], [-5.0, 4.0]]
 
 
 def eigenvectors_stretched() -> float:
-    """The largest element of A·V − V·Λ: an eigenvector is only stretched."""
+    """The largest element of A·V − V·Λ in magnitude: A only scales its eigenvectors."""
     a = tensor(TURNING)
     values, vectors = torch.linalg.eig(a)
     return (a.to(vectors.dtype) @ vectors - vectors * values).abs().max().item()
@@ -547,13 +546,13 @@ CHAPTER_4_2 = ELEMENTWISE + ALONG_AN_AXIS + MATRICES + BROADCASTING
 # --- what does not hold --------------------------------------------------------------------------
 
 FROM_THE_START = "torch>=1.5"
-"""The version the document was written with: what it prints was never what its code gives."""
+"""The version the document was written with: its code never gave what it prints."""
 
 
 def runs(call: Callable[[], object]) -> bool:
-    """Whether torch still has this function, and not only its name."""
+    """Whether torch still has this function, and not just its name."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # before it was removed, it warned that it would be
+        warnings.simplefilter("ignore")  # before its removal, it warned of it
         try:
             call()
         except (AttributeError, RuntimeError):
@@ -562,7 +561,7 @@ def runs(call: Callable[[], object]) -> bool:
 
 
 def normals_as_printed() -> bool:
-    """The first row of normal numbers, after seed 0 and five uniform ones."""
+    """Whether the first row of normal numbers, after seed 0 and 5 uniform ones, is as printed."""
 
     def draw() -> Tensor:
         torch.rand(5)
@@ -572,7 +571,7 @@ def normals_as_printed() -> bool:
 
 
 def permutation_as_printed() -> bool:
-    """A permutation, after seed 0, five uniform and eighteen normal numbers."""
+    """Whether a permutation, after seed 0, 5 uniform and 18 normal numbers, is as printed."""
 
     def draw() -> Tensor:
         torch.rand(5)
@@ -584,7 +583,7 @@ def permutation_as_printed() -> bool:
 
 
 def int_tensor_is_five() -> bool:
-    """Memory nobody has written to may hold five by chance, but not in a hundred places."""
+    """Uninitialised memory may hold a five by chance, but not in a hundred places."""
     return all(t.item() == 5 for t in [torch.IntTensor(1) for _ in range(100)])
 
 

@@ -2,8 +2,8 @@
 
 The script style: one plain loop over shuffled batches of eight, binary cross entropy on a sigmoid,
 Adam. Figures are means over the batches of an epoch; the accuracy counts a probability above one
-half as "survived". Ten epochs reach about 0.81 of validation accuracy. A model is then saved in two
-ways, by its state dict or whole, and predicts the same after each.
+half as "survived". Ten epochs reach a validation accuracy of about 0.81. A model is then saved in
+two ways, by its state dict or whole, and makes the same predictions after reloading either.
 
 Source: 20-days, chapter 1-1.
 """
@@ -51,7 +51,7 @@ class Net(nn.Module):
 
 
 def script(problem):
-    """Forward, loss, backward, update: four lines a batch."""
+    """Forward, loss, backward, update: four lines per batch."""
     net = problem.load(Net())
     loss_func = nn.BCELoss()
     optimizer = problem.resume(torch.optim.Adam(net.parameters(), lr=problem.lr))
@@ -69,14 +69,14 @@ def script(problem):
 
 
 def net_of_seed(seed: int) -> Net:
-    """A network with torch's own start for this seed; the generator is put back after."""
+    """A network with torch's own start for this seed; the generator's state is restored."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Net().eval()
 
 
 def shapes() -> list[tuple[int, ...]]:
-    """Of x and y to train, then to test."""
+    """The shapes of x and y for training, then for testing."""
     splits = titanic.PASSENGERS.load("stand-in")
     return [part.shape for rows in (splits.train, splits.valid) for part in (rows.x, rows.y)]
 
@@ -87,7 +87,7 @@ def ten_passengers() -> Tensor:
 
 
 def classes(probabilities: Tensor) -> Tensor:
-    """1 where survival is the likelier, else 0."""
+    """1 where survival is more likely than not, else 0."""
     return torch.where(
         probabilities > 0.5, torch.ones_like(probabilities), torch.zeros_like(probabilities)
     )
@@ -104,7 +104,7 @@ def same_after_state_dict() -> bool:
 
 
 def whole_model_reloaded(**how: bool) -> nn.Module:
-    """The other way: pickle the module itself. It needs its class to be there when it is loaded."""
+    """The other way: pickle the module itself. Loading it needs the class to be importable."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "net_model.pt"
         torch.save(net_of_seed(0), path)
@@ -112,7 +112,7 @@ def whole_model_reloaded(**how: bool) -> nn.Module:
 
 
 def same_after_whole_model() -> bool:
-    """A pickle can run any code, so torch has to be told that this one is trusted."""
+    """A pickle can run any code, so torch must be told that this one is trusted."""
     reloaded = whole_model_reloaded(weights_only=False)
     return torch.equal(reloaded(ten_passengers()), net_of_seed(0)(ten_passengers()))
 
@@ -121,7 +121,7 @@ def same_after_whole_model() -> bool:
 
 
 def torch_takes_the_table() -> bool:
-    """One-hot columns beside numbers, as the document joins them, handed to torch."""
+    """Whether torch takes one-hot columns beside numbers, as the document joins them."""
     import pandas as pd
 
     passengers = pd.DataFrame({"Sex": ["male", "female"], "Age": [22.0, None], "SibSp": [1, 0]})
@@ -137,7 +137,7 @@ def torch_takes_the_table() -> bool:
 
 
 def whole_model_loads_unasked() -> bool:
-    """``torch.load`` of a pickled module, as the document calls it."""
+    """Whether ``torch.load`` loads a pickled module, called as in the document."""
     from pickle import UnpicklingError
 
     with warnings.catch_warnings():
@@ -154,7 +154,7 @@ def whole_model_loads_unasked() -> bool:
 PROBABILITIES = [
     0.0119, 0.6029, 0.2970, 0.5717, 0.5034, 0.8655, 0.0572, 0.9182, 0.5038, 0.1739,
 ]  # fmt: skip
-"""Those that the document prints for the first ten rows of its test set."""
+"""The probabilities that the document prints for the first ten rows of its test set."""
 
 EXAMPLE = Example(
     name="titanic-dnn",

@@ -43,7 +43,7 @@ def _summary(audit: Audit) -> str:
             f"{outside:,} lay outside their limit, so that more seeds were looked at"
         )
         lines += [
-            f"- {tier}: fresh runs decided every limit {count} times or more: so many whole runs"
+            f"- {tier}: fresh runs decided every limit {count} times or more"
             for tier in audit.tiers
             if (count := audit.whole_runs(tier))
         ]
