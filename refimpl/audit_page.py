@@ -9,7 +9,7 @@ from refimpl.markdown import table
 
 HEAD = """# The rule of convergence, audited
 
-Made by `refimpl audit --table`; not written by hand.
+Made by `refimpl audit --fresh docs/audit --table FILE`; not written by hand.
 The rule and its words are explained in [comparing](../comparing.md).
 """
 

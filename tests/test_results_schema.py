@@ -81,7 +81,8 @@ def test_errata_and_documents_of_the_header_are_as_documented(written):
 
 
 def test_the_documented_version_is_the_codes():
-    assert f"`schema`, which is **{SCHEMA}**" in PAGE.read_text("utf-8")
+    said = f"`schema` of the header is the version of the format, now **{SCHEMA}**"
+    assert said in PAGE.read_text("utf-8")
 
 
 def test_the_example_of_reading_works(written, tmp_path, capsys, monkeypatch):

@@ -223,7 +223,7 @@ WRONG = {
     "a learning rate that is far too large": (
         "learning_rate=0.1",
         "learning_rate=1e9",
-        "by-hand every-parameter-learns: weight gets no finite, non-zero gradient in 10 steps",
+        "by-hand every-parameter-learns: the gradient of bias is not finite at step",
     ),
     "a document that is not named": (
         'document="TODO"',

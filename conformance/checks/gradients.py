@@ -18,6 +18,7 @@ from refimpl.data import philox
 from refimpl.errors import ContractError
 from refimpl.problem import Problem, pose
 from refimpl.training import steps_of
+from refimpl.trajectories import first_steps
 
 STEPS = (1e-7, 1e-6, 1e-8, 1e-5)
 """Step widths, tried until one fits: a kink (ReLU, max-pooling) may lie within the larger ones, and
@@ -39,6 +40,9 @@ LEARNING = 5
 STARTS = 10
 """The most starts that are tried. A third of covid-lstm's saturate its LSTM so much that nothing
 reaches the first layer."""
+
+FINITE = 12
+"""Steps whose gradients must be finite: as many as are made for the checks of a rerun anyway."""
 
 TRUNCATION = 1e-6
 """Relative error allowed for the extrapolated difference (about 1e-9 is seen)."""
@@ -232,6 +236,19 @@ def every_parameter_learns(subject: Subject) -> Iterator[Measurement]:
             f"{name} gets no finite, non-zero gradient {tried}",
         )
         yield true(f"{name} moves", moves, f"{name} does not move {tried}")
+    yield _finite(subject)
+
+
+def _finite(subject: Subject) -> Measurement:
+    """Whether the run from the variant's own seed keeps its gradients finite."""
+    variant = subject.trained
+    problem = pose(variant, subject.tier, seed=variant.seed, execution=subject.execution)
+    for number, step in enumerate(first_steps(variant, problem, FINITE), start=1):
+        for seen in step:
+            if seen.kind == "gradient" and not seen.value.isfinite().all():
+                message = f"the gradient of {seen.name} is not finite at step {number}"
+                return true("gradients stay finite", False, f"{message}: the run diverges")
+    return true("gradients stay finite", True, "")
 
 
 def _first_steps_of_some_starts(subject: Subject) -> Iterator[tuple[Step, Problem]]:
