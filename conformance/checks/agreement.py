@@ -10,7 +10,7 @@ from refimpl.ladder import first_of_ladder
 from refimpl.lockstep import Comparison, compare_in_ladder
 
 STEPS = 10
-"""As many steps as executions are compared over."""
+"""The steps over which two variants, or two executions of one, are compared."""
 
 
 def _has_a_rung_below(subject: Subject) -> bool:

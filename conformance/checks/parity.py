@@ -7,13 +7,12 @@ from collections.abc import Iterator
 import torch
 
 from refimpl.checking import Measurement, Subject, check, true, within_budget
-from refimpl.conformance.checks.agreement import agreement
+from refimpl.conformance.checks.agreement import STEPS, agreement
 from refimpl.curves import Curve
 from refimpl.golden import compare_with_golden, golden_exists
 from refimpl.lockstep import Comparison, Rounding, judge
 from refimpl.parity import compare_execution, shard_gradients, wrapped_calls
 
-STEPS = 10
 SHARDS = 3
 """An odd number, so that batches fall into uneven shards."""
 
