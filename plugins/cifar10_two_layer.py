@@ -14,6 +14,7 @@ Source: notes (CS231n style, on CIFAR-10).
 """
 
 import io
+from bisect import bisect
 from functools import partial
 from itertools import islice
 
@@ -60,6 +61,15 @@ def kaiming_normal(rng):
 # --- training ------------------------------------------------------------------------------------
 
 
+class Images(ConcatDataset):
+    """Parts one after the other; the rows of a batch, all of one part, are read together."""
+
+    def __getitems__(self, numbers):
+        part = bisect(self.cumulative_sizes, numbers[0])
+        before = self.cumulative_sizes[part - 1] if part else 0
+        return self.datasets[part][[number - before for number in numbers]]
+
+
 class SubsetInOrder(SubsetRandomSampler):
     """Every row of a subset once, in the problem's random order instead of torch's."""
 
@@ -84,16 +94,16 @@ def sampled(problem):
     parameters = dict(net.named_parameters())
     optimizer = problem.resume(momentum_sgd(net.parameters(), lr=problem.lr))
     train, valid = problem.train, problem.valid
-    images = ConcatDataset([TensorDataset(train.x, train.y), TensorDataset(valid.x, valid.y)])
-    validation_rows = SubsetRandomSampler(range(len(train), len(images)))
-    validation = DataLoader(images, batch_size=problem.batch_size, sampler=validation_rows)
+    images = Images([TensorDataset(train.x, train.y), TensorDataset(valid.x, valid.y)])
+    load = partial(DataLoader, images, batch_size=problem.batch_size, collate_fn=tuple)
+    validation = load(sampler=SubsetRandomSampler(range(len(train), len(images))))
 
     def move(x, y):
         return x.to(problem.device, problem.dtype), y.to(problem.device, torch.int64)
 
     for epoch in problem.epochs():
         training_rows = SubsetInOrder(range(len(train)), problem.order(epoch))
-        for batch in DataLoader(images, batch_size=problem.batch_size, sampler=training_rows):
+        for batch in load(sampler=training_rows):
             x, y = move(*batch)
             scores = net(x)
             loss = F.cross_entropy(scores, y)

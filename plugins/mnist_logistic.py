@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn, optim
-from torch.utils.data import BatchSampler, DataLoader, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from refimpl import (
     Epoch,
@@ -150,7 +150,7 @@ def optimize(problem, model, opt, batches):
 def get_model(problem):
     """The linear model and its optimizer."""
     model = problem.load(MnistLinear())
-    return model, optim.SGD(model.parameters(), lr=problem.lr)
+    return model, problem.resume(optim.SGD(model.parameters(), lr=problem.lr))
 
 
 def optimizer(problem):
@@ -175,14 +175,14 @@ def dataset(problem):
 def train_loader(problem, epoch):
     """A ``DataLoader`` over the batches of this epoch."""
     train_ds = TensorDataset(problem.train.x, problem.train.y)
-    rows = BatchSampler(problem.order(epoch), problem.batch_size, drop_last=False)
+    rows = problem.row_order(epoch).split(problem.batch_size)
     return DataLoader(train_ds, sampler=rows, batch_size=None)
 
 
 def valid_loader(problem):
     """Validation needs no gradients, so its batches can be twice as large."""
     valid_ds = TensorDataset(problem.valid.x, problem.valid.y)
-    rows = BatchSampler(range(len(valid_ds)), problem.batch_size * 2, drop_last=False)
+    rows = torch.arange(len(valid_ds)).split(problem.batch_size * 2)
     return DataLoader(valid_ds, sampler=rows, batch_size=None)
 
 

@@ -44,7 +44,8 @@ class Model:
         loss_of, optimizer = self._compiled()
         parameters = dict(self.net.named_parameters())
         for features, labels in batches:
-            self.net.train()
+            if not self.net.training:  # at first perhaps, and after each evaluation
+                self.net.train()
             predictions = self.net(features)
             loss = loss_of(predictions, labels)
             optimizer.zero_grad()

@@ -15,9 +15,14 @@ from torch import nn
 def channels_last(module: nn.Module) -> None:
     """Store the weights of convolutions channels last; the outputs then follow.
 
-    Pooling and convolutions over images take 0.7 to 0.8 of the time. Shapes and names stay.
+    Pooling and convolutions over images or words take 0.7 to 0.8 of the time. Shapes and names
+    stay.
     """
     module.to(memory_format=torch.channels_last)
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv1d):  # torch has no name for this layout in one dimension
+            weight = layer.weight
+            weight.data = weight.data.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 def fuse(optimizer: torch.optim.Optimizer) -> None:

@@ -69,19 +69,31 @@ def test_a_checkpoint_of_a_fused_run_is_resumed_as_the_optimizer_was_made():
     assert resumed.param_groups[0]["fused"] is None
 
 
-def test_weights_of_convolutions_are_laid_out_anew_and_keep_their_names_shapes_and_values():
-    net = nn.Sequential(nn.Conv2d(3, 8, 5), nn.Flatten(), nn.Linear(8, 2))
+@pytest.mark.parametrize(("convolution", "axes"), [(nn.Conv1d, 1), (nn.Conv2d, 2)])
+def test_weights_of_convolutions_are_laid_out_anew_and_keep_their_names_shapes_and_values(
+    convolution, axes
+):
+    net = nn.Sequential(convolution(3, 8, 5), nn.Flatten(), nn.Linear(8, 2))
     before = {name: value.clone() for name, value in net.state_dict().items()}
     kernels.channels_last(net)
-    assert net[0].weight.is_contiguous(memory_format=torch.channels_last)
-    assert net(torch.rand(4, 3, 5, 5)).shape == (4, 2)
+    channels = 1
+    assert net[0].weight.stride(channels) == 1
+    sample = torch.rand(4, 3, *[5] * axes)
+    assert net[0](sample).stride(channels) == 1, "the output follows"
+    assert net(sample).shape == (4, 2)
     for name, value in net.state_dict().items():
         assert torch.equal(value, before[name])
 
 
 @pytest.mark.parametrize(
     "name",
-    ["titanic-dnn/script", "covid-lstm/single-start", "cifar2-cnn/function", "mnist-cnn/class"],
+    [
+        "titanic-dnn/script",
+        "covid-lstm/single-start",
+        "imdb-cnn/keep-last",
+        "cifar2-cnn/function",
+        "mnist-cnn/class",
+    ],
 )
 def test_a_swift_run_computes_the_gradients_of_the_plain_one(name):
     example, _, variant = name.partition("/")
