@@ -38,9 +38,11 @@ def _summary(audit: Audit) -> str:
             sum(getattr(own, part) for own in audit.fresh)
             for part in ("decisions", "alarms", "runs", "outside")
         )
+        lent = sum(own.decisions for own in audit.fresh if own.runs_of != own.variant)
         lines.append(
             f"- fresh runs: {alarms} false alarms in {decisions:,} decisions; of {runs:,} figures "
             f"{outside:,} lay outside their limit, so that more seeds were looked at"
+            + (f"; {lent:,} decisions are on the runs of a twin" if lent else "")
         )
         lines += [
             f"- {tier}: fresh runs decided every limit {count} times or more"
@@ -99,11 +101,13 @@ def _ranges(ranges: Sequence[Ranged]) -> Iterator[tuple[str, ...]]:
 
 def _fresh(figures: Sequence[Repeated]) -> Iterator[tuple[str, ...]]:
     yield (
-        "variant", "data", "figure", "limit", "runs", "outside", "chance of so many", "alarms", "",
+        "variant", "data", "figure", "limit", "runs", "of", "outside", "chance of so many",
+        "alarms", "",
     )  # fmt: skip
     for each in figures:
         yield (
             f"{each.example}/{each.variant}", each.tier, each.metric, each.limit,
-            str(each.runs), str(each.outside), f"{each.chance:.0%}",
+            str(each.runs), "itself" if each.runs_of == each.variant else each.runs_of,
+            str(each.outside), f"{each.chance:.0%}",
             f"{each.alarms} of {each.decisions}", "holds" if each.holds else "FAILS",
         )  # fmt: skip

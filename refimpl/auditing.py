@@ -111,6 +111,7 @@ class Repeated:
     ``limit`` is what the figure is compared with: the band of the baseline's runs, or a range that
     the plugin states. Each of the ``decisions`` took one run, or as many as the rule asks for.
     ``outside`` of all ``runs`` lay outside; ``chance`` is the probability of that many or more.
+    ``runs_of`` is the variant that was run: the variant itself, or one that ends in the same bits.
     """
 
     example: str
@@ -124,6 +125,7 @@ class Repeated:
     alarms: int
     declared: float
     chance: float
+    runs_of: str
 
     @property
     def holds(self) -> bool:
@@ -309,6 +311,38 @@ def tried(
 def _of_folder(
     example: Example, variant: Variant, baseline: Baseline, folder: Path
 ) -> Iterator[Repeated]:
+    fresh = _fresh_runs(example, variant, baseline, folder)
+    for twin, twins_baseline in _twins(example, variant, baseline):
+        other = _fresh_runs(example, twin, twins_baseline, folder)
+        if len(other.runs) > len(fresh.runs) and _end_alike(fresh, other):
+            fresh = other
+    yield from repeated(baseline, fresh, ranged(variant, baseline))
+
+
+def _twins(
+    example: Example, variant: Variant, baseline: Baseline
+) -> Iterator[tuple[Variant, Baseline]]:
+    """The other variants of an example whose baselines have the same seeds and the same figures.
+
+    They are the same computation written in other ways, so that fresh runs of one are runs of all.
+    """
+    seeds = {run.seed for run in baseline.runs}
+    for other in example.variants:
+        path = baselines.path_of(example, other, baseline.identity.tier)
+        if other is not variant and other.trains and path.exists():
+            twin = baselines.read(path)
+            if seeds == {run.seed for run in twin.runs} and _end_alike(baseline, twin):
+                yield other, twin
+
+
+def _end_alike(one: Baseline, other: Baseline) -> bool:
+    """Whether both have seeds in common, and all of these have the same figures and curves."""
+    mine, theirs = ({r.seed: (r.final, r.curves) for r in own.runs} for own in (one, other))
+    shared = mine.keys() & theirs.keys()
+    return bool(shared) and all(mine[seed] == theirs[seed] for seed in shared)
+
+
+def _fresh_runs(example: Example, variant: Variant, baseline: Baseline, folder: Path) -> Baseline:
     path = baselines.path_of(replace(example, baselines=folder), variant, baseline.identity.tier)
     fresh = baselines.read(path)
     differences = baseline.identity.differences(fresh.identity)
@@ -320,7 +354,7 @@ def _of_folder(
             f"{path} has {len(shared)} seeds that the baseline has too (seed {shared[0]}), "
             "so its runs are not fresh; make them with: refimpl calibrate --fresh FOLDER"
         )
-    yield from repeated(baseline, fresh, ranged(variant, baseline))
+    return fresh
 
 
 def repeated(
@@ -329,21 +363,22 @@ def repeated(
     """The rule of every figure and range, applied to fresh runs until too few are left for it."""
     for name, metric in baseline.metrics.items():
         limits = band(baseline.finals(name), metric)
-        yield _repeated(baseline, name, "band", limits, fresh.finals(name))
+        yield _repeated(baseline, name, "band", limits, fresh)
     for each in ranges:
-        yield _repeated(baseline, each.metric, "range", each.band, fresh.finals(each.metric))
+        yield _repeated(baseline, each.metric, "range", each.band, fresh)
 
 
 def _repeated(
-    baseline: Baseline, name: str, limit: Limit, limits: Band, values: Sequence[float]
+    baseline: Baseline, name: str, limit: Limit, limits: Band, fresh: Baseline
 ) -> Repeated:
     own = baseline.identity
-    sides = [limits.side(value) for value in values]
+    sides = [limits.side(value) for value in fresh.finals(name)]
     outside = sum(side != "inside" for side in sides)
     verdicts = list(iter(partial(fails, iter(sides), limits.fresh), None))
     return Repeated(
         own.example, own.variant, own.tier, name, limit, len(sides), outside,
         len(verdicts), sum(verdicts), limits.alpha, _chance(limits, limit, outside, len(sides)),
+        fresh.identity.variant,
     )  # fmt: skip
 
 

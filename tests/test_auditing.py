@@ -1,5 +1,6 @@
 """An audit finds a limit that would raise more alarms than it declares."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from fakes.calibrated import baseline_of, baselines_of
 from fakes.sound import EXAMPLE
 
-from refimpl import auditing, bands
+from refimpl import auditing, bands, baselines
 from refimpl.auditing import SWEEP, audited, placed, ranged, repeated
 from refimpl.baselines import Baseline, Identity, Metric, Run
 from refimpl.contract import Facts, Figure
@@ -176,6 +177,44 @@ def test_runs_that_the_baseline_has_are_not_fresh(example):
     found = audited([example], example.baselines)
     assert not found.holds
     assert all("seeds that the baseline has too (seed 1000)" in each for each in found.problems)
+
+
+def test_a_variant_takes_the_fresh_runs_of_one_that_ends_in_the_same_bits(example, tmp_path):
+    twin = replace(VARIANT, name="twin")
+    example = replace(example, variants=(VARIANT, twin))
+    fresh = replace(example, baselines=tmp_path / "fresh")
+    baselines_of(example)
+    baseline_of(fresh, VARIANT, range(100_000, 100_010))
+    baseline_of(fresh, twin, range(100_000, 100_002))
+    lines = audited([example], fresh.baselines).fresh
+    assert {(own.variant, own.runs, own.runs_of) for own in lines} == {
+        (VARIANT.name, 10, VARIANT.name), ("twin", 10, VARIANT.name),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("which", ["baseline", "fresh"])
+def test_a_variant_whose_runs_differ_from_anothers_in_a_bit_keeps_to_its_own(
+    example, tmp_path, which, monkeypatch
+):
+    twin = replace(VARIANT, name="twin")
+    example = replace(example, variants=(VARIANT, twin))
+    fresh = replace(example, baselines=tmp_path / "fresh")
+    baselines_of(example)
+    baseline_of(fresh, VARIANT, range(100_000, 100_010))
+    baseline_of(fresh, twin, range(100_000, 100_002))
+    read = baselines.read
+    path = baselines.path_of(fresh if which == "fresh" else example, twin, "stand-in")
+
+    def with_a_bit_changed(other):
+        found = read(other)
+        if other != path:
+            return found
+        first, *others = found.runs
+        final = {**first.final, "loss": math.nextafter(first.final["loss"], 1)}
+        return replace(found, runs=(replace(first, final=final), *others))
+
+    monkeypatch.setattr(baselines, "read", with_a_bit_changed)
+    assert {own.runs for own in audited([example], fresh.baselines).fresh} == {10, 2}
 
 
 def test_a_range_that_one_run_decides_is_listed(example):
