@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor, nn, optim
-from torch.utils.data import BatchSampler, DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from refimpl import (
     Epoch,
@@ -208,8 +208,8 @@ def dataset(problem):
 
 def shuffled_batches(points, problem, epoch):
     """A ``DataLoader`` over mini-batches in this epoch's shuffled order."""
-    sampler = BatchSampler(problem.order(epoch), problem.batch_size, drop_last=False)
-    return DataLoader(points, sampler=sampler, batch_size=None)
+    rows = problem.row_order(epoch).split(problem.batch_size)
+    return DataLoader(points, sampler=rows, batch_size=None)
 
 
 def dataloader(problem):

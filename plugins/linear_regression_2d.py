@@ -15,7 +15,7 @@ Source: 20-days, chapters 3-1, 3-2, 3-3 and 6-3.
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import BatchSampler, DataLoader, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from refimpl import Exact, Example, Facts, Figure, Layer, Protocol, Step, Variant, hookimpl
 from refimpl.fixtures import plane
@@ -80,8 +80,8 @@ def mid(problem):
     optimizer = torch.optim.SGD(model.parameters(), lr=problem.lr)
     points = TensorDataset(problem.train.x, problem.train.y)
     for epoch in problem.epochs():
-        sampler = BatchSampler(problem.order(epoch), problem.batch_size, drop_last=False)
-        for features, labels in DataLoader(points, sampler=sampler, batch_size=None):
+        rows = problem.row_order(epoch).split(problem.batch_size)
+        for features, labels in DataLoader(points, sampler=rows, batch_size=None):
             predictions = model(features)
             loss = loss_func(predictions, labels)
             loss.backward()

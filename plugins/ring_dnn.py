@@ -58,7 +58,7 @@ def low(problem):
         predictions = model(features)
         loss = clamped_bce(predictions, labels)
         loss.backward()
-        for parameter in model.parameters():
+        for parameter in parameters.values():
             parameter.data -= problem.lr * parameter.grad
         yield Step(loss, parameters, predictions, labels, model)
         model.zero_grad()

@@ -11,7 +11,7 @@ from refimpl.checking import Measurement, Subject, check, equal, within
 from refimpl.checkpoint import take
 from refimpl.contract import Epoch, Step, Variant
 from refimpl.problem import Problem, pose
-from refimpl.training import drive, steps_of, validation_figures
+from refimpl.training import drive, steps_of, swiftly, validation_figures
 
 WHOLE = 50
 """An epoch of at most this many updates is read whole, a longer one at its beginning and end."""
@@ -33,7 +33,9 @@ def reads_its_batches(subject: Subject) -> Iterator[Measurement]:
     which the order of the rows must follow.
     """
     variant = subject.trained
-    problem = pose(variant, subject.tier, seed=variant.seed + 1, execution=subject.execution)
+    problem = swiftly(
+        pose(variant, subject.tier, seed=variant.seed + 1, execution=subject.execution)
+    )
     per_epoch = problem.steps_per_epoch
     stretches = [(0, per_epoch + AROUND)]
     if per_epoch > WHOLE:
