@@ -1,6 +1,6 @@
 """Linear regression with two features: a noisy plane, at three levels of the API, and large.
 
-Y = X·(2, −3)ᵀ + 10 + N(0, 2). The *low* level uses only tensors and autograd: it has its own
+Y = X·(2, −3)ᵀ + 10 + N(0, 2²). The *low* level uses only tensors and autograd: it has its own
 batches, loss and update. The *mid* level takes layer, loss, optimizer and loader from torch. The
 *high* level wraps them in a Keras-like model that reports its errors on held-out points. The
 *large* variant fits a million points at once, which is work for a GPU: the document reports 5.409 s

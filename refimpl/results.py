@@ -3,8 +3,9 @@
 Schema 1. Every line is an object with ``"$report_type"``:
 
 ``header``
-    ``schema``, ``run`` (an id), ``started`` (UTC), ``tier``, ``device``, ``examples`` asked for,
-    ``environment``, ``plugins`` (origin of each example) and ``problems`` of plugins.
+    ``schema``, ``run`` (an id), ``started`` (UTC), ``tier``, ``device``, ``reseed``, ``examples``
+    asked for, ``environment``, ``workers``, ``data`` (digests), ``documents``, ``plugins`` (origin
+    of each example) and ``problems`` of plugins.
 ``check``
     the fields of :class:`refimpl.checking.Result`; its key is example, variant, check, execution
     and tier, never pytest's node id, which differs between a checkout and a wheel.
