@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from refimpl import Execution, ModuleVariant, Step, Variant, parity, registry
+from refimpl import Execution, ModuleVariant, Step, Variant, kernels, parity, registry
 from refimpl.executions import refimpl_executions
 from refimpl.parity import (
     DRAWS,
@@ -39,6 +39,19 @@ def test_the_cpu_agrees_with_its_own_oracle_within_half_the_budget(titanic: Vari
     assert comparison.agrees
     assert comparison.steps == STEPS
     assert 0 < comparison.worst_ratio < 0.5
+
+
+def test_kernels_of_whole_runs_that_compute_something_else_are_found(
+    titanic: Variant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slower(optimizer: torch.optim.Optimizer) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] *= 1 - 1e-4
+
+    monkeypatch.setattr(kernels, "fuse", slower)
+    found = compare_execution(titanic, execution("cpu"), "stand-in", STEPS).divergence
+    assert found is not None
+    assert (found.step, found.kind) == (1, "parameter")
 
 
 def test_a_narrow_precision_is_judged_by_its_first_step_alone(titanic: Variant) -> None:
