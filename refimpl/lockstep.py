@@ -88,35 +88,38 @@ def compare_steps(
     kinds: tuple[Kind, ...] = ORDER,
     reference_dtype: torch.dtype = torch.float32,
     reserve: Iterable[Iterable[list[Seen]]] = (),
+    reserve_dtype: torch.dtype | None = None,
 ) -> Comparison:
     """Compare a candidate's steps with the oracle's until they end or diverge.
 
     The budget of a tensor at a step depends on how far any of the ``references`` has been from the
     oracle in that tensor at any step so far, so that a lucky cancellation raises no alarm;
-    ``reference_dtype`` is what they were rounded to. References of the ``reserve`` are made one by
-    one, and only if the budget is exceeded without them.
+    ``reference_dtype`` is what they were rounded to. References of the ``reserve``, rounded to
+    ``reserve_dtype`` if that is another, are made one by one, and only if the budget is exceeded
+    without them.
     """
     rounding = Rounding(reference_dtype)
-    witnesses = [iter(reference) for reference in references]
+    witnesses = [(iter(reference), reference_dtype) for reference in references]
     in_reserve = iter(reserve)
     so_far: list[list[Seen]] = []
     for number, (found, expected) in enumerate(zip_longest(candidate, oracle), start=1):
-        rounded = [next(witness, None) for witness in witnesses]
-        if found is None or expected is None or None in rounded:
+        rounded = [(next(witness, None), own) for witness, own in witnesses]
+        if found is None or expected is None or any(seen is None for seen, _ in rounded):
             raise ContractError(
                 f"{comparison.candidate} and {comparison.oracle} do not make the same number of "
                 f"steps: one of them ends before step {number}"
             )
         expected = [seen for seen in expected if seen.kind in kinds]
         so_far.append(expected)
-        for reference in filter(None, rounded):
-            rounding.widen(reference, expected)
+        for reference, own in rounded:
+            if reference is not None:
+                rounding.widen(reference, expected, own)
         judged = judge(comparison, number, found, expected, rounding, dtype)
         while _exceeded(judged) and (further := next(in_reserve, None)) is not None:
-            witness = iter(further)
+            witness, own = iter(further), reserve_dtype or reference_dtype
             for before, reference in zip(so_far, witness, strict=False):
-                rounding.widen(reference, before)
-            witnesses.append(witness)
+                rounding.widen(reference, before, own)
+            witnesses.append((witness, own))
             judged = judge(comparison, number, found, expected, rounding, dtype)
         comparison.steps = number
         comparison.ratios.append(max((c.error_ratio for _, c in judged), default=0.0))
@@ -134,17 +137,20 @@ def _exceeded(judged: list[tuple[Seen, Closeness]]) -> bool:
 
 
 class Rounding:
-    """How far references of one dtype have been from the oracle, tensor by tensor."""
+    """How far references have been from the oracle, tensor by tensor, in terms of one dtype."""
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         self.dtype = dtype
         self.errors: dict[tuple[Kind, str], float] = {}
 
-    def widen(self, reference: list[Seen], oracle: list[Seen]) -> None:
-        """Take one more step of a reference into account."""
+    def widen(
+        self, reference: list[Seen], oracle: list[Seen], dtype: torch.dtype | None = None
+    ) -> None:
+        """Take one more step of a reference into account, which may be rounded to another dtype."""
+        coarser = 1.0 if dtype is None else torch.finfo(self.dtype).eps / torch.finfo(dtype).eps
         values = {seen.key: seen.value for seen in reference}
         for seen in oracle:
-            error = distance(values[seen.key].reshape(seen.value.shape), seen.value)
+            error = coarser * distance(values[seen.key].reshape(seen.value.shape), seen.value)
             self.errors[seen.key] = max(error, self.errors.get(seen.key, 0.0))
 
 

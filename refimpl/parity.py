@@ -9,6 +9,8 @@ One float32 run is one draw. If a small gradient is the difference of large term
 a pool are so nearly equal that rounding decides which is larger, the next draw may be ten times as
 far away. So before a candidate that exceeds its budget counts as diverged, it is compared with
 further draws: float32 runs from starts moved by half a unit, in which everything is rounded anew.
+(A float64 candidate is compared with float64 runs, moved by half a unit of theirs: not every kernel
+has the same errors in both, relative to the unit.)
 
 Narrower precisions (bfloat16, float16) are judged by oracles moved by half a unit of their own:
 errors of that size change the sign of units of a net that errors of float32's size do not. Only the
@@ -93,11 +95,15 @@ def _oracles_moved(precision: torch.dtype) -> int:
 
 
 def redrawn(problem: Problem, precision: torch.dtype = torch.float32) -> Iterator[Problem]:
-    """The problem in float32 on the CPU, each time from another start moved by half a unit."""
+    """The problem on the CPU, each time from another start moved by half a unit.
+
+    In float32, or in float64 if the unit is its own; a narrower unit is of a run in float32 too.
+    """
     first = _oracles_moved(precision)
+    computed = "float64" if precision == torch.float64 else "float32"
     for number in range(first, first + DRAWS):
         moved = _moved(problem.values, precision, number)
-        yield problem.but(values=moved, precision="float32", execution=CPU)
+        yield problem.but(values=moved, precision=computed, execution=CPU)
 
 
 def _moved(
@@ -163,9 +169,10 @@ def compare_execution(
     candidate = stick.problem.but(
         execution=execution, precision=execution.dtype or "float32", horizon=stick.horizon
     )
-    if judged_by == torch.float32:
+    if not is_narrow(judged_by):
         # On the plain CPU that means the kernels of whole runs; the references do without them.
         candidate = swiftly(candidate)
+    drawn_in = judged_by if judged_by == torch.float64 else stick.precision
     comparison = compare_steps(
         Comparison(f"{variant.name} on {execution.name}", "its float64 oracle", _in(execution)),
         looks(variant, candidate, stick.horizon),
@@ -174,7 +181,8 @@ def compare_execution(
         judged_by,
         kinds_seen(execution),
         stick.precision,
-        _further_draws(variant, stick),
+        _further_draws(variant, stick, drawn_in),
+        drawn_in,
     )
     if comparison.divergence is not None:
         where = first_divergence_inside(
@@ -184,9 +192,11 @@ def compare_execution(
     return comparison
 
 
-def _further_draws(variant: Variant, stick: Yardstick) -> Iterator[Iterable[list[Seen]]]:
+def _further_draws(
+    variant: Variant, stick: Yardstick, precision: torch.dtype
+) -> Iterator[Iterable[list[Seen]]]:
     """The runs that are made only for a candidate that exceeds its budget without them."""
-    for problem in redrawn(stick.problem, stick.precision):
+    for problem in redrawn(stick.problem, precision):
         yield looks(variant, problem, stick.horizon)
 
 

@@ -41,15 +41,16 @@ def test_the_cpu_agrees_with_its_own_oracle_within_half_the_budget(titanic: Vari
     assert 0 < comparison.worst_ratio < 0.5
 
 
+@pytest.mark.parametrize(("name", "fault"), [("cpu", 1e-4), ("cpu-f64", 1e-11)])
 def test_kernels_of_whole_runs_that_compute_something_else_are_found(
-    titanic: Variant, monkeypatch: pytest.MonkeyPatch
+    titanic: Variant, monkeypatch: pytest.MonkeyPatch, name: str, fault: float
 ) -> None:
     def slower(optimizer: torch.optim.Optimizer) -> None:
         for group in optimizer.param_groups:
-            group["lr"] *= 1 - 1e-4
+            group["lr"] *= 1 - fault
 
     monkeypatch.setattr(kernels, "fuse", slower)
-    found = compare_execution(titanic, execution("cpu"), "stand-in", STEPS).divergence
+    found = compare_execution(titanic, execution(name), "stand-in", STEPS).divergence
     assert found is not None
     assert (found.step, found.kind) == (1, "parameter")
 
@@ -203,6 +204,33 @@ def test_further_draws_are_made_only_for_a_candidate_that_is_out_of_budget(
     assert drawn == []
     assert not compare_execution(titanic, replace(ON_A_DEVICE, wrap=halved), "stand-in", 1).agrees
     assert len(drawn) == DRAWS
+
+
+def test_a_float64_candidate_is_compared_with_further_draws_in_float64(
+    titanic: Variant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[str, float]] = []
+    redraw = parity.redrawn
+
+    def noted(problem, precision):
+        for again in redraw(problem, precision):
+            name = "linear1.weight"
+            moved = np.abs(again.values[name] / problem.values[name] - 1).max()
+            drawn.append((again.precision, float(moved)))
+            yield again
+
+    def off_by_many_roundings(problem):
+        for step in titanic.run(problem):
+            if problem.execution.name == "cpu-f64":
+                with torch.no_grad():
+                    step.parameters["linear1.weight"] *= 1 + 1e-12
+            yield step
+
+    monkeypatch.setattr(parity, "redrawn", noted)
+    faulty = replace(titanic, steps=off_by_many_roundings)
+    assert not compare_execution(faulty, execution("cpu-f64"), "stand-in", 3).agrees
+    assert [precision for precision, _ in drawn] == ["float64"] * parity.DRAWS
+    assert max(moved for _, moved in drawn) < 3e-16
 
 
 def test_draws_begin_half_a_unit_from_the_start_each_elsewhere(titanic: Variant) -> None:
