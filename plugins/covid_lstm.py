@@ -118,7 +118,7 @@ def several_starts(problem):
         optimizer = attempt.resume(torch.optim.Adagrad(net.parameters(), lr=problem.lr))
         model = Model(net)
         model.compile(mspe, optimizer)
-        yield from model.fit(samples for _ in epochs)
+        yield from model.fit(batch for epoch in epochs for batch in problem.epoch_batches(epoch))
         losses.append(model.evaluate([samples])["val_loss"])
         converged = np.mean([loss < CONVERGED for loss in losses])
         yield Epoch({"converged": float(converged), "best_loss": min(losses)})

@@ -289,7 +289,6 @@ EXAMPLE = Example(
             "torchtext",
             keep_first,
             KEEP_FIRST,
-            ladder="reviews",
             data=imdb.TORCHTEXT,
             needs="torchtext",
         ),

@@ -195,13 +195,13 @@ class Points(Dataset):
 
 
 def dataset(problem):
-    """The points come from a ``Dataset``, all at once."""
+    """The points come from a ``Dataset``, all of an epoch at once."""
     points = Points(problem.train.x, problem.train.y)
     model = problem.load(ManualLinear())
     sgd = optim.SGD(model.parameters(), lr=problem.lr)
     step = make_train_step(model, nn.MSELoss(), sgd)
-    for _ in problem.epochs():
-        xb, yb = points[:]
+    for epoch in problem.epochs():
+        xb, yb = points[problem.row_order(epoch)]
         yhat, loss = step(xb, yb)
         yield Step(loss, dict(model.named_parameters()), yhat, yb, model, sgd)
 

@@ -64,10 +64,13 @@ def _has_module(variant: Variant) -> bool:
 
 
 def _casts(variant: Variant) -> bool:
-    """A module without recurrence: not every processor's oneDNN has an LSTM in bfloat16."""
+    """A module with a product of matrices, for autocast leaves others as they are.
+
+    Without recurrence: not every processor's oneDNN has an LSTM in bfloat16.
+    """
     from torch import nn
 
-    return variant.has_module and not variant.has_layer(nn.RNNBase)
+    return variant.has_weight_matrix and not variant.has_layer(nn.RNNBase)
 
 
 def _autocast(device: str, dtype: str) -> AbstractContextManager[object]:
@@ -105,7 +108,7 @@ def _no_compiler() -> str | None:
 
 
 def _data_parallel(module: nn.Module) -> nn.Module:
-    """Over all CUDA devices; if there is only one, over that one."""
+    """Over all CUDA devices; if there is none, it only calls the module."""
     import torch
     from torch.nn.parallel import DataParallel
 
@@ -133,7 +136,8 @@ def refimpl_executions() -> list[Execution]:
         Execution("cpu-f64", "the CPU in float64", dtype="float64"),
         cuda,
         Execution(
-            "channels-last", "images stored channels last", wrap=_channels_last, suits=_has_images
+            "channels-last", "images stored channels last on CUDA", "cuda", wrap=_channels_last,
+            suits=_has_images, missing=_without("cuda"),
         ),
         Execution(
             "compile", "the module under torch.compile", wrap=_compiled, suits=_has_module,
@@ -149,8 +153,8 @@ def refimpl_executions() -> list[Execution]:
             missing=_without("cuda"),
         ),
         Execution(
-            "data-parallel", "DataParallel over the CUDA devices; without one, its module alone",
-            wrap=_data_parallel, suits=_has_module,
+            "data-parallel", "DataParallel over the CUDA devices", "cuda", wrap=_data_parallel,
+            suits=_has_module, missing=_without("cuda"),
         ),
         Execution(
             "ddp-gloo-2", "DistributedDataParallel in two processes over gloo",

@@ -49,7 +49,10 @@ class Divergence:
 
 @dataclass
 class Comparison:
-    """The result of a comparison: how many steps were compared, and their worst error ratios."""
+    """The result of a comparison: how many steps were compared, and their worst error ratios.
+
+    ``repeats_a_reference`` says that the candidate began as one of the references did, to the bit.
+    """
 
     candidate: str
     oracle: str
@@ -57,6 +60,7 @@ class Comparison:
     steps: int = 0
     ratios: list[float] = field(default_factory=list)
     divergence: Divergence | None = None
+    repeats_a_reference: bool = False
 
     @property
     def worst_ratio(self) -> float:

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 from statistics import median
 
@@ -34,8 +35,9 @@ from refimpl.validation import check_example
 
 CALIBRATED = "stays-in-calibrated-band"
 EXECUTIONS = {execution.name: execution for execution in refimpl_executions()}
-WRAPPED = [EXECUTIONS["data-parallel"]]
-QUICK = [EXECUTIONS[name] for name in ("cpu-f64", "data-parallel", "ensemble")]
+ON_THE_CPU = replace(EXECUTIONS["data-parallel"], device="cpu", missing=lambda: None)
+WRAPPED = [ON_THE_CPU]
+QUICK = [EXECUTIONS["cpu-f64"], ON_THE_CPU, EXECUTIONS["ensemble"]]
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +125,21 @@ class Regular(nn.Module):
 
     def forward(self, x):
         return self.last(self.drop(self.norm(self.first(x)).relu()))
+
+
+def test_an_execution_in_a_narrow_precision_that_computes_in_float32_fails():
+    narrow = EXECUTIONS["autocast-bf16"]
+    never_entered = replace(narrow, around=nullcontext)
+    (check,) = named("same-on-every-execution")
+    for execution, outcome in ((narrow, "passed"), (never_entered, "failed")):
+        results = asked(EXAMPLE, check, others=[execution])
+        (result,) = [
+            own
+            for own in results
+            if own.execution == "autocast-bf16" and own.variant == MODULE.name
+        ]
+        assert result.outcome == outcome
+    assert "that of the float32 run" in result.reason
 
 
 def test_running_statistics_and_dropout_and_momentum_raise_no_alarm():

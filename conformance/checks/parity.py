@@ -6,12 +6,18 @@ from collections.abc import Iterator
 
 import torch
 
-from refimpl.checking import Measurement, Subject, check, true, within_budget
+from refimpl.checking import Measurement, Subject, check, equal, true, within_budget
 from refimpl.conformance.checks.agreement import STEPS, agreement
 from refimpl.curves import Curve
 from refimpl.golden import compare_with_golden, golden_exists
 from refimpl.lockstep import Comparison, Rounding, judge
-from refimpl.parity import compare_execution, shard_gradients, wrapped_calls
+from refimpl.parity import (
+    compare_execution,
+    is_narrow,
+    precision_of,
+    shard_gradients,
+    wrapped_calls,
+)
 
 SHARDS = 3
 """An odd number, so that batches fall into uneven shards."""
@@ -23,6 +29,13 @@ def same_on_every_execution(subject: Subject) -> Iterator[Measurement | Curve]:
     with wrapped_calls(subject.execution) as (execution, calls):
         comparison = compare_execution(subject.trained, execution, subject.tier, STEPS)
     yield from agreement(comparison)
+    rounding = precision_of(subject.execution)
+    if is_narrow(rounding):
+        yield true(
+            f"the run is in {rounding}",
+            not comparison.repeats_a_reference,
+            "its first step is that of the float32 run, to the bit",
+        )
     if subject.execution.wrap is not None:
         yield true(
             "the module was wrapped", bool(calls), "no module was wrapped: nothing was tried"
@@ -32,11 +45,13 @@ def same_on_every_execution(subject: Subject) -> Iterator[Measurement | Curve]:
 @check("shards-make-the-batch", applies=lambda subject: subject.trained.data_parallel)
 def shards_make_the_batch(subject: Subject) -> Iterator[Measurement]:
     """Are the gradients of uneven shards, weighted by their rows, those of the whole batch?"""
-    whole, mean, rounded = shard_gradients(subject.trained, subject.tier, SHARDS)
+    split = shard_gradients(subject.trained, subject.tier, SHARDS)
+    if split.shown:
+        yield equal("rows of each shard's output", split.shown, split.rows)
     rounding = Rounding()
-    rounding.widen(rounded, whole)
+    rounding.widen(split.rounded, split.whole)
     comparison = Comparison("the mean over shards", "the whole batch", "float64")
-    for seen, close in judge(comparison, 1, mean, whole, rounding, torch.float64):
+    for seen, close in judge(comparison, 1, split.mean, split.whole, rounding, torch.float64):
         yield within_budget(f"error ratio of gradient {seen.name}", close.error_ratio)
 
 
