@@ -22,7 +22,9 @@ from refimpl import (
     Failure,
     Figure,
     baselines,
+    checking,
     golden,
+    registry,
     requirements,
 )
 from refimpl.checking import ask, cells
@@ -340,3 +342,26 @@ def test_the_fakes_run_is_long_enough_to_be_stopped_in_the_middle():
 
 
 MODULE_OF_EXAMPLE = EXAMPLE.variant("module")
+
+
+@pytest.mark.parametrize(
+    ("example", "variant", "seed", "tensor"),
+    [("ring-dnn", "low", 2, "w1"), ("covid-lstm", "single-start", 0, "lstm.bias_ih_l0")],
+    ids=["a loss that loses digits", "a gradient of a millionth of the loss"],
+)
+@pytest.mark.parametrize(("scale", "outcome"), [(1.0, "passed"), (1.02, "failed")])
+def test_a_slope_is_told_from_rounding_where_that_is_hard(
+    example, variant, seed, tensor, scale, outcome, monkeypatch
+):
+    monkeypatch.setattr(checking, "SEEDS", 1)
+    found = registry.load(only=[example]).example(example)
+    original = found.variant(variant)
+
+    def scaled(problem):
+        for step in original.run(problem):
+            step.parameters[tensor].grad *= scale
+            yield step
+
+    off = replace(found, variants=(replace(original, seed=seed, steps=scaled),))
+    (result,) = asked(off, *named("gradient-is-the-slope"), others=[])
+    assert result.outcome == outcome, result.reason

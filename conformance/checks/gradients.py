@@ -24,6 +24,9 @@ STEPS = (1e-7, 1e-6, 1e-8, 1e-5)
 """Step widths, tried until one fits: a kink (ReLU, max-pooling) may lie within the larger ones, and
 rounding drowns the smaller ones. A wrong gradient fits none."""
 
+DROWNED = 0.01
+"""A width is not tried if rounding could hide so large a part of a typical slope."""
+
 Arrays = Mapping[str, NDArray[Any]]
 
 APART = 1e-3
@@ -50,6 +53,13 @@ TRUNCATION = 1e-6
 NOISE_ULPS = 64
 """Rounding of the losses, in units in the last place; division by the step width magnifies it."""
 
+ROUNDED, NEARBY = 3, 1e-9
+"""How often, and how far from the start, the loss's rounding is measured, in case it is more than
+that. One minus a probability near one, as in a cross entropy by hand, has lost most digits."""
+
+MARGIN = 8
+"""A slope has at most three times the error of a loss over its width; the rest is for chance."""
+
 
 @check("gradient-is-the-slope", of_a_draw=True)
 def gradient_is_the_slope(subject: Subject) -> Iterator[Measurement]:
@@ -63,10 +73,11 @@ def gradient_is_the_slope(subject: Subject) -> Iterator[Measurement]:
     problem = _in_small_batches(whole)
     first = _first(variant, problem)
     held = _held_rows(first)
+    noise = _noise(variant, problem, first)
     for name, gradient in _gradients(first).items():
         for number in range(DIRECTIONS):
             direction = {name: _direction(philox("directions", name), number, gradient, held, name)}
-            best = _best(variant, problem, first, {name: gradient}, direction)
+            best = _best(variant, problem, noise, {name: gradient}, direction)
             what = f"slope error of {name} in direction {number + 1}, of its budget"
             yield at_most(what, best, 1.0)
     if len(whole.train) % whole.batch_size:
@@ -101,7 +112,7 @@ def _of_the_last_batch(variant: Variant, problem: Problem, first: Step) -> Measu
         name: _direction(philox("directions", name), 0, gradient, held, name)
         for name, gradient in gradients.items()
     }
-    best = _best(variant, there, last, gradients, direction)
+    best = _best(variant, there, _noise(variant, there, last), gradients, direction)
     return at_most("slope error on the short last batch, of its budget", best, 1.0)
 
 
@@ -119,33 +130,45 @@ def _direction(
     return direction
 
 
+def _noise(variant: Variant, problem: Problem, step: Step) -> float:
+    """How far rounding takes the first loss, as seen where it changes by next to nothing else.
+
+    A wrong gradient adds to it, but far less than to the slope's error.
+    """
+    loss = float(torch.as_tensor(step.loss).detach())
+    gradients, held = _gradients(step), _held_rows(step)
+    noise = NOISE_ULPS * float(np.finfo(np.float64).eps) * abs(loss)
+    for number in range(ROUNDED):
+        direction = {
+            name: _direction(philox("rounded", name), number, gradient, held, name)
+            for name, gradient in gradients.items()
+        }
+        linear = NEARBY * sum(
+            float((gradients[name] * moved).sum()) for name, moved in direction.items()
+        )
+        there = _first_loss(variant, problem, direction, NEARBY)
+        noise = max(noise, MARGIN * abs(there - loss - linear))
+    return noise
+
+
 def _best(
-    variant: Variant, problem: Problem, step: Step, gradients: Arrays, direction: Arrays
+    variant: Variant, problem: Problem, noise: float, gradients: Arrays, direction: Arrays
 ) -> float:
-    """The smallest error over the step widths that had to be tried."""
-    loss = abs(float(torch.as_tensor(step.loss).detach()))
-    errors = (_error(variant, problem, gradients, direction, loss, s) for s in STEPS)
-    return min(_until_within(1.0, errors))
-
-
-def _error(
-    variant: Variant,
-    problem: Problem,
-    gradients: Arrays,
-    direction: Arrays,
-    loss: float,
-    step: float,
-) -> float:
-    """The slope's distance from what the gradients claim, over the budget for this step width."""
-    slope = _slope(variant, problem, direction, step)
+    """The smallest distance of a slope from what the gradients claim, over its width's budget."""
     gradient, moved = (
         np.concatenate([arrays[name].ravel() for name in direction])
         for arrays in (gradients, direction)
     )
     claimed = float((gradient * moved).sum())
     typical = float(np.linalg.norm(gradient) * np.linalg.norm(moved)) / np.sqrt(gradient.size)
-    noise = NOISE_ULPS * float(np.finfo(np.float64).eps) * loss / step
-    return float(abs(slope - claimed) / (TRUNCATION * max(typical, abs(slope)) + noise))
+
+    def error(width: float) -> float:
+        slope = _slope(variant, problem, direction, width)
+        budget = TRUNCATION * max(typical, abs(slope)) + noise / width
+        return float(abs(slope - claimed) / budget)
+
+    clear = [width for width in STEPS if noise / width <= DROWNED * typical]
+    return min(_until_within(1.0, map(error, clear or [max(STEPS)])))
 
 
 def _until_within(limit: float, values: Iterable[float]) -> Iterator[float]:
