@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from refimpl.contract import Step, Variant
+from refimpl.contract import Execution, Step, Variant
 from refimpl.data import Tier
-from refimpl.problem import Problem, pose, start_values
+from refimpl.problem import CPU, Problem, pose, start_values
 from refimpl.trajectories import look
 
 STEPS = 3
@@ -40,8 +40,20 @@ class Generator:
     state: Callable[[], object]
 
 
+def _cuda_devices() -> list[int]:
+    """Those that this process uses; asking about them must not be what begins their use."""
+    begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return list(range(torch.cuda.device_count())) if begun else []
+
+
+def _state_of_torch() -> tuple[bytes, ...]:
+    """Of the CPU and of every GPU: ``torch.manual_seed`` seeds them all."""
+    of_gpus = [torch.cuda.get_rng_state(device) for device in _cuda_devices()]
+    return tuple(bytes(state) for state in (torch.get_rng_state(), *of_gpus))
+
+
 GENERATORS = (
-    Generator("torch's global generator", torch.manual_seed, lambda: bytes(torch.get_rng_state())),
+    Generator("torch's global generator", torch.manual_seed, _state_of_torch),
     Generator("NumPy's global generator", np.random.seed, lambda: str(np.random.get_state())),
     Generator("Python's global generator", random.seed, random.getstate),
 )
@@ -71,9 +83,9 @@ def start_draws_from(variant: Variant) -> list[str]:
     return draws_from(lambda: list(start_values(variant, 0).values()))
 
 
-def steps_draw_from(variant: Variant, tier: Tier) -> list[str]:
+def steps_draw_from(variant: Variant, tier: Tier, execution: Execution = CPU) -> list[str]:
     """Which global generators a variant's first steps draw from, without dropout."""
-    problem = _Unseeding.of(pose(variant, tier, seed=0, dropout=False))
+    problem = _Unseeding.of(pose(variant, tier, seed=0, dropout=False, execution=execution))
     return draws_from(lambda: _first_steps(variant, problem))
 
 
@@ -118,7 +130,7 @@ def _equal(some: Numbers, others: Numbers) -> bool:
 @contextmanager
 def _left_alone() -> Iterator[None]:
     of_numpy, of_python = np.random.get_state(), random.getstate()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=_cuda_devices()):
         try:
             yield
         finally:

@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from refimpl.contract import CONTRACT, Example, Variant
+from refimpl.contract import CONTRACT, Example, Execution, Variant
 from refimpl.errors import RefimplError
 from refimpl.lockstep import Comparison, compare_steps
-from refimpl.problem import pose
+from refimpl.problem import CPU, pose
 from refimpl.requirements import missing
 from refimpl.trajectories import Seen, first_steps
 from refimpl.writing import whole_file
@@ -58,9 +58,9 @@ def sketched(steps: Iterable[list[Seen]]) -> Iterator[list[Seen]]:
         yield [replace(tensor, value=sketch(tensor.value)) for tensor in seen]
 
 
-def trajectory(variant: Variant, precision: str) -> list[list[Seen]]:
-    """The first steps of the variant on stand-in data, from its seed 0, on the CPU."""
-    problem = pose(variant, "stand-in", seed=0, dropout=False)
+def trajectory(variant: Variant, precision: str, execution: Execution = CPU) -> list[list[Seen]]:
+    """The first steps of the variant on stand-in data, from its seed 0."""
+    problem = pose(variant, "stand-in", seed=0, dropout=False, execution=execution)
     return first_steps(variant, problem.but(precision=precision), STEPS)
 
 
@@ -84,15 +84,15 @@ def not_comparable(example: str, variant: Variant) -> str | None:
     return f"it has no golden trajectory; refimpl golden {example} --update makes it"
 
 
-def compare_with_golden(example: str, variant: Variant) -> Comparison:
-    """Compare the variant's float64 run here with the committed one.
+def compare_with_golden(example: str, variant: Variant, execution: Execution = CPU) -> Comparison:
+    """Compare the variant's float64 run here, carried out so, with the committed one.
 
     Raises :class:`GoldenError` if the file cannot be used.
     """
     path = path_of(example)
     tensors, made_with = _read(path, path.stat().st_mtime_ns)
     golden = _steps(tensors, variant.name, path)
-    found = list(sketched(trajectory(variant, "float64")))
+    found = list(sketched(trajectory(variant, "float64", execution)))
     _require_same_names(path, variant.name, golden, found)
     return compare_steps(
         Comparison(f"{variant.name} here", f"its golden trajectory ({made_with})", "float64"),

@@ -263,13 +263,21 @@ class Sharded:
     shown: tuple[int, ...]
 
 
-def shard_gradients(variant: Variant, tier: Tier, shards: int, seed: int | None = None) -> Sharded:
+def shard_gradients(
+    variant: Variant,
+    tier: Tier,
+    shards: int,
+    seed: int | None = None,
+    execution: Execution = CPU,
+) -> Sharded:
     """Split the first batch into ``shards`` parts and make the first step of each.
 
     Data parallelism requires that the mean of the gradients is that of the whole batch; it is not
     if a loss or a layer computes across the rows of a batch.
     """
-    problem = pose(variant, tier, seed=seed, dropout=False, horizon=1).but(precision="float64")
+    problem = pose(
+        variant, tier, seed=seed, dropout=False, horizon=1, execution=execution, precision="float64"
+    )
     whole = _gradients(next(looks(variant, problem, 1)))
     shards = min(shards, problem.batch_size)
     rows = tuple(len(range(rank, problem.batch_size, shards)) for rank in range(shards))

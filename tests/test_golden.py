@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from refimpl import Variant, golden, registry
+from refimpl import Execution, Variant, golden, registry
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +39,20 @@ def test_what_was_just_made_agrees_exactly(folder: Path, titanic: Variant) -> No
     assert comparison.worst_ratio == 0
     assert comparison.steps == golden.STEPS
     assert path.stat().st_size < 64 * 1024
+
+
+def test_it_is_held_against_the_execution_that_is_asked_about(
+    folder: Path, titanic: Variant
+) -> None:
+    def halved(module: torch.nn.Module) -> torch.nn.Module:
+        module.register_forward_hook(lambda module, given, output: output / 2)
+        return module
+
+    made(titanic)
+    wrong = Execution("wrong", "", wrap=halved)
+    comparison = golden.compare_with_golden("titanic-dnn", titanic, wrong)
+    assert comparison.divergence is not None
+    assert comparison.divergence.step == 1
 
 
 def test_another_computation_does_not_agree(folder: Path, titanic: Variant) -> None:

@@ -45,7 +45,7 @@ def same_on_every_execution(subject: Subject) -> Iterator[Measurement | Curve]:
 @check("shards-make-the-batch", applies=lambda subject: subject.trained.data_parallel)
 def shards_make_the_batch(subject: Subject) -> Iterator[Measurement]:
     """Are the gradients of uneven shards, weighted by their rows, those of the whole batch?"""
-    split = shard_gradients(subject.trained, subject.tier, SHARDS)
+    split = shard_gradients(subject.trained, subject.tier, SHARDS, execution=subject.execution)
     if split.shown:
         yield equal("rows of each shard's output", split.shown, split.rows)
     rounding = Rounding()
@@ -58,5 +58,5 @@ def shards_make_the_batch(subject: Subject) -> Iterator[Measurement]:
 @check("golden-trajectory", applies=lambda s: golden_exists(s.example.name, s.trained.name))
 def golden_trajectory(subject: Subject) -> Iterator[Measurement | Curve]:
     """Do the first steps in float64 reproduce those committed from another torch?"""
-    comparison = compare_with_golden(subject.example.name, subject.trained)
+    comparison = compare_with_golden(subject.example.name, subject.trained, subject.execution)
     yield from agreement(comparison)

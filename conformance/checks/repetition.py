@@ -77,7 +77,7 @@ def seed_decides_everything(subject: Subject) -> Iterator[Measurement]:
     """
     start = start_draws_from(subject.trained)
     yield equal("what else the start is drawn from", start, [])
-    steps = steps_draw_from(subject.trained, subject.tier)
+    steps = steps_draw_from(subject.trained, subject.tier, subject.execution)
     yield equal("what else the steps draw from", steps, [])
 
 
