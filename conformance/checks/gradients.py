@@ -131,9 +131,9 @@ def _direction(
 
 
 def _noise(variant: Variant, problem: Problem, step: Step) -> float:
-    """How far rounding takes the first loss, as seen where it changes by next to nothing else.
+    """How far rounding takes the first loss: how far one close by is from the slope of wider ones.
 
-    A wrong gradient adds to it, but far less than to the slope's error.
+    The gradients have no part in it, so that a wrong one is not taken for noise.
     """
     loss = float(torch.as_tensor(step.loss).detach())
     gradients, held = _gradients(step), _held_rows(step)
@@ -143,11 +143,11 @@ def _noise(variant: Variant, problem: Problem, step: Step) -> float:
             name: _direction(philox("rounded", name), number, gradient, held, name)
             for name, gradient in gradients.items()
         }
-        linear = NEARBY * sum(
-            float((gradients[name] * moved).sum()) for name, moved in direction.items()
+        before, close_by, after = (
+            _first_loss(variant, problem, direction, by) for by in (-max(STEPS), NEARBY, max(STEPS))
         )
-        there = _first_loss(variant, problem, direction, NEARBY)
-        noise = max(noise, MARGIN * abs(there - loss - linear))
+        slope = (after - before) / (2 * max(STEPS))
+        noise = max(noise, MARGIN * abs(close_by - loss - NEARBY * slope))
     return noise
 
 
