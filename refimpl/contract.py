@@ -285,13 +285,6 @@ class Variant:
         """Whether it trains a module, and not bare tensors or NumPy arrays."""
         return not (self.bare or self.numpy)
 
-    @property
-    def has_weight_matrix(self) -> bool:
-        """Whether it trains a module with a parameter of two axes or more, if that can be seen."""
-        return self.has_module and (
-            self.build is None or any(p.ndim > 1 for p in self.build().parameters())
-        )
-
     def has_layer(self, *kinds: type[nn.Module]) -> bool:
         """Whether the module that it builds has a layer of one of these kinds."""
         return self.build is not None and any(

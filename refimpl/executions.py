@@ -70,7 +70,9 @@ def _casts(variant: Variant) -> bool:
     """
     from torch import nn
 
-    return variant.has_weight_matrix and not variant.has_layer(nn.RNNBase)
+    build = variant.build
+    has_matrix = build is None or any(p.ndim > 1 for p in build().parameters())
+    return variant.has_module and has_matrix and not variant.has_layer(nn.RNNBase)
 
 
 def _autocast(device: str, dtype: str) -> AbstractContextManager[object]:

@@ -92,15 +92,14 @@ def compare_steps(
     kinds: tuple[Kind, ...] = ORDER,
     reference_dtype: torch.dtype = torch.float32,
     reserve: Iterable[Iterable[list[Seen]]] = (),
-    reserve_dtype: torch.dtype | None = None,
+    reserve_dtype: torch.dtype = torch.float32,
 ) -> Comparison:
     """Compare a candidate's steps with the oracle's until they end or diverge.
 
     The budget of a tensor at a step depends on how far any of the ``references`` has been from the
     oracle in that tensor at any step so far, so that a lucky cancellation raises no alarm;
     ``reference_dtype`` is what they were rounded to. References of the ``reserve``, rounded to
-    ``reserve_dtype`` if that is another, are made one by one, and only if the budget is exceeded
-    without them.
+    ``reserve_dtype``, are made one by one, and only if the budget is exceeded without them.
     """
     rounding = Rounding(reference_dtype)
     witnesses = [(iter(reference), reference_dtype) for reference in references]
@@ -120,10 +119,10 @@ def compare_steps(
                 rounding.widen(reference, expected, own)
         judged = judge(comparison, number, found, expected, rounding, dtype)
         while _exceeded(judged) and (further := next(in_reserve, None)) is not None:
-            witness, own = iter(further), reserve_dtype or reference_dtype
+            witness = iter(further)
             for before, reference in zip(so_far, witness, strict=False):
-                rounding.widen(reference, before, own)
-            witnesses.append((witness, own))
+                rounding.widen(reference, before, reserve_dtype)
+            witnesses.append((witness, reserve_dtype))
             judged = judge(comparison, number, found, expected, rounding, dtype)
         comparison.steps = number
         comparison.ratios.append(max((c.error_ratio for _, c in judged), default=0.0))

@@ -174,15 +174,13 @@ def compare_execution(
         # On the plain CPU that means the kernels of whole runs; the references do without them.
         candidate = swiftly(candidate)
     drawn_in = judged_by if judged_by == torch.float64 else stick.precision
-    found, repeats, references = _without_repeats(
-        looks(variant, candidate, stick.horizon), stick.references
-    )
+    found, references = _without_repeats(looks(variant, candidate, stick.horizon), stick.references)
     comparison = compare_steps(
         Comparison(
             f"{variant.name} on {execution.name}",
             "its float64 oracle",
             _in(execution),
-            repeats_a_reference=repeats,
+            repeats_a_reference=len(references) < len(stick.references),
         ),
         found,
         stick.oracle,
@@ -203,16 +201,16 @@ def compare_execution(
 
 def _without_repeats(
     candidate: Iterator[list[Seen]], references: Sequence[tuple[list[Seen], ...]]
-) -> tuple[Iterator[list[Seen]], bool, list[tuple[list[Seen], ...]]]:
-    """The candidate, whether a reference has its first step to the bit, and the other references.
+) -> tuple[Iterator[list[Seen]], Sequence[tuple[list[Seen], ...]]]:
+    """The candidate, and the references that do not have its first step to the bit.
 
     What is compared with itself agrees whatever it is.
     """
     first = next(candidate, None)
     if first is None:
-        return candidate, False, list(references)
+        return candidate, references
     others = [own for own in references if not _to_the_bit(first, own[0])]
-    return chain([first], candidate), len(others) < len(references), others
+    return chain([first], candidate), others
 
 
 def _to_the_bit(one: list[Seen], other: list[Seen]) -> bool:

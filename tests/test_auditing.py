@@ -179,13 +179,19 @@ def test_runs_that_the_baseline_has_are_not_fresh(example):
     assert all("seeds that the baseline has too (seed 1000)" in each for each in found.problems)
 
 
-def test_a_variant_takes_the_fresh_runs_of_one_that_ends_in_the_same_bits(example, tmp_path):
+def with_a_twin(example, folder):
+    """The example with one variant twice, which differ in how many fresh runs they have; those."""
     twin = replace(VARIANT, name="twin")
     example = replace(example, variants=(VARIANT, twin))
-    fresh = replace(example, baselines=tmp_path / "fresh")
+    fresh = replace(example, baselines=folder / "fresh")
     baselines_of(example)
     baseline_of(fresh, VARIANT, range(100_000, 100_010))
     baseline_of(fresh, twin, range(100_000, 100_002))
+    return example, fresh
+
+
+def test_a_variant_takes_the_fresh_runs_of_one_that_ends_in_the_same_bits(example, tmp_path):
+    example, fresh = with_a_twin(example, tmp_path)
     lines = audited([example], fresh.baselines).fresh
     assert {(own.variant, own.runs, own.runs_of) for own in lines} == {
         (VARIANT.name, 10, VARIANT.name), ("twin", 10, VARIANT.name),
@@ -196,13 +202,9 @@ def test_a_variant_takes_the_fresh_runs_of_one_that_ends_in_the_same_bits(exampl
 def test_a_variant_whose_runs_differ_from_anothers_in_a_bit_keeps_to_its_own(
     example, tmp_path, which, monkeypatch
 ):
-    twin = replace(VARIANT, name="twin")
-    example = replace(example, variants=(VARIANT, twin))
-    fresh = replace(example, baselines=tmp_path / "fresh")
-    baselines_of(example)
-    baseline_of(fresh, VARIANT, range(100_000, 100_010))
-    baseline_of(fresh, twin, range(100_000, 100_002))
+    example, fresh = with_a_twin(example, tmp_path)
     read = baselines.read
+    twin = example.variant("twin")
     path = baselines.path_of(fresh if which == "fresh" else example, twin, "stand-in")
 
     def with_a_bit_changed(other):

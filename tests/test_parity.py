@@ -62,9 +62,10 @@ def test_a_narrow_precision_is_judged_by_its_first_step_alone(titanic: Variant) 
     assert comparison.steps == 1
 
 
-@pytest.mark.parametrize("name", ["cpu-f64", "ensemble"])
+@pytest.mark.parametrize("name", ["cpu-f64", "data-parallel", "ensemble"])
 def test_sound_executions_agree(titanic: Variant, name: str) -> None:
-    comparison = compare_execution(titanic, execution(name), "stand-in", STEPS)
+    on_the_cpu = replace(execution(name), device="cpu")
+    comparison = compare_execution(titanic, on_the_cpu, "stand-in", STEPS)
     assert comparison.agrees, str(comparison)
     assert comparison.steps == STEPS
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from refimpl.checking import Measurement, Subject, at_most, check, true
 from refimpl.checkpoint import take
+from refimpl.conformance.checks.repetition import STEPS as RERUN
 from refimpl.contract import Step, Variant
 from refimpl.data import philox
 from refimpl.errors import ContractError
@@ -43,9 +44,6 @@ LEARNING = 5
 STARTS = 10
 """The most starts that are tried. A third of covid-lstm's saturate its LSTM so much that nothing
 reaches the first layer."""
-
-FINITE = 12
-"""Steps whose gradients must be finite: as many as are made for the checks of a rerun anyway."""
 
 TRUNCATION = 1e-6
 """Relative error allowed for the extrapolated difference (about 1e-9 is seen)."""
@@ -108,10 +106,7 @@ def _of_the_last_batch(variant: Variant, problem: Problem, first: Step) -> Measu
     there = problem.but(checkpoint=replace(begin, optimizer=None))
     last = _first(variant, there)
     gradients, held = _gradients(last), _held_rows(last)
-    direction = {
-        name: _direction(philox("directions", name), 0, gradient, held, name)
-        for name, gradient in gradients.items()
-    }
+    direction = _directions("directions", 0, gradients, held)
     best = _best(variant, there, _noise(variant, there, last), gradients, direction)
     return at_most("slope error on the short last batch, of its budget", best, 1.0)
 
@@ -130,6 +125,16 @@ def _direction(
     return direction
 
 
+def _directions(
+    stream: str, number: int, gradients: Arrays, held: Mapping[str, int]
+) -> dict[str, NDArray[Any]]:
+    """A random direction in all tensors at once."""
+    return {
+        name: _direction(philox(stream, name), number, gradient, held, name)
+        for name, gradient in gradients.items()
+    }
+
+
 def _noise(variant: Variant, problem: Problem, step: Step) -> float:
     """How far rounding takes the first loss: how far one close by is from the slope of wider ones.
 
@@ -139,10 +144,7 @@ def _noise(variant: Variant, problem: Problem, step: Step) -> float:
     gradients, held = _gradients(step), _held_rows(step)
     noise = NOISE_ULPS * float(np.finfo(np.float64).eps) * abs(loss)
     for number in range(ROUNDED):
-        direction = {
-            name: _direction(philox("rounded", name), number, gradient, held, name)
-            for name, gradient in gradients.items()
-        }
+        direction = _directions("rounded", number, gradients, held)
         before, close_by, after = (
             _first_loss(variant, problem, direction, by) for by in (-max(STEPS), NEARBY, max(STEPS))
         )
@@ -263,10 +265,13 @@ def every_parameter_learns(subject: Subject) -> Iterator[Measurement]:
 
 
 def _finite(subject: Subject) -> Measurement:
-    """Whether the run from the variant's own seed keeps its gradients finite."""
+    """Whether the run from the variant's own seed keeps its gradients finite.
+
+    As many steps are looked at as are made for the checks of a rerun anyway.
+    """
     variant = subject.trained
     problem = pose(variant, subject.tier, seed=variant.seed, execution=subject.execution)
-    for number, step in enumerate(first_steps(variant, problem, FINITE), start=1):
+    for number, step in enumerate(first_steps(variant, problem, RERUN), start=1):
         for seen in step:
             if seen.kind == "gradient" and not seen.value.isfinite().all():
                 message = f"the gradient of {seen.name} is not finite at step {number}"
