@@ -321,8 +321,8 @@ def journal(path: Path) -> Iterator[Journal]:
     try:
         yield Journal(path)
     finally:
+        Path(lock.lock_file).unlink(missing_ok=True)  # while it is held: else another's might go
         lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

@@ -189,6 +189,11 @@ class Result:
     data: str = field(default="", repr=False)
 
     @property
+    def held_later(self) -> bool:
+        """Whether it passed from another seed than its own, which had failed."""
+        return self.outcome == "passed" and any(m.what == SEEDS_ASKED for m in self.measurements)
+
+    @property
     def id(self) -> str:
         """The name of its cell: example, variant, check, execution and tier, with slashes."""
         return "/".join((self.example, self.variant, self.check, self.execution, self.tier))
@@ -244,6 +249,8 @@ SEEDS = 3
 """How many seeds in a row must fail a check that depends on a drawn start. A fault fails them all;
 only one start in hundreds has two pixels so nearly equal that rounding decides which is larger."""
 
+SEEDS_ASKED = "seeds that were asked until one held"
+
 
 class CannotRunError(Exception):
     """Raised by a check that lacks something; its text is one of the fixed reasons."""
@@ -284,7 +291,7 @@ def ask(cell: Cell, to_the_end: bool = True) -> Result:
     seconds = sum(answer.seconds for answer in answers)
     if len(answers) == 1 or answers[-1].outcome != "passed":
         return replace(first, seconds=seconds)
-    seeds = at_most("seeds that were asked until one held", len(answers), SEEDS)
+    seeds = at_most(SEEDS_ASKED, len(answers), SEEDS)
     return replace(
         answers[-1],
         seconds=seconds,

@@ -47,6 +47,7 @@ def conformance_table(
     _print_failures(console, failed, device, plugins, reseed)
     _print_reasons(console, "skipped", [r for r in results if r.outcome == "skipped"])
     _print_reasons(console, "failed as expected", [r for r in results if r.outcome == "xfailed"])
+    _print_held_later(console, [r for r in results if r.held_later])
     return out.getvalue()
 
 
@@ -117,6 +118,13 @@ def _print_reasons(console: Console, what: str, results: Sequence[Result]) -> No
         examples = ", ".join(sorted({r.example for r in own}))
         count = "1 check" if len(own) == 1 else f"{len(own)} checks"
         console.print(Text(f"{what}: {count} of {examples}: {reason}"))
+
+
+def _print_held_later(console: Console, results: Sequence[Result]) -> None:
+    if results:
+        examples = ", ".join(sorted({r.example for r in results}))
+        count = "1 check" if len(results) == 1 else f"{len(results)} checks"
+        console.print(Text(f"passed: {count} of {examples}: only from another seed than its own"))
 
 
 # --- lists and descriptions ----------------------------------------------------------------------

@@ -11,8 +11,10 @@ from click.testing import CliRunner
 from fakes.sound import EXAMPLE
 
 from refimpl import registry
+from refimpl.checking import SEEDS_ASKED, Result, at_most, within_budget
 from refimpl.ladder import to_ladder
 from refimpl.problem import TensorRows, pose
+from refimpl.results import Results
 from refimpl.training import train
 
 VARIANT = EXAMPLE.variant("module")
@@ -89,6 +91,19 @@ def test_whole_runs_with_other_seeds_are_counted_and_kept(loops, tmp_path, monke
     failed = CliRunner().invoke(reseeded.main, asked)
     assert failed.exit_code == 1
     assert "1 of 2 runs without a failure" in failed.output
+
+
+def test_a_whole_run_counts_the_checks_that_held_only_from_another_draw(loops, tmp_path):
+    reseeded = import_module("benchmarks.reseeded")
+    asked = (within_budget("error", 0.5),), (at_most(SEEDS_ASKED, 2, 3),), ()
+    checks = tuple(
+        Result("example", "-", f"check-{number}", "cpu", "stand-in", outcome, measurements=measured)
+        for number, (outcome, measured) in enumerate(
+            zip(("passed", "passed", "skipped"), asked, strict=True)
+        )
+    )
+    run = Results(tmp_path, {}, checks, {"seconds": 7})
+    assert reseeded.row(100, run) == ("100", "2", "1", "0", "1", "2", "0.50", "7")
 
 
 @pytest.mark.parametrize(("part", "epochs"), [(1, 20), (0.25, 5), (0.0, 2)])

@@ -23,6 +23,7 @@ from refimpl.checking import (
     within_budget,
 )
 from refimpl.errors import ContractError, DataError, DataMissingError, MissingExtraError
+from refimpl.rendering import conformance_table
 from refimpl.requirements import NEEDS_CUDA, NEEDS_REAL_DATA, NUMPY_ON_CPU, REASONS, missing
 
 CPU = Execution("cpu", "the CPU")
@@ -91,6 +92,14 @@ def test_a_check_of_a_draw_holds_if_one_of_its_seeds_does_and_says_how_many_it_a
     assert (found.outcome, asked) == ("passed", [0, 1])
     assert found.measurements[-1] == at_most("seeds that were asked until one held", 2, 3)
     assert found.details == "the first seed failed: not from seed 0"
+
+
+def test_a_run_tells_how_many_checks_held_only_from_another_seed():
+    own, other, neither = (of_seeds(holding)[0] for holding in ({0}, {1}, {3}))
+    assert [result.held_later for result in (own, other, neither)] == [False, True, False]
+    said = "passed: 1 check of fake-sound: only from another seed than its own"
+    assert said in conformance_table([own, other], 120, "cpu")
+    assert "another seed" not in conformance_table([own, neither], 120, "cpu")
 
 
 def test_a_check_of_a_draw_fails_if_all_its_seeds_do_and_tells_of_the_first():
