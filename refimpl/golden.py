@@ -19,7 +19,7 @@ from torch import Tensor
 
 from refimpl.contract import CONTRACT, Example, Execution, Variant
 from refimpl.errors import RefimplError
-from refimpl.lockstep import Comparison, compare_steps
+from refimpl.lockstep import Comparison, Draws, compare_steps
 from refimpl.problem import CPU, pose
 from refimpl.requirements import missing
 from refimpl.trajectories import Seen, first_steps
@@ -98,7 +98,7 @@ def compare_with_golden(example: str, variant: Variant, execution: Execution = C
         Comparison(f"{variant.name} here", f"its golden trajectory ({made_with})", "float64"),
         found,
         golden,
-        [sketched(trajectory(variant, "float32"))],
+        Draws([sketched(trajectory(variant, "float32"))]),
         torch.float64,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
@@ -83,27 +83,33 @@ class Comparison:
         )
 
 
+@dataclass(frozen=True)
+class Draws:
+    """Runs that differ from the oracle by rounding to ``dtype``, and by nothing else."""
+
+    runs: Iterable[Iterable[list[Seen]]] = ()
+    dtype: torch.dtype = torch.float32
+
+
 def compare_steps(
     comparison: Comparison,
     candidate: Iterable[list[Seen]],
     oracle: Iterable[list[Seen]],
-    references: Sequence[Iterable[list[Seen]]],
+    references: Draws,
     dtype: torch.dtype,
     kinds: tuple[Kind, ...] = ORDER,
-    reference_dtype: torch.dtype = torch.float32,
-    reserve: Iterable[Iterable[list[Seen]]] = (),
-    reserve_dtype: torch.dtype = torch.float32,
+    reserve: Draws | None = None,
 ) -> Comparison:
     """Compare a candidate's steps with the oracle's until they end or diverge.
 
     The budget of a tensor at a step depends on how far any of the ``references`` has been from the
-    oracle in that tensor at any step so far, so that a lucky cancellation raises no alarm;
-    ``reference_dtype`` is what they were rounded to. References of the ``reserve``, rounded to
-    ``reserve_dtype``, are made one by one, and only if the budget is exceeded without them.
+    oracle in that tensor at any step so far, so that a lucky cancellation raises no alarm. Those of
+    the ``reserve`` are made one by one, and only if the budget is exceeded without them.
     """
-    rounding = Rounding(reference_dtype)
-    witnesses = [(iter(reference), reference_dtype) for reference in references]
-    in_reserve = iter(reserve)
+    rounding = Rounding(references.dtype)
+    witnesses = [(iter(reference), references.dtype) for reference in references.runs]
+    reserve = reserve or Draws()
+    in_reserve = iter(reserve.runs)
     so_far: list[list[Seen]] = []
     for number, (found, expected) in enumerate(zip_longest(candidate, oracle), start=1):
         rounded = [(next(witness, None), own) for witness, own in witnesses]
@@ -121,8 +127,8 @@ def compare_steps(
         while _exceeded(judged) and (further := next(in_reserve, None)) is not None:
             witness = iter(further)
             for before, reference in zip(so_far, witness, strict=False):
-                rounding.widen(reference, before, reserve_dtype)
-            witnesses.append((witness, reserve_dtype))
+                rounding.widen(reference, before, reserve.dtype)
+            witnesses.append((witness, reserve.dtype))
             judged = judge(comparison, number, found, expected, rounding, dtype)
         comparison.steps = number
         comparison.ratios.append(max((c.error_ratio for _, c in judged), default=0.0))
@@ -222,7 +228,7 @@ def compare_in_ladder(
         Comparison(candidate.name, reference.name, precision),
         first_steps(candidate, own, count),
         first_steps(reference, problem.but(precision="float64"), count),
-        [first_steps(reference, problem.but(precision="float32"), count)],
+        Draws([first_steps(reference, problem.but(precision="float32"), count)]),
         getattr(torch, precision),
         ("loss", "gradient") if only_gradients else ("loss", "gradient", "parameter"),
     )

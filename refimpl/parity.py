@@ -35,7 +35,7 @@ from torch import nn
 from refimpl.comparison import Kind, distance, oracle_scale
 from refimpl.contract import Execution, Variant
 from refimpl.data import Tier, philox
-from refimpl.lockstep import ORDER, Comparison, compare_steps
+from refimpl.lockstep import ORDER, Comparison, Draws, compare_steps
 from refimpl.problem import CPU, Problem, pose
 from refimpl.trace import first_divergence_inside
 from refimpl.training import swiftly
@@ -184,12 +184,10 @@ def compare_execution(
         ),
         found,
         stick.oracle,
-        references,
+        Draws(references, stick.precision),
         judged_by,
         kinds_seen(execution),
-        stick.precision,
-        _further_draws(variant, stick, drawn_in),
-        drawn_in,
+        Draws(_further_runs(variant, stick, drawn_in), drawn_in),
     )
     if comparison.divergence is not None:
         where = first_divergence_inside(
@@ -218,7 +216,7 @@ def _to_the_bit(one: list[Seen], other: list[Seen]) -> bool:
     return all(seen.key in values and torch.equal(seen.value, values[seen.key]) for seen in one)
 
 
-def _further_draws(
+def _further_runs(
     variant: Variant, stick: Yardstick, precision: torch.dtype
 ) -> Iterator[Iterable[list[Seen]]]:
     """The runs that are made only for a candidate that exceeds its budget without them."""

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from refimpl import Step
 from refimpl.errors import ContractError
-from refimpl.lockstep import Comparison, compare_in_ladder, compare_steps
+from refimpl.lockstep import Comparison, Draws, compare_in_ladder, compare_steps
 from refimpl.problem import pose
 from refimpl.training import steps_of
 from refimpl.trajectories import Seen, look
@@ -60,9 +60,9 @@ def held_against(candidate: list[list[Seen]], reserve) -> Comparison:
         Comparison("candidate", "oracle", "float32"),
         candidate,
         exact,
-        [lucky],
+        Draws([lucky]),
         torch.float32,
-        reserve=reserve,
+        reserve=Draws(reserve),
     )
 
 
@@ -227,14 +227,14 @@ def losses(*values):
 def test_a_reference_that_is_right_by_luck_does_not_narrow_the_budget_of_the_steps_that_follow():
     comparison = Comparison("candidate", "oracle", "float32")
     oracle, reference, candidate = losses(1.0, 1.0), losses(1.01, 1.0), losses(1.01, 1.02)
-    assert compare_steps(comparison, candidate, oracle, [reference], torch.float32).agrees
+    assert compare_steps(comparison, candidate, oracle, Draws([reference]), torch.float32).agrees
     assert comparison.ratios == pytest.approx([0.25, 0.5], rel=1e-3)
 
 
 def test_of_several_references_the_one_that_is_furthest_off_sets_the_budget():
     comparison = Comparison("candidate", "oracle", "float32")
     references = [losses(1.001), losses(0.99)]
-    compare_steps(comparison, losses(1.02), losses(1.0), references, torch.float32)
+    compare_steps(comparison, losses(1.02), losses(1.0), Draws(references), torch.float32)
     assert comparison.worst_ratio == pytest.approx(0.5, rel=1e-3)
 
 
@@ -299,7 +299,7 @@ def test_a_parameter_of_another_shape_is_refused_with_both_shapes():
     comparison = Comparison("planted", "scratch", "float64")
     said = r"step 1: planted has parameter weights of shape \(3, 2\) where scratch has \(2, 3\)"
     with pytest.raises(ContractError, match=said):
-        compare_steps(comparison, seen((3, 2)), seen((2, 3)), [seen((2, 3))], torch.float64)
+        compare_steps(comparison, seen((3, 2)), seen((2, 3)), Draws([seen((2, 3))]), torch.float64)
 
 
 @pytest.mark.parametrize(("made", "wanted"), [(5, 8), (0, 1)])
