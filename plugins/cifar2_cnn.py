@@ -89,8 +89,7 @@ def valid_step(model, loss_func, metric_func, features, labels):
 def train_model(problem, model, loss_func, optimizer, metric_func):
     """Epochs of training steps, each followed by the mean figures of the validation batches."""
     parameters = dict(model.named_parameters())
-    valid, size = problem.valid, problem.protocol.valid_batch_size
-    valid_batches = list(zip(valid.x.split(size), valid.y.split(size), strict=True))
+    valid_batches = list(problem.valid_batches())
     for epoch in problem.epochs():
         for features, labels in problem.epoch_batches(epoch):
             predictions, loss = train_step(model, loss_func, optimizer, features, labels)

@@ -171,9 +171,7 @@ def reload_evaluates_the_same():
     file.seek(0)
     other = Net()
     other.load_state_dict(torch.load(file, weights_only=True))
-    valid = problem.valid
-    batches = list(zip(valid.x.split(20), valid.y.split(20), strict=True))
-    before, after = (compiled(problem, n).evaluate(batches) for n in (net, other))
+    before, after = (compiled(problem, n).evaluate(problem.valid_batches()) for n in (net, other))
     return before == after
 
 

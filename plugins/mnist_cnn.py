@@ -92,12 +92,6 @@ class CnnModel(nn.Module):
 # --- script style --------------------------------------------------------------------------------
 
 
-def valid_batches(problem):
-    """The validation rows, 128 at a time."""
-    valid, size = problem.valid, problem.protocol.valid_batch_size
-    return list(zip(valid.x.split(size), valid.y.split(size), strict=True))
-
-
 def script(problem, make_optimizer=torch.optim.Adam):
     """Everything in one loop: train on every batch of an epoch, then validate."""
     net = problem.load(create_net())
@@ -116,7 +110,7 @@ def script(problem, make_optimizer=torch.optim.Adam):
         net.eval()
         losses, accuracies = [], []
         with torch.no_grad():
-            for features, labels in valid_batches(problem):
+            for features, labels in problem.valid_batches():
                 predictions = net(features)
                 losses.append(loss_func(predictions, labels).item())
                 accuracies.append(accuracy(predictions, labels).mean().item())
@@ -154,7 +148,7 @@ def train_model(problem, model, loss_func, optimizer):
         for features, labels in problem.epoch_batches(epoch):
             predictions, loss = train_step(model, loss_func, optimizer, features, labels)
             yield Step(loss, parameters, predictions, labels, model, optimizer)
-        figures = [valid_step(model, loss_func, *batch) for batch in valid_batches(problem)]
+        figures = [valid_step(model, loss_func, *batch) for batch in problem.valid_batches()]
         val_loss, val_accuracy = np.mean(figures, axis=0)
         yield Epoch({"val_loss": float(val_loss), "val_accuracy": float(val_accuracy)})
 
@@ -177,7 +171,7 @@ def class_style(problem, make_optimizer=torch.optim.Adam):
     model.compile(nn.CrossEntropyLoss(), optimizer, {"accuracy": accuracy})
     for epoch in problem.epochs():
         yield from model.fit(problem.epoch_batches(epoch))
-        yield Epoch(model.evaluate(valid_batches(problem)))
+        yield Epoch(model.evaluate(problem.valid_batches()))
 
 
 def styles_agree() -> bool:
@@ -241,7 +235,7 @@ def bare_net_evaluates_the_same() -> bool:
     file.seek(0)
     bare = CnnModel().to(device)
     bare.load_state_dict(torch.load(file, weights_only=True))
-    validation = [(x.to(device), y.to(device)) for x, y in valid_batches(problem)]
+    validation = [(x.to(device), y.to(device)) for x, y in problem.valid_batches()]
     return model.evaluate(validation) == compiled(bare).evaluate(validation)
 
 

@@ -97,11 +97,10 @@ def focal(problem):
     optimizer = problem.resume(torch.optim.Adam(net.parameters(), lr=problem.lr))
     model = Model(net)
     model.compile(objective, optimizer, {"accuracy": binary_accuracy})
-    x, y, size = problem.valid.x, problem.valid.y, problem.batch_size
-    valid_batches = list(zip(x.split(size), y.split(size), strict=True))
+    x, y = problem.valid.x, problem.valid.y
     for epoch in problem.epochs():
         yield from model.fit(problem.epoch_batches(epoch))
-        figures = model.evaluate(valid_batches)
+        figures = model.evaluate(problem.valid_batches())
         # A batch of 100 has only about three positives, so these two are computed on all rows.
         p = model.predict(x)
         found = {"val_recall": float(recall(p, y)), "val_auc": float(roc_auc(p, y))}

@@ -188,6 +188,12 @@ class Problem:
             done = self._rows_done(epoch)
             yield from zip(torch.split(x[done:], size), torch.split(y[done:], size), strict=True)
 
+    def valid_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The validation rows in batches; none if there are no validation rows."""
+        rows, size = self.valid, self.valid_batch_size
+        if rows is not None:
+            yield from zip(torch.split(rows.x, size), torch.split(rows.y, size), strict=True)
+
     def _rows_done(self, epoch: int) -> int:
         steps_done = self.first_step - epoch * self.steps_per_epoch
         return max(steps_done, 0) * self._whole_batch

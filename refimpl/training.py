@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from refimpl.contract import Epoch, ModuleVariant, Step, Variant
 from refimpl.errors import ContractError
 from refimpl.ladder import to_ladder
-from refimpl.problem import Problem, TensorRows
+from refimpl.problem import Problem
 
 if TYPE_CHECKING:
     from refimpl.contract import Loss, Metric, Steps
@@ -236,45 +236,37 @@ def training_figures(
 def _last_batch_figures(
     variant: Variant, problem: Problem, last: Step, epoch: int
 ) -> dict[str, float]:
-    *_, (xb, yb) = problem.but(checkpoint=None).epoch_batches(epoch - 1)
-    model = predictor(variant, last)
-    return evaluate(model, TensorRows(xb, yb), variant.loss, variant.metrics or {}, len(xb))
+    *_, batch = problem.but(checkpoint=None).epoch_batches(epoch - 1)
+    return evaluate(predictor(variant, last), [batch], variant.loss, variant.metrics or {})
 
 
 def validation_figures(variant: Variant, problem: Problem, step: Step) -> dict[str, float]:
     """The figures on the validation rows, each with ``val_`` before its name."""
-    rows = problem.valid
-    if rows is None or step.model is None:
+    batches = list(problem.valid_batches())
+    if not batches or step.model is None:
         return {}
-    figures = evaluate(
-        predictor(variant, step),
-        rows,
-        variant.loss,
-        variant.metrics or {},
-        problem.valid_batch_size,
-        weighted=problem.protocol.average == "samples",
-    )
+    weighted = problem.protocol.average == "samples"
+    model = predictor(variant, step)
+    figures = evaluate(model, batches, variant.loss, variant.metrics or {}, weighted)
     return {f"val_{name}": value for name, value in figures.items()}
 
 
 def evaluate(
     model: Callable[[Tensor], Tensor],
-    rows: TensorRows,
+    batches: Iterable[tuple[Tensor, Tensor]],
     loss: Loss | None,
     metrics: Mapping[str, Metric],
-    batch_size: int,
     weighted: bool = False,
 ) -> dict[str, float]:
-    """Loss and metrics of ``model``'s outputs over batches of ``rows``.
+    """Loss and metrics of ``model``'s outputs: means over ``batches`` of inputs and targets.
 
-    Means over the batches, weighted by their sizes if ``weighted``; a batch on which a metric is
-    undefined (NaN) does not count for it.
+    They are weighted by the batches' sizes if ``weighted``; a batch on which a metric is undefined
+    (NaN) does not count for it.
     """
     scores: dict[str, list[Tensor]] = {name: [] for name in (("loss",) if loss else ())}
     scores.update({name: [] for name in metrics})
     sizes = []
     with torch.no_grad():
-        batches = zip(torch.split(rows.x, batch_size), torch.split(rows.y, batch_size), strict=True)
         for xb, yb in batches:
             output = model(xb)
             sizes.append(len(xb))

@@ -147,6 +147,21 @@ def test_validation_rows_are_in_the_order_they_are_read_unless_shuffled():
     assert torch.equal(shuffled.valid.x, problem_of(shuffle_valid=True).valid.x)
 
 
+def test_validation_batches_have_the_validation_rows_in_order_beside_their_targets():
+    problem = problem_of(valid_batch_size=4, shuffle_valid=True)
+    batches = list(problem.valid_batches())
+    assert [len(xb) for xb, _ in batches] == [4, 4, 2]
+    assert torch.equal(torch.cat([xb for xb, _ in batches]), problem.valid.x)
+    assert torch.equal(torch.cat([yb for _, yb in batches]), problem.valid.y)
+    assert [len(xb) for xb, _ in problem_of(batch_size=6).valid_batches()] == [6, 4]
+
+
+def test_without_validation_rows_there_are_no_validation_batches():
+    rows = Rows(np.zeros((3, 1)), np.zeros((3, 1)))
+    problem = problem_of().but(data=DataSet("training rows", lambda: Splits(rows)))
+    assert list(problem.valid_batches()) == []
+
+
 def test_the_fakes_have_the_rows_that_the_tests_reckon_with():
     problem = pose(SCRATCH)
     assert (len(problem.train), len(problem.valid)) == (TRAINING, COUNT - TRAINING)

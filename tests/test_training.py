@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from refimpl import Epoch, Execution, ModuleVariant, Step, training
 from refimpl.errors import ContractError
 from refimpl.metrics import absolute_error, roc_auc
-from refimpl.problem import TensorRows, pose
+from refimpl.problem import pose
 from refimpl.training import (
     History,
     drive,
@@ -293,8 +293,9 @@ def test_an_epoch_is_told_of_with_what_the_variant_has_measured_itself():
 
 
 def test_a_batch_on_which_a_metric_is_undefined_does_not_count_for_it():
-    rows = TensorRows(torch.tensor([[0.1], [0.9], [0.5]]), torch.tensor([[0.0], [1.0], [1.0]]))
-    found = evaluate(lambda x: x, rows, None, {"auc": roc_auc}, batch_size=2, weighted=True)
+    both = torch.tensor([[0.1], [0.9]]), torch.tensor([[0.0], [1.0]])
+    one = torch.tensor([[0.5]]), torch.tensor([[1.0]])
+    found = evaluate(lambda x: x, [both, one], None, {"auc": roc_auc}, weighted=True)
     assert found == {"auc": 1.0}
 
 
