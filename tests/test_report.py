@@ -125,7 +125,7 @@ def test_a_run_that_pytest_ended_otherwise_is_no_pass(tmp_path):
 def test_a_run_in_which_everything_was_skipped_is_no_pass(tmp_path):
     found = made(write(tmp_path, "a", skipped()))
     assert found.verdict.state == "failed"
-    assert "nothing passed in it" in found.columns[0].why
+    assert "no check passed in it" in found.columns[0].why
     assert found.rows[0].cells[0].state == "skipped"
 
 
@@ -196,6 +196,22 @@ def test_runs_of_one_environment_that_asked_the_same_are_told_apart_by_when(tmp_
 def test_runs_of_the_same_minute_are_told_apart_by_their_files(tmp_path):
     labels = [c.label for c in made(*(write(tmp_path, n, passed()) for n in "ab")).columns]
     assert [label.rsplit(" · ", 1)[1] for label in labels] == ["a", "b"]
+
+
+def test_runs_with_other_seeds_are_no_runs_of_one_environment(tmp_path):
+    as_stated = write(tmp_path, "a", passed(), reseed=0)
+    other = write(tmp_path, "b", failed(), reseed=100)
+    labels = [column.label for column in made(as_stated, other).columns]
+    assert labels == [
+        "Python 3.11 · torch 2.14.1 · cpu",
+        "Python 3.11 · torch 2.14.1 · cpu · reseed 100",
+    ]
+    assert "reseed 0 100" in words(shown(as_stated, other).text)
+
+
+def test_a_run_from_before_reseeding_is_one_with_the_stated_seeds(tmp_path):
+    before = write(tmp_path, "a", passed())
+    assert len(columns([before, write(tmp_path, "b", failed(), reseed=0)])) == 1
 
 
 def test_columns_stand_in_the_order_of_versions_not_of_letters(tmp_path):
@@ -292,10 +308,20 @@ def test_a_figure_that_moved_is_told_with_both_values(tmp_path):
     found = made(new, against=[old])
     (moved,) = found.since[0].moved
     assert (moved.what, moved.before, moved.after) == ("val_loss", 0.41, 0.40)
-    assert found.since[0].versions == ("torch 2.14.1 → 2.15.0",)
+    assert found.since[0].causes == ("torch 2.14.1 → 2.15.0",)
     text = words(Page(page(found)).text)
     assert "1 figure moved" in text
     assert "torch 2.14.1 → 2.15.0" in text
+
+
+def test_other_seeds_are_told_as_what_may_have_moved_a_figure(tmp_path):
+    old = write(tmp_path, "old", trained(values=(0.7, 0.41)))
+    new = write(tmp_path, "new", trained(values=(0.7, 0.40)), reseed=100)
+    found = made(new, against=[old])
+    assert len(found.since[0].moved) == 1
+    assert found.since[0].causes == ("reseed 0 → 100",)
+    assert "reseed 0 → 100" in words(Page(page(found)).text)
+    assert "- reseed 0 → 100" in summary(found)
 
 
 def test_nothing_changed_is_said(tmp_path):
@@ -304,16 +330,18 @@ def test_nothing_changed_is_said(tmp_path):
 
 
 def test_an_environment_is_held_against_the_one_most_like_it(tmp_path):
-    def column(name, torch="2.14.1", python="3.11.7", device="cpu"):
+    def column(name, torch="2.14.1", python="3.11.7", device="cpu", reseed=0):
         path = write(
             tmp_path, name, passed(),
-            packages={"torch": torch}, environment={"python": python}, device=device,
+            packages={"torch": torch}, environment={"python": python}, device=device, reseed=reseed,
         )  # fmt: skip
         return columns([path])[0]
 
     new = column("new")
     same, torch, python = column("same"), column("t", torch="2.13"), column("p", python="3.12.1")
-    cuda = column("cuda", device="cuda")
+    cuda, seeds = column("cuda", device="cuda"), column("seeds", reseed=100)
+    assert counterpart(new, [seeds, torch]) is torch
+    assert counterpart(new, [seeds]) is seeds
     assert counterpart(new, [torch, same, python, cuda]) is same
     assert counterpart(new, [torch, python, cuda]) is python
     assert counterpart(new, [torch, cuda]) is torch

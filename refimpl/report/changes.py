@@ -67,11 +67,14 @@ class Moved:
 
 @dataclass(frozen=True)
 class Since:
-    """What changed in one column since the earlier one that it is held against."""
+    """What changed in one column since the earlier one that it is held against.
+
+    ``causes`` are the other seeds and versions that may be behind it.
+    """
 
     column: str
     earlier: str
-    versions: tuple[str, ...]
+    causes: tuple[str, ...]
     changes: tuple[Change, ...]
     moved: tuple[Moved, ...]
 
@@ -88,7 +91,7 @@ def since(now: Sequence[Column], then: Sequence[Column]) -> tuple[Since, ...]:
 
 
 def counterpart(column: Column, earlier: Sequence[Column]) -> Column | None:
-    """The earlier column most like this one: of its device and tier, then torch, then Python.
+    """The earlier column most like this one: of its device and tier, then seeds, torch, Python.
 
     The latest of them where several are as like. ``None`` where none is of its device and tier.
     """
@@ -99,8 +102,12 @@ def counterpart(column: Column, earlier: Sequence[Column]) -> Column | None:
     ]
 
     def likeness(other: Column) -> tuple[object, ...]:
-        python = _minor(other) == _minor(column)
-        return (_torch(other) == _torch(column), python, str(other.header.get("started", "")))
+        return (
+            other.reseed == column.reseed,
+            _torch(other) == _torch(column),
+            _minor(other) == _minor(column),
+            str(other.header.get("started", "")),
+        )
 
     return max(candidates, key=likeness, default=None)
 
@@ -122,7 +129,7 @@ def _since(new: Column, old: Column) -> Since:
         _changes(new, old), key=lambda change: (KINDS.index(change.kind), change.result.id)
     )
     moved = sorted(_moved(new, old), key=lambda moved: -moved.size)
-    return Since(new.label, old.label, tuple(_versions(new, old)), tuple(changes), tuple(moved))
+    return Since(new.label, old.label, tuple(_causes(new, old)), tuple(changes), tuple(moved))
 
 
 def _changes(new: Column, old: Column) -> Iterator[Change]:
@@ -162,8 +169,10 @@ def _numbers(measurements: Sequence[Measurement]) -> Mapping[str, tuple[float, s
     }
 
 
-def _versions(new: Column, old: Column) -> Iterator[str]:
-    """``name before → after`` for each version that is another one."""
+def _causes(new: Column, old: Column) -> Iterator[str]:
+    """``name before → after`` for the seeds and for each version, where they are others."""
+    if new.reseed != old.reseed:
+        yield f"reseed {old.reseed} → {new.reseed}"
     now, then = _all_versions(new), _all_versions(old)
     for name in sorted(now.keys() | then.keys()):
         if now.get(name) != then.get(name):

@@ -24,7 +24,7 @@ SUFFIX = ".jsonl"
 
 @dataclass(frozen=True)
 class Column:
-    """One environment: Python, torch, device and tier, with everything that was run there.
+    """One environment: Python, torch, device, tier and seeds, with everything run there.
 
     ``label`` tells it from every other column; ``names`` are the names of its files, which for a
     cell of the tox matrix is the cell's. ``trouble`` says why there are no runs, where there are
@@ -47,6 +47,11 @@ class Column:
         """What its results were measured on."""
         found: Mapping[str, Any] = self.header.get("environment", {})
         return found
+
+    @property
+    def reseed(self) -> int:
+        """What was added to the seed of each of its runs."""
+        return _reseed(self.header)
 
     @cached_property
     def results(self) -> Mapping[str, Result]:
@@ -100,7 +105,7 @@ def _refusal(run: Results) -> str:
         return ""
     if status not in (0, None):
         return f"{run.path.name}: pytest ended with status {status}"
-    return f"{run.path.name}: nothing passed in it"
+    return f"{run.path.name}: no check passed in it"
 
 
 def columns(paths: Iterable[Path], expected: Sequence[str] = ()) -> tuple[Column, ...]:
@@ -171,7 +176,13 @@ def _place(found: list[Column], run: Results) -> None:
 def _environment_key(run: Results) -> str:
     """Everything of the environment that may change a result."""
     environment = {k: v for k, v in run.header.get("environment", {}).items() if k != "threads"}
-    return json.dumps([environment, run.header.get("device"), run.header.get("tier")])
+    header = run.header
+    return json.dumps([environment, header.get("device"), header.get("tier"), _reseed(header)])
+
+
+def _reseed(header: Mapping[str, Any]) -> int:
+    found: int = header.get("reseed", 0)
+    return found
 
 
 def _label(run: Results) -> str:
@@ -181,6 +192,8 @@ def _label(run: Results) -> str:
     parts = [f"Python {python}", f"torch {torch}", str(run.header.get("device", "?"))]
     if run.header.get("tier") == "real":
         parts.append("real data")
+    if by := _reseed(run.header):
+        parts.append(f"reseed {by}")
     return " · ".join(parts)
 
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from refimpl.curves import evenly_spaced
+
 WIDTH, HEIGHT = 320.0, 180.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 8.0, 24.0
 
@@ -229,20 +231,14 @@ def _whole(across: Scale) -> tuple[Tick, ...]:
 
 
 def _line(series: Series, across: Scale, up: Scale) -> Line:
-    points = _thinned(series.finite)
+    finite = series.finite
+    points = [finite[i] for i in evenly_spaced(len(finite), POINTS_DRAWN)]
     path = "M" + "L".join(f"{across(x):g} {up(y):g}" for x, y in points)
-    values = [y for _, y in series.finite]
+    values = [y for _, y in finite]
     x, y = points[-1]
     colour = None if series.colour is None else series.colour % COLOURS
     dashed = series.colour is not None and series.colour >= COLOURS
     return Line(series.name, path, colour, dashed, values[0], values[-1], (across(x), up(y)))
-
-
-def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    if len(points) <= POINTS_DRAWN:
-        return points
-    last = len(points) - 1
-    return [points[round(i * last / (POINTS_DRAWN - 1))] for i in range(POINTS_DRAWN)]
 
 
 def _band(drawn: Drawn, across: Scale, up: Scale) -> str:

@@ -156,6 +156,7 @@ FACTS: dict[str, Callable[[Column], Any]] = {
     "started": _header("started"),
     "took": lambda column: duration(column.seconds) if column.seconds else "",
     "data": _header("tier"),
+    "reseed": _header("reseed"),
     "device": _header("device"),
     "devices there": lambda column: ", ".join(column.environment.get("devices", ())),
     "workers": _workers,
