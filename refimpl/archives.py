@@ -171,7 +171,11 @@ def _zip_refusal(info: zipfile.ZipInfo) -> str:
         return "a link"
     if info.flag_bits & 0x1:
         return "encrypted"
-    return "" if kind in (0, stat.S_IFREG, stat.S_IFDIR) else "neither a file nor a folder"
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "neither a file nor a folder"
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return "a compression other than deflate"
+    return ""
 
 
 class _Bounded(io.RawIOBase):

@@ -56,7 +56,7 @@ def attempt(example: str, erratum: Erratum) -> Tried:
         erratum.today,
         erratum.since,
         f"{requirement.name} {found}".strip(),
-        holds=None if lacking else erratum.holds(),
+        holds=None if lacking else bool(erratum.holds()),  # it may be a NumPy bool
         expected=not broken,
         skipped=lacking or "",
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from refimpl.checking import Measurement, Result
 from refimpl.contract import Example, Figure
+from refimpl.markdown import table
 from refimpl.results import Results
 
 CHECK = "reaches-documented-figures"
@@ -28,9 +29,9 @@ class Line:
 
 
 def lines(results: Sequence[Results], examples: dict[str, Example]) -> Iterator[Line]:
-    """Every figure of the convergence checks on real data, with its latest measurement."""
+    """Every figure of the convergence checks on real data, as the run that began last has it."""
     latest: dict[str, tuple[Result, str]] = {}
-    for run in results:
+    for run in sorted(results, key=lambda run: str(run.header.get("started", ""))):
         torch = run.header["environment"]["packages"]["torch"]
         for result in run.checks:
             if result.check == CHECK and result.tier == "real" and result.measurements:
@@ -99,5 +100,4 @@ def markdown(found: Sequence[Line]) -> str:
         )
         for line in found
     ]
-    rule = ("---",) * len(head)
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows)) + "\n"
+    return table([head, *rows])

@@ -7,6 +7,7 @@ runs after each.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from keyword import iskeyword
 from pathlib import Path
@@ -124,9 +125,26 @@ def _write(folder: Path, templates: Mapping[str, str], names: Names) -> list[Pat
         for path in texts:
             if path.exists():
                 raise ScaffoldError(f"{path} is there already; nothing was written")
-        for path, text in texts.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+        _write_all(texts)
     except OSError as error:
-        raise ScaffoldError(f"cannot write {path}: {error.strerror}") from error
+        at = error.filename or folder
+        raise ScaffoldError(f"cannot write {at}: {error.strerror}; nothing was written") from error
     return list(texts)
+
+
+def _write_all(texts: Mapping[Path, str]) -> None:
+    """Write new files and the folders that they need; if one fails, remove what was made."""
+    made: list[Path] = []
+    try:
+        for path, text in texts.items():
+            for folder in reversed([f for f in path.parents if not f.exists()]):
+                folder.mkdir()
+                made.append(folder)
+            with path.open("x", encoding="utf-8") as stream:
+                made.append(path)
+                stream.write(text)
+    except BaseException:
+        for path in reversed(made):
+            with suppress(OSError):  # someone else has put something into the folder
+                path.rmdir() if path.is_dir() else path.unlink()
+        raise

@@ -147,6 +147,19 @@ def test_what_is_no_plain_file_is_refused_in_a_zip(tmp_path: Path, mode: int, re
     refused(archive, reason)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_another_compression_than_deflate_is_refused_damaged_or_not(
+    tmp_path: Path, method: int
+) -> None:
+    archive = tmp_path / "archive"
+    with zipfile.ZipFile(archive, "w", method) as out:
+        out.writestr("odd", b"0123456789" * 100)
+    refused(archive, "member 'odd' is or has a compression other than deflate")
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[:45] + bytes(20) + whole[65:])
+    refused(archive, "member 'odd' is or has a compression other than deflate")
+
+
 @pytest.mark.parametrize(
     "names",
     [("a", "./a"), ("Straße", "STRASSE"), ("é", "e\u0301"), ("a", "a/b"), ("a/b", "a")],

@@ -15,11 +15,12 @@ VARIANT = replace(EXAMPLE.variants[0], facts=Facts(figures=(Figure("loss", 0.25)
 DOCUMENTED = {EXAMPLE.name: replace(EXAMPLE, variants=(VARIANT,))}
 
 
-def run(measured, torch="2.14.1", tier="real", check=CHECK, outcome="passed"):
+def run(measured, torch="2.14.1", tier="real", check=CHECK, outcome="passed", day=1):
     measurements = (within("loss", measured, 0.2, 0.3),) if measured is not None else ()
     result = Result(EXAMPLE.name, VARIANT.name, check, "cpu", tier, outcome, "", 3.2, measurements)
-    environment = {"environment": {"packages": {"torch": torch}}}
-    return Results(Path("r.jsonl"), environment, (result,), None)
+    started = f"2026-11-{day:02}T02:03:02+00:00"
+    header = {"started": started, "environment": {"packages": {"torch": torch}}}
+    return Results(Path("r.jsonl"), header, (result,), None)
 
 
 def test_a_figure_stands_beside_what_the_document_prints():
@@ -50,9 +51,17 @@ def test_a_document_whose_own_figure_is_not_in_the_range_is_not_confirmed():
     assert line.verdict == "holds; the document's own lies outside: it did not converge"
 
 
-def test_of_several_results_the_last_counts():
-    (line,) = lines([run(0.36), run(0.26, torch="2.15.0")], DOCUMENTED)
-    assert (line.measured, line.torch) == ("0.26", "2.15.0")
+def test_of_several_results_those_of_the_run_that_began_last_count():
+    older, newer = run(0.36, day=1), run(0.26, torch="2.15.0", day=2)
+    for given in ([older, newer], [newer, older]):
+        (line,) = lines(given, DOCUMENTED)
+        assert (line.measured, line.torch) == ("0.26", "2.15.0")
+
+
+def test_a_text_with_a_bar_stays_in_its_cell():
+    (line,) = lines([run(0.26)], DOCUMENTED)
+    row = markdown([replace(line, metric="|loss|")]).splitlines()[-1]
+    assert row.startswith(r"| fake-sound | scratch | \|loss\| | 0.25 |")
 
 
 @pytest.mark.parametrize("other", [{"tier": "stand-in"}, {"check": "layer-table"}])

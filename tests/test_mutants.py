@@ -2,7 +2,7 @@
 
 import json
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +14,11 @@ from torch.overrides import _get_current_function_mode_stack as modes
 
 from refimpl import cli
 from refimpl.conformance.checks import ALL as CHECKS
-from refimpl.conformance.mutants import ALL
+from refimpl.conformance.mutants import ALL, command
 from refimpl.conformance.mutants.equivalents import Equivalent, EquivalentsError, gathered, read
 from refimpl.conformance.mutants.hunting import (
     Hunt,
+    Hunted,
     UnsoundError,
     bisected,
     fates,
@@ -439,6 +440,39 @@ def test_what_was_found_is_kept_and_not_hunted_again(refimpl, tmp_path, monkeypa
     status, _, err = refimpl(*command, "--every-variant")
     assert status == 1
     assert "was made with other options (every_variant)" in err
+
+
+@pytest.mark.parametrize("first_of_next", ["one", "two"])
+def test_a_mutant_of_which_a_variant_was_not_tried_is_not_kept_as_whole(
+    tmp_path, monkeypatch, first_of_next
+):
+    def fates(example, *_, **options):
+        if example.name == "fake-sound":
+            yield Hunted(example.name, "scratch", "one", "killed")
+            raise UnsoundError("the next variant fails without any bug")
+        yield Hunted(example.name, "scratch", first_of_next, "killed")
+
+    monkeypatch.setattr(command, "fates", fates)
+    path = tmp_path / "mutants.jsonl"
+    names, plugins = ["fake-sound", "sign-error"], [SOUND[1], WRONG[1]]
+    assert command.hunt(names, plugins, "stand-in", results=path, every_variant=True) == 1
+    whole = Hunted("sign-error", "scratch", first_of_next, "killed")
+    assert [json.loads(line) for line in path.read_text().splitlines()[1:]] == [[asdict(whole)]]
+
+
+def test_findings_of_two_examples_are_kept_apart_though_the_mutant_is_one(tmp_path):
+    path = tmp_path / "mutants.jsonl"
+    kept = command.Kept(path, {})
+    for example in ("first", "second"):
+        kept.keep(Hunted(example, "script", "one", "killed"))
+    kept.end()
+    lines = [json.loads(line) for line in path.read_text().splitlines()[1:]]
+    assert [[each["example"] for each in line] for line in lines] == [["first"], ["second"]]
+
+
+def test_an_example_that_is_named_twice_is_hunted_once(refimpl):
+    twice = ("mutants", "fake-sound", "fake-sound", "--mutant", "update-dropped", *SOUND)
+    assert "all: 1 killed" in refimpl(*twice)[1]
 
 
 def test_a_last_line_that_a_kill_cut_short_is_hunted_again(refimpl, tmp_path):

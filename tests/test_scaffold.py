@@ -1,5 +1,6 @@
 """What ``refimpl new`` makes passes as made, and says what is wrong once it is filled in so."""
 
+import errno
 import shutil
 import subprocess
 import sys
@@ -285,6 +286,27 @@ def test_nothing_is_overwritten_and_nothing_half_written(tmp_path):
         new_distribution(NAME, tmp_path)
     assert there.read_text() == "mine"
     assert list(tmp_path.iterdir()) == [there]
+
+
+def test_if_a_later_file_cannot_be_written_the_earlier_ones_are_removed(tmp_path):
+    (tmp_path / "tests").write_text("a file where a folder is needed")
+    with pytest.raises(ScaffoldError, match=r"cannot write .*tests.*; nothing was written"):
+        new_distribution(NAME, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["tests"]
+
+
+def test_the_folders_that_were_made_are_removed_too(tmp_path, monkeypatch):
+    opened = Path.open
+
+    def full(path, *args, **options):
+        if path.name == "expected-failures.toml":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(ScaffoldError, match=r"cannot write .*made: No space left on device"):
+        new_distribution(NAME, tmp_path / "deep" / "made")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path):

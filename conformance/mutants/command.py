@@ -51,7 +51,7 @@ def hunt(
     is written from all findings in ``results`` or, without it, from those of this run.
     """
     loaded = registry.load(plugins, only=names or None)
-    examples = [loaded.example(name) for name in names or sorted(loaded.examples)]
+    examples = [loaded.example(n) for n in dict.fromkeys(names or sorted(loaded.examples))]
     chosen = _chosen(mutants)
     _require_checks(without)
     listed = gathered(equivalents, {each.name for each in ALL})
@@ -78,6 +78,7 @@ def hunt(
             kept.end()
         except UnsoundError as error:
             wrong.append(str(error))
+            kept.pending.clear()  # the mutant has not been tried in every variant
             continue
         found += own
         click.echo(f"{example.name}: {counted(own)}")
@@ -187,8 +188,9 @@ class Kept:
         return [each for _, own in sorted(self.lines.items()) for each in own]
 
     def keep(self, hunted: Hunted) -> None:
-        """Keep one finding; those of a mutant are written once the next mutant begins."""
-        if self.pending and self.pending[0].mutant != hunted.mutant:
+        """Keep one finding; those of one mutant of one example are written together."""
+        about = hunted.example, hunted.mutant
+        if any((each.example, each.mutant) != about for each in self.pending):
             self.end()
         raw = replace(hunted, fate="SURVIVED", reason="every check passes")
         self.pending.append(raw if hunted.fate == "equivalent" else hunted)
