@@ -42,7 +42,7 @@ def curve(
 
     They belong to the epochs or steps of ``at``; without it, to 1, 2, 3 and so on.
     """
-    kept = _kept(len(values))
+    kept = evenly_spaced(len(values), POINTS)
     every = at or range(1, len(values) + 1)
 
     def thinned(numbers: Sequence[float]) -> tuple[float, ...]:
@@ -66,8 +66,8 @@ def learning_curves(history: History) -> Iterator[Curve]:
             yield curve(metric, values, at=epochs)
 
 
-def _kept(count: int) -> list[int]:
-    """At most :data:`POINTS` of the indices of so many values, evenly spaced."""
-    if count <= POINTS:
-        return list(range(count))
-    return [round(i * (count - 1) / (POINTS - 1)) for i in range(POINTS)]
+def evenly_spaced(count: int, most: int) -> Sequence[int]:
+    """At most ``most`` of the indices of ``count`` values, the first and the last included."""
+    if count <= most:
+        return range(count)
+    return [round(i * (count - 1) / (most - 1)) for i in range(most)]

@@ -8,7 +8,7 @@ such as (1, 4) and (4,), are reshaped.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 from torch import Tensor
@@ -18,6 +18,8 @@ from refimpl.errors import ContractError
 from refimpl.problem import start_values
 
 TRANSPOSED = ".T"
+
+Values = TypeVar("Values", Tensor, NDArray[Any])
 
 
 def shared_name(variant: Variant, own: str) -> tuple[str, bool]:
@@ -33,12 +35,12 @@ def same_but_for_unit_axes(shape: Sequence[int], other: Sequence[int]) -> bool:
     return [n for n in shape if n != 1] == [n for n in other if n != 1]
 
 
-def to_ladder(variant: Variant, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The variant's tensors under the ladder's names, in the ladder's orientation."""
+def to_ladder(variant: Variant, values: Mapping[str, Values]) -> dict[str, Values]:
+    """The variant's tensors or start values under the ladder's names, in its orientation."""
     shared = {}
-    for own, tensor in tensors.items():
+    for own, value in values.items():
         name, transposed = shared_name(variant, own)
-        shared[name] = tensor.T if transposed else tensor
+        shared[name] = value.T if transposed else value
     return shared
 
 
@@ -64,17 +66,6 @@ def from_ladder(variant: Variant, values: Mapping[str, NDArray[Any]]) -> dict[st
             )
         own_values[own] = value.reshape(example.shape)
     return own_values
-
-
-def to_ladder_values(
-    variant: Variant, values: Mapping[str, NDArray[Any]]
-) -> dict[str, NDArray[Any]]:
-    """Start values under the ladder's names, from the variant's own."""
-    shared = {}
-    for own, value in values.items():
-        name, transposed = shared_name(variant, own)
-        shared[name] = value.T if transposed else value
-    return shared
 
 
 def first_of_ladder(example: Example, variant: Variant) -> Variant:

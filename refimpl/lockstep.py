@@ -12,7 +12,7 @@ from refimpl.comparison import Closeness, Kind, closeness, distance
 from refimpl.contract import Execution, Variant
 from refimpl.data import Tier
 from refimpl.errors import ContractError
-from refimpl.ladder import from_ladder, same_but_for_unit_axes, to_ladder_values
+from refimpl.ladder import from_ladder, same_but_for_unit_axes, to_ladder
 from refimpl.problem import CPU, pose
 from refimpl.trajectories import Seen, first_steps
 
@@ -218,9 +218,9 @@ def compare_in_ladder(
     candidate. Outputs are left out: a ladder may move the last activation into the loss.
     """
     problem = pose(reference, tier, dropout=False)
-    from_ladder(candidate, to_ladder_values(reference, problem.values))  # raises if one is missing
+    from_ladder(candidate, to_ladder(reference, problem.values))  # raises if one is missing
     own_start = pose(candidate, tier).values
-    problem = problem.but(values=from_ladder(reference, to_ladder_values(candidate, own_start)))
+    problem = problem.but(values=from_ladder(reference, to_ladder(candidate, own_start)))
     own = problem.but(values=own_start, precision=precision, execution=execution, horizon=steps)
     only_gradients = "gradients" in (reference.ladder_depth, candidate.ladder_depth)
     count = 1 if only_gradients else steps

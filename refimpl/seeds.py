@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from refimpl.baselines import CURVE_POINTS, Run
+from refimpl.curves import evenly_spaced
 from refimpl.data import Tier
 from refimpl.errors import ContractError, MissingExtraError, RefimplError
 
@@ -124,9 +125,7 @@ def as_run(history: History, seed: int, seconds: float) -> Run:
 
 def kept_epochs(count: int) -> Sequence[int]:
     """The epochs (from 1) whose figures a baseline keeps: evenly spaced, ends included."""
-    if count <= CURVE_POINTS:
-        return range(1, count + 1)
-    return [1 + round(i * (count - 1) / (CURVE_POINTS - 1)) for i in range(CURVE_POINTS)]
+    return [1 + index for index in evenly_spaced(count, CURVE_POINTS)]
 
 
 # --- engines -------------------------------------------------------------------------------------

@@ -84,9 +84,7 @@ class FileStatus:
     """The state of one file of the data root.
 
     ``expected`` are the digests that are accepted; ``found`` is the file's own, or why it has none.
-    ``prepared_here`` means that the file is intact, but was prepared on this machine and is not
-    the listed one: the same material, in another order. A file is ``unknown`` if there is no
-    digest to check it against.
+    A file is ``unknown`` if there is no digest to check it against.
     """
 
     entry: str
@@ -95,7 +93,6 @@ class FileStatus:
     state: State
     expected: tuple[str, ...] = ()
     found: str = ""
-    prepared_here: bool = False
 
     def __str__(self) -> str:
         if self.state == "damaged":
@@ -228,8 +225,7 @@ def _status(entry: Entry, file: str, path: Path) -> FileStatus:
         found = f"no readable file ({error})"
         return FileStatus(entry.name, file, path, "damaged", expected, found)
     state: State = "unknown" if not expected else "ok" if found in expected else "damaged"
-    prepared_here = state == "ok" and listed is not None and found != listed
-    return FileStatus(entry.name, file, path, state, expected, found, prepared_here)
+    return FileStatus(entry.name, file, path, state, expected, found)
 
 
 def _fetch(entry: Entry, root: Path, download: Callable[[Download], Path]) -> list[Fetched]:

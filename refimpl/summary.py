@@ -21,11 +21,8 @@ MEGABYTE = 2**20
 class Summary:
     """What a live module is made of."""
 
-    parameters: int
-    trainable: int
     layers: tuple[Layer, ...]
     sizes: Sizes
-    state_dict: tuple[str, ...]
 
 
 def summarise(module: nn.Module, sample: Tensor) -> Summary:
@@ -43,13 +40,7 @@ def summarise(module: nn.Module, sample: Tensor) -> Summary:
     )
     parameters = sum(p.numel() for p in module.parameters())
     per_sample = sum(_numel(layer.output[1:]) for layer in layers)
-    return Summary(
-        parameters=parameters,
-        trainable=sum(p.numel() for p in module.parameters() if p.requires_grad),
-        layers=layers,
-        sizes=_sizes(sample[0].numel(), per_sample, parameters),
-        state_dict=tuple(module.state_dict()),
-    )
+    return Summary(layers, _sizes(sample[0].numel(), per_sample, parameters))
 
 
 def _sizes(inputs: int, outputs: int, parameters: int) -> Sizes:

@@ -16,7 +16,6 @@ from refimpl.ladder import (
     same_but_for_unit_axes,
     shared_name,
     to_ladder,
-    to_ladder_values,
 )
 
 matrices = arrays.arrays("float64", arrays.array_shapes(min_dims=2, max_dims=2, max_side=5))
@@ -38,7 +37,7 @@ def test_a_name_is_mapped_or_its_own(own, shared):
 @given(matrices, st.booleans())
 def test_a_start_comes_back_from_the_ladder_as_it_went(matrix, transposed):
     variant = variant_of({"w": matrix}, w="weights.T" if transposed else "weights")
-    shared = to_ladder_values(variant, {"w": matrix})
+    shared = to_ladder(variant, {"w": matrix})
     assert shared["weights"].shape == (matrix.T if transposed else matrix).shape
     back = from_ladder(variant, shared)
     assert back.keys() == {"w"}
@@ -50,7 +49,7 @@ def test_a_start_comes_back_from_the_ladder_as_it_went(matrix, transposed):
 def test_tensors_and_start_values_are_turned_alike(matrix):
     variant = variant_of({}, w="weights.T")
     tensors = to_ladder(variant, {"w": torch.from_numpy(matrix)})
-    values = to_ladder_values(variant, {"w": matrix})
+    values = to_ladder(variant, {"w": matrix})
     assert np.array_equal(tensors["weights"].numpy(), values["weights"], equal_nan=True)
 
 
@@ -86,6 +85,6 @@ def test_the_first_of_a_ladder_is_the_first_variant_that_names_it():
 def test_the_fakes_module_starts_from_the_reference_start():
     reference, module = like("scratch"), like("module")
     values = {"weights": np.array([[3.0], [4.0]]), "bias": np.array([5.0])}
-    own = from_ladder(module, to_ladder_values(reference, values))
+    own = from_ladder(module, to_ladder(reference, values))
     assert own["lin.weight"].tolist() == [[3.0, 4.0]]
     assert own["lin.bias"].tolist() == [5.0]
