@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from refimpl.contract import Execution, Step, Variant
+from refimpl.discovery import find_spec
 from refimpl.errors import RefimplError
 from refimpl.problem import Problem
 from refimpl.training import steps_of
@@ -34,13 +35,14 @@ def distributed_steps(variant: Variant, problem: Problem) -> Iterator[Step]:
     """The variant under DDP in :data:`PROCESSES` processes on this machine, over gloo or NCCL.
 
     ``problem.horizon`` must say how many steps to make. Raises :class:`DistributedError` if it does
-    not, or if a process fails.
+    not, if a batch of them has fewer rows than there are processes, or if a process fails.
     """
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     if problem.horizon is None:
         raise DistributedError("a distributed run needs a horizon: how many steps to make")
+    _require_rows_for_each(problem, problem.horizon)
     multiprocessing.set_forkserver_preload(["torch", "refimpl.distributed"])
     with tempfile.TemporaryDirectory() as folder:
         config = LaunchConfig(
@@ -62,6 +64,17 @@ def distributed_steps(variant: Variant, problem: Problem) -> Iterator[Step]:
     yield from _gathered(shards)
 
 
+def _require_rows_for_each(problem: Problem, horizon: int) -> None:
+    """Refuse a batch that leaves a process without a row, for which the others would wait."""
+    per_epoch, size = problem.steps_per_epoch, problem.batch_size
+    rows = len(problem.train) - (per_epoch - 1) * size if horizon >= per_epoch else size
+    if rows < PROCESSES:
+        raise DistributedError(
+            f"a batch of the first {horizon} has {rows} row, too few for {PROCESSES} processes; "
+            f"compare fewer than {per_epoch} steps, or use another batch size"
+        )
+
+
 def _packed(variant: Variant, problem: Problem) -> bytes:
     """Variant and problem, by value if another process cannot import their module."""
     import cloudpickle
@@ -80,16 +93,7 @@ def _packed(variant: Variant, problem: Problem) -> bytes:
 
 def _importable(name: str) -> bool:
     """Whether a process with the same path finds a module; being loaded here does not show it."""
-    path = None
-    parts = name.split(".")
-    for end in range(1, len(parts) + 1):
-        full = ".".join(parts[:end])
-        specs = (finder.find_spec(full, path) for finder in sys.meta_path)
-        spec = next((spec for spec in specs if spec is not None), None)
-        if spec is None:
-            return False
-        path = spec.submodule_search_locations
-    return True
+    return find_spec(name) is not None
 
 
 def _process(packed: bytes, folder: str) -> None:

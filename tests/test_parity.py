@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from refimpl import Execution, ModuleVariant, Step, Variant, kernels, parity, registry
+from refimpl.distributed import DistributedError, distributed_steps
 from refimpl.executions import refimpl_executions
 from refimpl.parity import (
     DRAWS,
@@ -92,6 +93,20 @@ def test_two_gloo_processes_make_the_same_run(titanic: Variant) -> None:
     comparison = compare_execution(titanic, execution("ddp-gloo-2"), "stand-in", 3)
     assert comparison.agrees, str(comparison)
     assert comparison.steps == 3
+
+
+@pytest.mark.parametrize("steps", [2, 20])
+def test_a_batch_with_fewer_rows_than_processes_is_refused_before_one_waits_for_another(
+    titanic: Variant, steps: int
+) -> None:
+    problem = pose(titanic, "stand-in", horizon=steps)
+    one_left = replace(problem.protocol, batch_size=len(problem.train) - 1)
+    uneven = problem.but(protocol=one_left)
+    single = problem.but(protocol=replace(problem.protocol, batch_size=1), horizon=1)
+    with pytest.raises(DistributedError, match="has 1 row, too few for 2 processes"):
+        next(distributed_steps(titanic, uneven))
+    with pytest.raises(DistributedError, match="has 1 row"):
+        next(distributed_steps(titanic, single))
 
 
 def test_a_weight_perturbed_after_step_3_is_found_in_step_3(titanic: Variant) -> None:
