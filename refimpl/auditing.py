@@ -384,9 +384,10 @@ def _repeated(
 
 def _chance(limits: Band, limit: Limit, outside: int, fresh: int) -> float:
     """The probability that so many fresh runs or more lie outside if nothing has changed."""
+    before = limits.below + limits.above
     if limit == "band":  # of n + m runs in any order, how many of the m lie beyond the n
-        return float(betabinom(fresh, 2, limits.runs - 1).sf(outside - 1))
-    before = limits.below + limits.above  # of all runs outside, how many are among the m
+        return float(betabinom(fresh, 2 + before, limits.runs - 1 - before).sf(outside - 1))
+    # of all runs outside, how many are among the m
     return float(hypergeom(limits.runs + fresh, outside + before, fresh).sf(outside - 1))
 
 

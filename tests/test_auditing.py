@@ -144,6 +144,15 @@ def test_the_chance_of_so_many_outside_is_that_of_fresh_draws():
         assert np.mean(outside >= count) == pytest.approx(line.chance, abs=0.03)
 
 
+def test_runs_of_a_baseline_that_diverged_are_expected_among_fresh_ones():
+    baseline = of_values([*range(30), *[math.nan] * 20])
+    fresh = of_values([k % 30 if k % 5 < 3 else math.nan for k in range(200)])
+    [line] = repeated(baseline, fresh)
+    assert line.outside == 80
+    assert line.chance > 0.1
+    assert line.holds
+
+
 def test_fresh_runs_of_a_folder_are_judged_by_the_baseline(example, tmp_path):
     baselines_of(example)
     fresh = tmp_path / "fresh"
