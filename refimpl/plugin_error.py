@@ -16,6 +16,7 @@ from refimpl.catalogue import HOW_TO_NAME
 from refimpl.contract import Example
 from refimpl.discovery import Source
 from refimpl.plugin_problem import one_line
+from refimpl.requirements import EXTRAS
 from refimpl.validation import Finding, check_fields
 
 
@@ -97,7 +98,9 @@ def _about_missing(module: str, source: Source) -> str:
     package = module.partition(".")[0]
     if package == "refimpl":
         return "this refimpl has no such module"
-    return f"install {package}, or import it where it is used and say needs={package!r}"
+    if package in EXTRAS:
+        return f"install {package}, or import it where it is used and say needs={package!r}"
+    return f"install {package}"
 
 
 def _or_file(module: str) -> str:

@@ -175,7 +175,8 @@ class _Loader:
             return
         name, line = given.name, page.line(given.name)
         if findings:
-            missing = (name,) if isinstance(given, Example) else ()
+            named = isinstance(given, Example) and isinstance(name, str)
+            missing = (name,) if named else ()
             self._refuse(page, findings, page.source.path, line, missing)
             if isinstance(given, Example) and {f.code for f in findings} <= UNSTATED:
                 self.unstated[name] = Registered(given, page.source)

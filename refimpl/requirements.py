@@ -77,15 +77,19 @@ _PROBES: dict[str, Callable[[], str | None]] = {
 }
 
 
+NEEDS = tuple(_PROBES)
+"""What ``needs=`` of a variant, an exact value, a failure or an erratum may say."""
+
+
 def missing(need: str | None) -> str | None:
     """The reason to skip what needs this, or ``None`` if it is there or nothing is needed.
 
-    ``need`` is ``"cuda"`` or one of :data:`EXTRAS`; anything else raises ``ValueError``.
+    ``need`` is one of :data:`NEEDS`; anything else raises ``ValueError``.
     """
     if need is None:
         return None
-    if need not in _PROBES:
-        raise ValueError(f"unknown need {need!r}; there are: {', '.join(_PROBES)}")
+    if need not in NEEDS:
+        raise ValueError(f"unknown need {need!r}; there are: {', '.join(NEEDS)}")
     return _PROBES[need]()
 
 

@@ -13,7 +13,7 @@ import math
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import ModuleType
 from typing import NamedTuple, TypeVar
 
@@ -23,6 +23,7 @@ from refimpl import hookspecs
 from refimpl.compatibility import refusal
 from refimpl.contract import (
     Erratum,
+    Exact,
     Example,
     Execution,
     Facts,
@@ -33,6 +34,7 @@ from refimpl.contract import (
     Variant,
 )
 from refimpl.fieldtypes import wrong_fields
+from refimpl.requirements import NEEDS
 
 HOOKS = ("refimpl_examples", "refimpl_executions")
 MARK = f"{hookspecs.PROJECT}_impl"
@@ -233,6 +235,21 @@ def _check_claims(example: Example) -> Iterator[Finding]:
         yield from _check_failure(failure)
     for erratum in example.errata:
         yield from _check_erratum(erratum)
+    yield from _check_needs(example)
+
+
+def _check_needs(example: Example) -> Iterator[Finding]:
+    parts: dict[str, Sequence[Variant | Exact | Failure | Erratum]] = {
+        "variant": example.variants,
+        "value": example.values,
+        "failure": example.failures,
+        "erratum": example.errata,
+    }
+    for kind, named in parts.items():
+        for part in named:
+            if part.needs is not None and part.needs not in NEEDS:
+                reason = f"{kind} {part.name!r} needs {part.needs!r}, which refimpl cannot look for"
+                yield Finding("unknown-need", reason, f"there are: {', '.join(NEEDS)}")
 
 
 def _check_facts(facts: Facts) -> Iterator[Finding]:
@@ -308,8 +325,9 @@ def _check_missing(variant: Variant) -> Iterator[Finding]:
     elif variant.steps is None:
         hint = "give it steps=, or make it a ModuleVariant"
         yield Finding("missing-field", "has no steps", hint)
-    elif variant.start is None and variant.build is None and variant.documented_start is None:
-        yield Finding("missing-field", "has no start to begin from", "give it start= or build=")
+    elif variant.start is None and variant.build is None:
+        hint = "give it start= or build=, by which every other seed begins"
+        yield Finding("missing-field", "has no start to draw", hint)
     if hasattr(variant.build, "named_parameters") and not isinstance(variant.build, type):
         made = type(variant.build).__name__
         hint = f"give what makes a new one each time, such as build={made}"

@@ -161,6 +161,13 @@ def test_one_wrong_example_does_not_take_its_neighbour_along(write):
     assert [problem.examples for problem in registry.problems] == [("empty",)]
 
 
+def test_a_name_that_is_no_text_is_refused_and_not_among_the_names_missed(write):
+    path = write("made.py", PLUGIN.replace('"{name}"', '["made"]'))
+    (problem,) = load([path]).problems
+    assert problem.message == "the example: name must be str, found list"
+    assert problem.examples == ()
+
+
 def test_an_error_in_a_helper_is_placed_where_the_plugin_calls_for_it(write, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     helper = write("made_helper.py", "x = 1\ny = (\n")
@@ -297,8 +304,7 @@ def test_a_broken_distribution_does_not_stop_the_next_one(distribution, tmp_path
     broken, missing, absent = registry.problems
     assert str(broken) == (
         f"plugin a-broken (distribution bar 0.1) at {tmp_path}/made_broken.py:1: "
-        "ModuleNotFoundError: No module named 'torchtypo'; install torchtypo, or import it where "
-        "it is used and say needs='torchtypo'"
+        "ModuleNotFoundError: No module named 'torchtypo'; install torchtypo"
     )
     assert str(missing) == (
         "plugin b-missing (distribution bar 0.1): ModuleNotFoundError: No module named "

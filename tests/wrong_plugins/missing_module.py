@@ -1,6 +1,4 @@
-"""ModuleNotFoundError: No module named 'no_such_package'; install no_such_package, or import it
-where it is used and say needs='no_such_package'
-"""
+"""ModuleNotFoundError: No module named 'no_such_package'; install no_such_package"""
 
 import no_such_package.part
 from refimpl import Exact, Example, hookimpl

@@ -1,4 +1,6 @@
-"""no-start: variant 'script' has no start to begin from; give it start= or build="""
+"""no-start: variant 'script' has no start to draw; give it start= or build=, by which every other
+seed begins
+"""
 
 from refimpl import DataSet, Example, Facts, Protocol, Variant, hookimpl
 

@@ -1,0 +1,26 @@
+"""only-a-documented-start: variant 'script' has no start to draw; give it start= or build=, by which every other
+seed begins
+"""
+
+from refimpl import DataSet, Example, Facts, Protocol, Variant, hookimpl
+
+
+def steps(problem):
+    yield from ()
+
+
+EXAMPLE = Example(
+    name="only-a-documented-start",
+    title="t",
+    document="d",
+    section="s",
+    data=DataSet("none", stand_in=list),
+    protocol=Protocol(epochs=1, learning_rate=0.1),
+    facts=Facts(parameters=1),
+    variants=(Variant("script", steps, documented_start={"w": [0.0]}),),
+)
+
+
+@hookimpl
+def refimpl_examples():
+    return [EXAMPLE]
