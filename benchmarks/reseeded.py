@@ -15,7 +15,7 @@ import click
 from benchmarks.tables import show
 from refimpl.results import Results, read
 
-SEEDS = (100, 200, 300, 400, 500, 600, 700, 800, 900, 2000)
+SEEDS = (100, 200, 300, 400, 500, 600, 700, 800, 2000, 2100)
 """What is added to the variants' seeds; it avoids those of the baselines, which begin at 1000."""
 
 HEAD = """# Whole runs with other seeds

@@ -45,9 +45,9 @@ def check_example(
         results = check_example("my-example")
         assert all(result.outcome in ("passed", "skipped", "xfailed") for result in results)
     """
-    from refimpl.conformance.asking import on_its_own
+    from refimpl.conformance.asking import How, on_its_own
 
-    return [ask() for _, ask in on_its_own(example, tier, device, executions)]
+    return [ask() for _, ask in on_its_own(example, How(tier, device, executions))]
 
 
 def parametrize_with_checks(*examples: Example | str) -> pytest.MarkDecorator:

@@ -3,48 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
 from refimpl import registry, validation
+from refimpl.baselines import BaselineError, require_unused_seeds
 from refimpl.catalogue import entries
-from refimpl.checking import Cell, Outcome, Result, ask, cells, true
+from refimpl.checking import (
+    EXPECTATIONS,
+    IN_ORDER,
+    Cell,
+    Outcome,
+    Result,
+    ask,
+    cells,
+    true,
+)
 from refimpl.conformance.checks import ALL
 from refimpl.contract import Example
 from refimpl.data import Tier
 from refimpl.discovery import Source
 from refimpl.errors import UnknownNameError
 from refimpl.executions import on_device
-from refimpl.expectations import gather, judged, unmatched
+from refimpl.expectations import ExpectationsError, gather, judged, unmatched
 from refimpl.plugin_problem import PluginProblem
 from refimpl.pytest_plugin import DEFAULT_EXECUTIONS, Question, question_parameter
 from refimpl.registry import Registered, Registry
 
-IN_ORDER = "plugin-in-order"
-EXPECTATIONS = "expected-failures"
-
 Asking = Callable[[], Result]
 
 
-def on_its_own(
-    example: Example | str, tier: Tier, device: str, executions: Sequence[str] | None
-) -> Iterator[tuple[str, Asking]]:
+@dataclass(frozen=True)
+class How:
+    """How the checks of an example are asked: the suite's options of the same names."""
+
+    tier: Tier = "stand-in"
+    device: str = "cpu"
+    executions: Sequence[str] | None = None
+    reseed: int = 0
+    plugins: Sequence[str] = ()
+    expected_failures: Sequence[Path] = ()
+
+
+def on_its_own(example: Example | str, how: How) -> Iterator[tuple[str, Asking]]:
     """The key of each result of an example, and what to call for it; other plugins are left alone.
 
-    Raises :class:`UnknownNameError` if there is no such example or execution.
+    Raises :class:`UnknownNameError` if there is no such example, execution or device, and
+    :class:`ExpectationsError` if a file of expected failures is invalid.
     """
-    loaded, name = _loaded(example)
+    tier, device = how.tier, how.device
+    loaded, name = _loaded(example, how.plugins)
     if name not in loaded.examples:
         reason = "; ".join(str(p) for p in loaded.problems if name in p.examples)
         yield _verdict(name, IN_ORDER, device, tier, reason)
         return
     registered = loaded.examples[name]
     yield _verdict(name, IN_ORDER, device, tier, "", f"registered from {registered.origin}")
-    others = [loaded.execution(n) for n in _named(executions, loaded)]
-    own = list(cells(registered.value, ALL, on_device(device), tier, others))
-    expected = gather(loaded)
+    others = [loaded.execution(n) for n in _named(how.executions, loaded)]
+    asked = registered.value.reseeded(how.reseed)
+    own = list(cells(asked, ALL, on_device(device), tier, others))
+    expected = gather(loaded, how.expected_failures)
     wrong = [text for _, text in unmatched(expected.entries, own, loaded.executions)]
     if name in expected.problems:
         wrong.append(expected.problems[name])
@@ -70,13 +91,18 @@ def in_tree_cells() -> list[Cell]:
 def questions(examples: Sequence[Example | str], config: pytest.Config) -> list[Any]:
     """The parameters of a test that runs every check of these examples, by pytest's options."""
     option = config.option
+    how = How(
+        option.data, option.device, option.execution, option.reseed, option.plugin,
+        option.expected_failures,
+    )  # fmt: skip
     try:
+        require_unused_seeds(how.reseed)
         return [
             question_parameter(Question(key, asking))
             for example in examples
-            for key, asking in on_its_own(example, option.data, option.device, option.execution)
+            for key, asking in on_its_own(example, how)
         ]
-    except UnknownNameError as error:
+    except (UnknownNameError, ExpectationsError, BaselineError) as error:
         raise pytest.Collector.CollectError(str(error)) from error
 
 
@@ -103,16 +129,16 @@ def _verdict(
 # --- the plugin of one example -------------------------------------------------------------------
 
 
-def _loaded(example: Example | str) -> tuple[Registry, str]:
+def _loaded(example: Example | str, plugins: Sequence[str]) -> tuple[Registry, str]:
     """The registry with this example's plugin and the executions, and the example's name."""
     name = example if isinstance(example, str) else example.name
-    known = {entry.name for entry in entries()}
+    known = {entry.name for entry in entries(plugins)}
     if isinstance(example, str):
-        loaded = registry.load(only=[name])
+        loaded = registry.load(plugins, only=[name])
         if not any(name in problem.examples for problem in loaded.problems):
             loaded.example(name)
         return loaded, name
-    loaded = registry.load(only=[name] if name in known else [])
+    loaded = registry.load(plugins, only=[name] if name in known else [])
     return _with(loaded, example), name
 
 

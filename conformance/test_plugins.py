@@ -5,7 +5,7 @@ So is one that expects failures that no check could show, or that gets fewer che
 
 import pytest
 
-from refimpl.checking import Result
+from refimpl.checking import EXPECTATIONS, IN_ORDER, MANIFEST, Result
 from refimpl.conformance.checks import ALL
 from refimpl.pytest_plugin import (
     cells_of,
@@ -15,16 +15,12 @@ from refimpl.pytest_plugin import (
     verdicts_on_plugins,
 )
 
-CHECK = "plugin-in-order"
-EXPECTATIONS = "expected-failures"
-MANIFEST = "checks-of-the-manifest"
-
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test for each example, registered or refused, its expected failures, and its manifest."""
     if "verdict" in metafunc.fixturenames:
         config = metafunc.config
-        verdicts = verdicts_on_plugins(config, CHECK)
+        verdicts = verdicts_on_plugins(config, IN_ORDER)
         asked = cells_of(config, ALL)
         verdicts += verdicts_on_expected_failures(config, EXPECTATIONS, asked)
         verdicts += verdicts_on_manifest(config, MANIFEST, asked)
@@ -38,5 +34,5 @@ def test_plugin_is_in_order(verdict: Result, request: pytest.FixtureRequest) -> 
 
 def test_there_are_examples(pytestconfig: pytest.Config) -> None:
     """The registry found something to check."""
-    found = [v for v in verdicts_on_plugins(pytestconfig, CHECK) if v.outcome == "passed"]
+    found = [v for v in verdicts_on_plugins(pytestconfig, IN_ORDER) if v.outcome == "passed"]
     assert found, "no example was found: nothing would be checked"

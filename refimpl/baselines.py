@@ -35,6 +35,12 @@ FIRST_SEED = 1000
 FRESH_SEED = 100_000
 """The first seed of the runs that an audit compares with baselines."""
 
+SEEDS_OF_A_BASELINE = 1000
+"""No baseline has more runs."""
+
+SEEDS_OF_A_CHECK = 200
+"""A check runs the variant's seed, moved by what ``--reseed`` adds, and fewer than so many more."""
+
 CURVE_POINTS = 25
 """For how many epochs a baseline keeps the figures; the first and the last are among them."""
 
@@ -151,6 +157,21 @@ def path_of(example: Example, variant: Variant, tier: Tier) -> Path:
 def journal_of(path: Path) -> Path:
     """Where the finished seeds of an unfinished baseline are."""
     return path.with_name(path.name + ".part")
+
+
+def require_unused_seeds(reseed: int) -> None:
+    """Refuse to add so much to the seeds of checks that baselines have them.
+
+    No run is judged by a baseline that it is part of. Raises :class:`BaselineError`.
+    """
+    if reseed < 0:
+        raise BaselineError(f"with {reseed}, checks run seeds below 0; take 0 at the least")
+    low, high = FIRST_SEED - SEEDS_OF_A_CHECK, FIRST_SEED + SEEDS_OF_A_BASELINE
+    if low < reseed < high:
+        raise BaselineError(
+            f"with {reseed}, checks run seeds that baselines have; take {low} at the most, or "
+            f"{high} at the least"
+        )
 
 
 # --- reading -------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from refimpl import baselines
-from refimpl.baselines import FIRST_SEED, Baseline, BaselineError, Run
+from refimpl.baselines import FIRST_SEED, SEEDS_OF_A_BASELINE, Baseline, BaselineError, Run
 from refimpl.contract import Example, Variant
 from refimpl.data import Tier
 from refimpl.environment import environment
@@ -39,8 +39,13 @@ def plan(
     """What must be run for a baseline of ``count`` seeds.
 
     Raises :class:`~refimpl.baselines.BaselineError` if the existing runs were trained differently,
-    or on another torch: runs of different programs are not one sample.
+    or on another torch: runs of different programs are not one sample. It also does if so many runs
+    would use seeds that are kept for checks.
     """
+    if count > SEEDS_OF_A_BASELINE:
+        raise BaselineError(
+            f"a baseline has {SEEDS_OF_A_BASELINE} seeds at the most, and {count} are asked for"
+        )
     path = baselines.path_of(example, variant, tier)
     there = baselines.resume(path)
     if there is not None:

@@ -32,6 +32,12 @@ Scope = Literal["example", "variant", "execution"]
 
 About = TypeVar("About")
 
+IN_ORDER = "plugin-in-order"
+EXPECTATIONS = "expected-failures"
+MANIFEST = "checks-of-the-manifest"
+VERDICTS = (IN_ORDER, EXPECTATIONS, MANIFEST)
+"""Results that judge a plugin before anything is asked of its examples."""
+
 
 # --- measurements --------------------------------------------------------------------------------
 

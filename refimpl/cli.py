@@ -31,12 +31,6 @@ _SUITE_SETTINGS = Path(__file__).with_name("suite.ini")
 LINES_OF_PROGRESS = 20
 """How many epochs a run shows at the most where it does not write to a terminal."""
 
-SEEDS_OF_A_CHECK = 100
-"""Checks run seeds from what ``--reseed`` adds on, and fewer than so many."""
-
-SEEDS_OF_A_BASELINE = 1000
-"""No baseline has more runs."""
-
 
 class Group(click.Group):
     """A group of commands that answers a mistyped one with the nearest there is."""
@@ -191,18 +185,14 @@ def _example(name: str, plugins: Sequence[str]) -> tuple[Example, str]:
     return example, loaded.examples[name].origin
 
 
-def _require_device(device: str) -> None:
-    import torch
+def _examples(loaded: Registry, names: Sequence[str]) -> list[Example]:
+    """The examples named, each once, or all."""
+    return [loaded.example(name) for name in dict.fromkeys(names) or sorted(loaded.examples)]
 
+
+def _require_device(device: str) -> None:
     from refimpl.executions import on_device
 
-    try:
-        torch.device(device)
-    except RuntimeError as error:
-        raise RefimplError(
-            f"torch knows no device of the name {device!r}; name one as torch does: "
-            "cpu, cuda, cuda:1, mps …"
-        ) from error
     lacking = on_device(device).missing()
     if lacking:
         raise RefimplError(f"device {device!r} cannot be used here: {lacking}")
@@ -402,7 +392,7 @@ def compare(
 
     They make the same updates in lock-step; where they first part is named.
 
-    refimpl compare NAME A B: both take A's start and A's batches; A in float64 is the oracle.
+    refimpl compare NAME A B: both take B's start and A's batches; A in float64 is the oracle.
 
     refimpl compare NAME [VARIANT] --execution cuda: the variant there against its oracle here.
     """
@@ -475,7 +465,7 @@ def _require_one_ladder(example: Example, first: Variant, second: Variant) -> No
               "(repeatable; 'all' for every one).")  # fmt: skip
 @click.option("--reseed", type=click.IntRange(min=0), default=0, metavar="N",
               help="Add N to the seed of every run: the same checks of other draws. Baselines have "
-              "the seeds from 1000 on, so take a multiple of 100 up to 900, "
+              "the seeds from 1000 on, so take a multiple of 100 up to 800, "
               "or 2000 and more.")  # fmt: skip
 @output_option("--results", help="Write the results to this file, as JSON Lines; "
                "missing folders are made.")  # fmt: skip
@@ -501,8 +491,13 @@ def check(
     """
     if workers != "auto" and not workers.isdigit():
         raise click.BadParameter(f"{workers!r} is neither a number nor 'auto'", param_hint="-n")
+    from refimpl.baselines import BaselineError, require_unused_seeds
+
     _require_examples(names, expected_failures, plugins)
-    _require_unused_seeds(reseed)
+    try:
+        require_unused_seeds(reseed)
+    except BaselineError as error:
+        raise click.BadParameter(str(error), param_hint="--reseed") from error
     _require_device(device)
     if executions or tier == "real":
         _require_what_plugins_give(names, executions, tier, plugins)
@@ -521,19 +516,6 @@ def check(
     if expected_failures:
         arguments += ["--expected-failures", str(expected_failures)]
     return int(pytest.main(arguments))
-
-
-def _require_unused_seeds(reseed: int) -> None:
-    """Refuse to judge runs by a baseline that has the very same ones."""
-    from refimpl.baselines import FIRST_SEED
-
-    low, high = FIRST_SEED - SEEDS_OF_A_CHECK, FIRST_SEED + SEEDS_OF_A_BASELINE
-    if low < reseed < high:
-        raise click.BadParameter(
-            f"with {reseed}, checks run seeds that baselines have; take {low} at the most, or "
-            f"{high} at the least",
-            param_hint="--reseed",
-        )
 
 
 def _require_examples(
@@ -647,7 +629,7 @@ def golden(names: tuple[str, ...], update: bool, plugins: tuple[str, ...]) -> in
     from refimpl import registry
 
     loaded = registry.load(plugins, only=names or None)
-    examples = [loaded.example(name) for name in names or sorted(loaded.examples)]
+    examples = _examples(loaded, names)
     if update:
         _update_goldens(examples)
         return 0
@@ -777,7 +759,7 @@ def calibrate(
 
     engine = Engine(workers or os.cpu_count() or 1, kind, address)
     loaded = registry.load(plugins, only=names or None)
-    examples = [loaded.example(name) for name in names or sorted(loaded.examples)]
+    examples = _examples(loaded, names)
     _require_variants(names, examples, variants)
     if tier == "real":
         require_some_real_data(examples)
@@ -836,7 +818,7 @@ def audit(
     from refimpl.writing import write_lines
 
     loaded = registry.load(plugins, only=names or None)
-    examples = [loaded.example(name) for name in names or sorted(loaded.examples)]
+    examples = _examples(loaded, names)
     found = audited(examples, fresh)
     if as_json:
         click.echo(json.dumps(found.record(), indent=2))

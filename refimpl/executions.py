@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from refimpl import distributed, ensemble
 from refimpl.contract import Execution, Variant
+from refimpl.errors import UnknownNameError
 from refimpl.hookspecs import hookimpl
 from refimpl.problem import CPU
 from refimpl.requirements import NEEDS_COMPILER, NEEDS_CUDA, NEEDS_GLOO, NEEDS_TWO_CUDA
@@ -28,9 +29,21 @@ if TYPE_CHECKING:
 
 
 def on_device(device: str) -> Execution:
-    """The execution on a device, by torch's name for it: ``cuda``, ``cuda:1``, ``mps``."""
+    """The execution on a device, by torch's name for it: ``cuda``, ``cuda:1``, ``mps``.
+
+    Raises :class:`UnknownNameError` if torch knows no device of that name.
+    """
     if device == "cpu":
         return CPU
+    import torch
+
+    try:
+        torch.device(device)
+    except RuntimeError as error:
+        raise UnknownNameError(
+            f"torch knows no device of the name {device!r}; name one as torch does: "
+            "cpu, cuda, cuda:1, mps …"
+        ) from error
     summary = f"{device}, in the document's own precision"
     return Execution(device, summary, device, missing=_without(device), suits=_not_numpy)
 

@@ -100,6 +100,8 @@ class Problem:
             torch.cuda.init()  # type: ignore[no-untyped-call]
             index = torch.cuda.current_device() if self.device.index is None else self.device.index
             return torch.cuda.default_generators[index]
+        if self.device.type == "mps":
+            return torch.mps._get_default_mps_generator()
         return torch.default_generator
 
     # --- data ------------------------------------------------------------------------------------

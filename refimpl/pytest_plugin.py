@@ -113,8 +113,9 @@ def cells_of(config: pytest.Config, checks: list[Any]) -> list[Cell]:
     """Every check of the examples asked for, on the device and tier asked for.
 
     An unknown name is a collection error, except for that of an example whose plugin was refused,
-    since the refusal is reported.
+    since the refusal is reported; so is a ``--reseed`` that takes the seeds of baselines.
     """
+    from refimpl.baselines import BaselineError, require_unused_seeds
     from refimpl.checking import cells
     from refimpl.errors import UnknownNameError
     from refimpl.executions import on_device
@@ -125,9 +126,10 @@ def cells_of(config: pytest.Config, checks: list[Any]) -> list[Cell]:
     try:
         examples = [loaded.example(n) for n in names if n in loaded.examples or n not in refused]
         others = _other_executions(config)
-    except UnknownNameError as error:
+        execution = on_device(config.option.device)
+        require_unused_seeds(config.option.reseed)
+    except (UnknownNameError, BaselineError) as error:
         raise pytest.Collector.CollectError(str(error)) from None
-    execution = on_device(config.option.device)
     if by := config.option.reseed:
         examples = [example.reseeded(by) for example in examples]
     return [

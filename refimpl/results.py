@@ -25,7 +25,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
-from refimpl.checking import Measurement, Outcome, Result
+from refimpl.checking import VERDICTS, Measurement, Outcome, Result
 from refimpl.curves import Curve
 from refimpl.errors import RefimplError
 
@@ -58,12 +58,19 @@ class Results:
 
     @property
     def passed(self) -> bool:
-        """Whether the run is complete, measured something, and nothing failed."""
+        """Whether the run is complete, some check was answered, and nothing failed."""
         return (
             self.footer is not None
             and self.footer.get("exit_status") == 0
-            and self.outcomes["passed"] > 0
+            and self.answered > 0
             and self.outcomes["failed"] == 0
+        )
+
+    @property
+    def answered(self) -> int:
+        """How many checks passed. That a plugin is in order says nothing of its examples."""
+        return sum(
+            result.outcome == "passed" and result.check not in VERDICTS for result in self.checks
         )
 
 

@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+from fakes.sound import EXAMPLE as SOUND
 
 from refimpl import Exact, Example, results
 from refimpl.conformance import asking, check_example
@@ -194,6 +195,25 @@ def test_a_run_may_bring_a_file_of_its_own(elsewhere):
     pytester.makefile(".toml", trial=ENTRY.format(check="exact-values"))
     run = suite(pytester, "--expected-failures", "trial.toml")
     run.assert_outcomes(passed=4, xfailed=1)
+
+
+def test_the_options_of_the_suite_hold_for_the_tests_of_another_repository(elsewhere):
+    pytester = elsewhere(expected=3)
+    pytester.makefile(".toml", trial=ENTRY.format(check="exact-values"))
+    run = pytester.runpytest("-n", "0", "--expected-failures", "trial.toml")
+    run.assert_outcomes(passed=3, xfailed=1)
+    wrong = pytester.runpytest("-n", "0", "--expected-failures", "nothing.toml")
+    wrong.assert_outcomes(errors=1)
+    wrong.stdout.fnmatch_lines(["*nothing.toml*"])
+    device = pytester.runpytest("-n", "0", "--device", "cudda")
+    device.stdout.fnmatch_lines(["torch knows no device of the name 'cudda'*"])
+
+
+def test_other_seeds_are_those_of_the_runs_of_another_repositorys_tests(monkeypatch):
+    asked = []
+    monkeypatch.setattr(asking, "cells", lambda example, *_: asked.append(example) or ())
+    list(asking.on_its_own(SOUND, asking.How(reseed=100)))
+    assert {variant.seed for variant in asked[0].variants} == {100}
 
 
 def test_a_file_of_the_run_that_cannot_be_read_is_an_error(elsewhere):

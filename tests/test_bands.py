@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from refimpl.bands import (
     ALPHA,
+    FEWEST_RUNS,
     POWER,
     band,
     detectable,
@@ -19,7 +20,7 @@ from refimpl.bands import (
     quantile_of,
     stated,
 )
-from refimpl.baselines import Metric
+from refimpl.baselines import SEEDS_OF_A_CHECK, Metric
 
 FREE = Metric("neither", 0.0)
 finite = st.floats(-1e6, 1e6)
@@ -45,6 +46,11 @@ def test_a_sweep_of_three_hundred_figures_stays_under_one_percent():
     assert 300 * ALPHA < 0.01
     assert fresh_needed(50, ALPHA) == 4
     assert fresh_needed(20, ALPHA) == 6
+
+
+def test_no_check_needs_so_many_seeds_that_it_reaches_those_of_the_baselines():
+    runs = range(FEWEST_RUNS, 200)
+    assert max(fresh_needed(n, ALPHA, n // 2, n // 2) for n in runs) < SEEDS_OF_A_CHECK
 
 
 @pytest.mark.parametrize("draw", ["normal", "lognormal", "standard_cauchy"])

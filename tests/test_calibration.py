@@ -227,6 +227,12 @@ def test_a_plan_has_the_seeds_that_are_not_there(example):
     assert calibration.plan(example, example.variants[0], "stand-in", 6).seeds == ()
 
 
+def test_a_baseline_takes_no_seeds_that_checks_run(example):
+    most = baselines.SEEDS_OF_A_BASELINE
+    with pytest.raises(BaselineError, match=f"has {most} seeds at the most, and 1500 are asked"):
+        calibration.plan(example, example.variants[0], "stand-in", 1500)
+
+
 def test_runs_of_another_protocol_are_not_added_to(example):
     baselines_of(example)
     variant = example.variants[0]

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from statistics import median
 
+import numpy as np
 import pytest
 import torch
 from fakes.calibrated import baseline_of, baselines_of
@@ -200,6 +201,13 @@ def test_a_resumed_run_that_stops_early_is_told_by_its_steps():
     assert result.reason == "steps after resuming is 2, expected 6"
 
 
+def test_a_run_of_one_update_cannot_be_resumed_and_is_told_so():
+    once = replace(EXAMPLE.protocol, epochs=1, stand_in_epochs=None, batch_size=None)
+    example = replace(EXAMPLE, variants=(replace(SCRATCH, protocol=once),))
+    (result,) = asked(example, *named("resumed-run-is-the-same"))
+    assert result.reason == "the run has one update, so there is none to go on with; train longer"
+
+
 def test_a_figure_that_the_run_does_not_report_is_a_failure_that_says_what_it_reports():
     figures = (replace(MODULE.facts.figures[0], metric="val_auc"),)
     variant = replace(MODULE, facts=replace(MODULE.facts, figures=figures))
@@ -301,6 +309,13 @@ def test_exact_values_are_compared_to_their_digits_or_as_they_stand(
     example = Example("x", "t", "d", "s", values=(Exact("v", lambda: measured, expected, digits),))
     (result,) = asked(example)
     assert (result.outcome == "passed") is same, result.reason
+
+
+@pytest.mark.parametrize("holds", [np.True_, True])
+def test_an_erratum_that_answers_with_a_numpy_bool_is_as_expected(holds):
+    erratum = Erratum("e", "a", "b", "torch>=9999", lambda: holds)
+    (result,) = asked(Example("x", "t", "d", "s", errata=(erratum,)))
+    assert result.outcome == "passed", result.reason
 
 
 # --- claims that cannot be tried here ------------------------------------------------------------

@@ -252,6 +252,19 @@ def test_a_name_that_there_is_not_is_an_error_with_the_nearest(tmp_path):
         cells_of(config(tmp_path, "fake-sound", execution=("cpu-f46",)), ALL)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"device": "cudda"}, "torch knows no device of the name 'cudda'"),
+        ({"reseed": 1000}, "run seeds that baselines have"),
+        ({"reseed": -1}, "below 0"),
+    ],
+)
+def test_a_device_or_a_seed_that_cannot_be_meant_is_an_error(tmp_path, changes, said):
+    with pytest.raises(pytest.Collector.CollectError, match=said):
+        cells_of(config(tmp_path, "fake-sound", **changes), ALL)
+
+
 REFUSED = """
 from refimpl import Example, hookimpl
 
@@ -271,6 +284,13 @@ def test_an_example_that_was_refused_is_left_to_its_plugins_verdict(tmp_path):
         ("fake-sound", "passed"),
         ("refused#1", "failed"),
     ]
+
+
+def test_an_example_whose_name_is_no_text_does_not_end_the_collection(tmp_path):
+    asked = config(tmp_path, "fake-sound", refused=REFUSED.replace('"refused"', '["refused"]'))
+    assert names(cells_of(asked, ALL)) == ["fake-sound"]
+    *_, refused = pytest_plugin.verdicts_on_plugins(asked, "plugin-in-order")
+    assert "name must be str, found list" in refused.reason
 
 
 def test_a_mistyped_name_does_not_hide_behind_a_refused_one(tmp_path):

@@ -32,6 +32,7 @@ FAILED = Result(
     details="Traceback …\n  line 1\x85line 2\u2028line 3",
 )
 SKIPPED = Result("imdb-cnn", "script", "output-shape", "cpu", "real", "skipped", "needs torchtext")
+IN_ORDER_ONLY = Result("imdb-cnn", "-", "plugin-in-order", "cpu", "real", "passed")
 EXPECTED = Result("autograd", "-", "errata", "cpu", "stand-in", "xfailed", "known: it broke")
 CHECKS = (PASSED, FAILED, SKIPPED, EXPECTED)
 HEADER = {"$report_type": "header", "schema": 1, "run": "r1", "tier": "stand-in"}
@@ -118,10 +119,11 @@ def test_what_a_later_version_adds_to_a_record_is_left_out(written):
         ((PASSED,), 1, False),
         ((PASSED,), 2, False),
         ((SKIPPED,), 0, False),
+        ((IN_ORDER_ONLY, SKIPPED), 0, False),
         ((), 0, False),
     ],
 )
-def test_a_run_passed_if_it_ended_well_measured_something_and_nothing_failed(
+def test_a_run_passed_if_it_ended_well_answered_a_check_and_nothing_failed(
     written, checks, status, passed
 ):
     assert written(lines_of(checks, exit_status=status)).passed is passed

@@ -137,6 +137,8 @@ def resumed_run_is_the_same(subject: Subject) -> Iterator[Measurement]:
     variant = subject.trained
     problem = pose(variant, subject.tier, seed=variant.seed, execution=subject.execution)
     steps = min(STEPS, _length(problem))
+    if steps < 2:
+        raise ContractError("the run has one update, so there is none to go on with; train longer")
     stop = steps // 2
     *_, last = steps_of(variant, problem, stop)
     resumed = problem.but(checkpoint=take(last, stop))
