@@ -39,8 +39,8 @@ def check_example(
     ``--execution``. The first result says whether the plugin is in order; if it is not, there is
     no other. An exception that the plugin raises is not passed on but becomes a ``failed`` result.
 
-    Raises :class:`~refimpl.errors.UnknownNameError` if there is no example or execution of a
-    given name. ::
+    Raises :class:`~refimpl.errors.UnknownNameError` if there is no example, tier, device or
+    execution of a given name. ::
 
         results = check_example("my-example")
         assert all(result.outcome in ("passed", "skipped", "xfailed") for result in results)

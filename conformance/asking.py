@@ -24,11 +24,12 @@ from refimpl.checking import (
 )
 from refimpl.conformance.checks import ALL
 from refimpl.contract import Example
-from refimpl.data import Tier
+from refimpl.data import TIERS, Tier
 from refimpl.discovery import Source
 from refimpl.errors import UnknownNameError
 from refimpl.executions import on_device
 from refimpl.expectations import ExpectationsError, gather, judged, unmatched
+from refimpl.names import unknown
 from refimpl.plugin_problem import PluginProblem
 from refimpl.pytest_plugin import DEFAULT_EXECUTIONS, Question, question_parameter
 from refimpl.registry import Registered, Registry
@@ -51,10 +52,12 @@ class How:
 def on_its_own(example: Example | str, how: How) -> Iterator[tuple[str, Asking]]:
     """The key of each result of an example, and what to call for it; other plugins are left alone.
 
-    Raises :class:`UnknownNameError` if there is no such example, execution or device, and
+    Raises :class:`UnknownNameError` if there is no such example, tier, execution or device, and
     :class:`ExpectationsError` if a file of expected failures is invalid.
     """
     tier, device = how.tier, how.device
+    if tier not in TIERS:
+        raise unknown(f"there is no tier of data {tier!r}", tier, TIERS)
     loaded, name = _loaded(example, how.plugins)
     if name not in loaded.examples:
         reason = "; ".join(str(p) for p in loaded.problems if name in p.examples)

@@ -61,6 +61,10 @@ class Measurement:
     unit: str = ""
     where: str = ""
 
+    def __post_init__(self) -> None:
+        if self.holds:
+            object.__setattr__(self, "message", "")
+
 
 def equal(what: str, measured: Any, expected: Any) -> Measurement:
     """``measured`` must be exactly ``expected``."""

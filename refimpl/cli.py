@@ -6,7 +6,8 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
@@ -155,6 +156,27 @@ def output_option(*names: str, folder: bool = False, **more: Any) -> Callable[[C
     )  # fmt: skip
 
 
+def _require_apart(outputs: Mapping[str, Path | None], inputs: Iterable[Path] = ()) -> None:
+    """Refuse an output that would overwrite another one, or what is read."""
+    taken = {path.absolute(): f"{path} is read" for path in inputs}
+    for option, path in outputs.items():
+        if path is None or (path.exists() and not path.is_file()):
+            continue  # several things may go to a pipe or a device
+        if path.absolute() in taken:
+            raise RefimplError(f"{option} {path}: {taken[path.absolute()]}; give another file")
+        taken[path.absolute()] = f"{option} goes there"
+
+
+def _require_results_or_nothing(path: Path | None) -> None:
+    """Refuse to write results over a file that has something else in it."""
+    if path is not None and path.is_file() and path.stat().st_size:
+        with path.open("rb") as stream:
+            if not stream.read(20).startswith(b'{"$report_type"'):
+                raise RefimplError(
+                    f"--results {path}: it is there and is no results file; give another file"
+                )
+
+
 def _make_folder(path: Path | None) -> None:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -188,6 +210,22 @@ def _example(name: str, plugins: Sequence[str]) -> tuple[Example, str]:
 def _examples(loaded: Registry, names: Sequence[str]) -> list[Example]:
     """The examples named, each once, or all."""
     return [loaded.example(name) for name in dict.fromkeys(names) or sorted(loaded.examples)]
+
+
+@contextmanager
+def _saying_where(example: Example) -> Iterator[None]:
+    """Add the line of the plugin to whatever its code raises."""
+    from refimpl.whereabouts import where_in
+
+    try:
+        yield
+    except RefimplError:
+        raise
+    except Exception as error:
+        place = where_in(example, error)
+        raise RefimplError(
+            f"{type(error).__name__}: {error}{place} (--debug shows more)"
+        ) from error
 
 
 def _require_device(device: str) -> None:
@@ -319,6 +357,7 @@ def run(
     """
     from dataclasses import replace
 
+    _require_apart({"--plot": plot, "--save": save})
     example, _ = _example(name, plugins)
     chosen = example.variant(variant)
     if plot is not None:
@@ -342,8 +381,11 @@ def run(
     lacking = obstacle(Subject(example, chosen, execution, tier))
     if lacking:
         raise RefimplError(f"{name} {chosen.name} cannot run here: {lacking}")
-    problem = pose(chosen, tier, seed=seed, execution=execution)
-    with RunProgress(example, chosen, tier, LINES_OF_PROGRESS) as progress:
+    with (
+        _saying_where(example),
+        RunProgress(example, chosen, tier, LINES_OF_PROGRESS) as progress,
+    ):
+        problem = pose(chosen, tier, seed=seed, execution=execution)
         history = train(chosen, problem, on_epoch=progress.epoch)
     if save:
         from refimpl.checkpoint import save as save_checkpoint
@@ -405,7 +447,8 @@ def compare(
                 f"--execution {execution} says where to run; leave --device {device} out"
             )
         chosen = example.variant(variants[0] if variants else None)
-        return _compare_execution(chosen, execution, tier, steps, plugins)
+        with _saying_where(example):
+            return _compare_execution(chosen, execution, tier, steps, plugins)
     if len(variants) != 2:
         raise click.UsageError("name two variants, A and B, or one --execution")
     _require_device(device)
@@ -418,7 +461,8 @@ def compare(
     on = on_device(device)
     agrees = True
     for precision in ("float64", "float32"):
-        comparison = compare_in_ladder(first, second, tier, steps, precision, on)
+        with _saying_where(example):
+            comparison = compare_in_ladder(first, second, tier, steps, precision, on)
         agrees = agrees and comparison.agrees
         click.echo(str(comparison))
     return 0 if agrees else 1
@@ -493,6 +537,7 @@ def check(
         raise click.BadParameter(f"{workers!r} is neither a number nor 'auto'", param_hint="-n")
     from refimpl.baselines import BaselineError, require_unused_seeds
 
+    _require_results_or_nothing(results)
     _require_examples(names, expected_failures, plugins)
     try:
         require_unused_seeds(reseed)
@@ -533,6 +578,8 @@ def _require_examples(
     for name in names:
         if name not in known and all_known:
             raise unknown(f"there is no example {name!r}", name, known)
+        if name not in known:
+            _require_given(name, plugins)
     if expected_failures is None:
         return
     from refimpl.expectations import read
@@ -541,6 +588,13 @@ def _require_examples(
         if entry.example not in known and all_known and not names:
             what = f"{expected_failures} expects failures of {entry.example!r}, which is no example"
             raise unknown(what, entry.example, known)
+
+
+def _require_given(name: str, plugins: Sequence[str]) -> None:
+    """Refuse a name that no plugin gives; an example that was refused is left to the suite."""
+    loaded = _load(name, plugins)
+    if not any(name in problem.examples for problem in loaded.problems):
+        loaded.example(name)
 
 
 def _require_what_plugins_give(
@@ -859,6 +913,7 @@ def report(
     from refimpl.report.columns import names_meant
     from refimpl.report.command import write_report
 
+    _require_apart({"-o": output, "--markdown": markdown}, (*results, *against))
     made = write_report(results, output, against, markdown, names_meant(expect))
     click.echo(f"{made.verdict.headline}: {made.verdict.sentence}")
     click.echo(f"wrote {output}" + (f" and {markdown}" if markdown else ""))

@@ -73,6 +73,11 @@ def _has_module(variant: Variant) -> bool:
     return variant.has_module
 
 
+def _has_shards(variant: Variant) -> bool:
+    """A module whose gradients of shards average to those of the batch."""
+    return variant.has_module and variant.data_parallel
+
+
 # --- precisions ----------------------------------------------------------------------------------
 
 
@@ -169,16 +174,16 @@ def refimpl_executions() -> list[Execution]:
         ),
         Execution(
             "data-parallel", "DataParallel over the CUDA devices", "cuda", wrap=_data_parallel,
-            suits=_has_module, missing=_without("cuda"),
+            suits=_has_shards, missing=_without("cuda"),
         ),
         Execution(
             "ddp-gloo-2", "DistributedDataParallel in two processes over gloo",
-            suits=_has_module, steps=distributed.distributed_steps, missing=_no_gloo,
+            suits=_has_shards, steps=distributed.distributed_steps, missing=_no_gloo,
             sees_outputs=False,
         ),
         Execution(
             "ddp-nccl-2", "DistributedDataParallel on two GPUs over NCCL", "cuda",
-            suits=_has_module, steps=distributed.distributed_steps, missing=_fewer_than_two,
+            suits=_has_shards, steps=distributed.distributed_steps, missing=_fewer_than_two,
             sees_outputs=False,
         ),
         Execution(

@@ -13,7 +13,7 @@ from refimpl.contract import Execution, Variant
 from refimpl.data import Tier
 from refimpl.errors import ContractError
 from refimpl.ladder import from_ladder, same_but_for_unit_axes, to_ladder
-from refimpl.problem import CPU, pose
+from refimpl.problem import CPU, Problem, pose
 from refimpl.trajectories import Seen, first_steps
 
 ORDER: tuple[Kind, ...] = ("output", "loss", "gradient", "parameter")
@@ -52,6 +52,7 @@ class Comparison:
     """The result of a comparison: how many steps were compared, and their worst error ratios.
 
     ``repeats_a_reference`` says that the candidate began as one of the references did, to the bit.
+    ``until`` says why there are fewer steps than were asked for, if there are.
     """
 
     candidate: str
@@ -61,6 +62,7 @@ class Comparison:
     ratios: list[float] = field(default_factory=list)
     divergence: Divergence | None = None
     repeats_a_reference: bool = False
+    until: str = ""
 
     @property
     def worst_ratio(self) -> float:
@@ -78,9 +80,18 @@ class Comparison:
             return f"{head} diverges at {self.divergence}"
         if not self.steps:
             return f"{head}: neither makes a step, so nothing was compared"
-        return (
-            f"{head} agrees over {self.steps} steps (worst error {self.worst_ratio:.3g} of budget)"
-        )
+        steps = "1 step" if self.steps == 1 else f"{self.steps} steps"
+        until = f", {self.until}" if self.until else ""
+        return f"{head} agrees over {steps}{until} (worst error {self.worst_ratio:.3g} of budget)"
+
+
+GRADIENTS_ALONE = "since only loss and gradients are claimed to be the same"
+
+
+def length_of(problem: Problem, steps: int) -> str:
+    """That the run ends before so many steps, if it does."""
+    made = problem.steps_per_epoch * problem.protocol.epochs_on(problem.tier)
+    return "with which the run ends" if made < steps else ""
 
 
 @dataclass(frozen=True)
@@ -224,8 +235,9 @@ def compare_in_ladder(
     own = problem.but(values=own_start, precision=precision, execution=execution, horizon=steps)
     only_gradients = "gradients" in (reference.ladder_depth, candidate.ladder_depth)
     count = 1 if only_gradients else steps
+    until = GRADIENTS_ALONE if only_gradients else length_of(problem, steps)
     return compare_steps(
-        Comparison(candidate.name, reference.name, precision),
+        Comparison(candidate.name, reference.name, precision, until=until),
         first_steps(candidate, own, count),
         first_steps(reference, problem.but(precision="float64"), count),
         Draws([first_steps(reference, problem.but(precision="float32"), count)]),

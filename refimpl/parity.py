@@ -35,7 +35,7 @@ from torch import nn
 from refimpl.comparison import Kind, distance, oracle_scale
 from refimpl.contract import Execution, Variant
 from refimpl.data import Tier, philox
-from refimpl.lockstep import ORDER, Comparison, Draws, compare_steps
+from refimpl.lockstep import ORDER, Comparison, Draws, compare_steps, length_of
 from refimpl.problem import CPU, Problem, pose
 from refimpl.trace import first_divergence_inside
 from refimpl.training import swiftly
@@ -181,6 +181,7 @@ def compare_execution(
             "its float64 oracle",
             _in(execution),
             repeats_a_reference=len(references) < len(stick.references),
+            until=_until(stick, steps, judged_by),
         ),
         found,
         stick.oracle,
@@ -195,6 +196,15 @@ def compare_execution(
         )
         comparison.divergence = replace(comparison.divergence, inside=where)
     return comparison
+
+
+def _until(stick: Yardstick, steps: int, judged_by: torch.dtype) -> str:
+    """Why fewer steps are compared than were asked for, if they are."""
+    if stick.horizon >= steps:
+        return ""
+    if is_narrow(judged_by):
+        return "since a narrow precision is judged by the first alone"
+    return length_of(stick.problem, steps) or "past which rounding errors have grown too large"
 
 
 def _without_repeats(

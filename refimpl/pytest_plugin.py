@@ -341,7 +341,7 @@ def results_in(report: pytest.TestReport) -> Iterator[dict[str, Any]]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+    terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
 ) -> None:
     """Print one table of the examples, then each failure with the command that repeats it."""
     reports = [
@@ -351,18 +351,24 @@ def pytest_terminal_summary(
         if isinstance(report, pytest.TestReport)
     ]
     records = [record for report in reports for record in results_in(report)]
-    if not records:
-        return
-    from refimpl.rendering import conformance_table
+    if records:
+        _print_table(terminalreporter, config.option, records)
+        if exitstatus == pytest.ExitCode.INTERRUPTED:
+            terminalreporter.write_line("interrupted: not every check was asked")
+
+
+def _print_table(
+    terminalreporter: pytest.TerminalReporter, option: Any, records: Sequence[dict[str, Any]]
+) -> None:
+    from refimpl.rendering import Asked, conformance_table
     from refimpl.results import result_from
 
     terminalreporter.ensure_newline()
     terminalreporter.section("refimpl")
     results = [result_from(record) for record in records]
-    option, width = config.option, terminalreporter._tw.fullwidth
-    terminalreporter.write(
-        conformance_table(results, width, option.device, option.plugin, option.reseed)
-    )
+    width = terminalreporter._tw.fullwidth
+    asked = Asked(option.device, option.plugin, option.reseed, option.expected_failures)
+    terminalreporter.write(conformance_table(results, width, asked))
 
 
 def _document(example: Example) -> dict[str, Any]:
@@ -378,7 +384,8 @@ def _document(example: Example) -> dict[str, Any]:
 class ResultsFile(ReportLogPlugin):  # type: ignore[misc]
     """Writes the results of a run as they come, with pytest-reportlog's writer.
 
-    If the run dies, its results so far are on disk; the footer is only written at the end.
+    If the run dies or is interrupted, its results so far are on disk; the footer is only written
+    at the end.
     """
 
     def __init__(self, config: pytest.Config, path: Path) -> None:
@@ -388,6 +395,7 @@ class ResultsFile(ReportLogPlugin):  # type: ignore[misc]
         self.peak = 0
         self.outcomes: dict[str, int] = dict.fromkeys(OUTCOMES, 0)
         self.recorded: set[tuple[str, ...]] = set()
+        self.interrupted = False
 
     @pytest.hookimpl(wrapper=True)
     def pytest_sessionstart(self) -> Generator[None, object, object]:
@@ -436,11 +444,17 @@ class ResultsFile(ReportLogPlugin):  # type: ignore[misc]
                 self.outcomes[record["outcome"]] += 1
                 self._write_json_data({"$report_type": CHECK, **record})
 
+    def pytest_keyboard_interrupt(self) -> None:
+        """Remember that the run did not come to its end."""
+        self.interrupted = True
+
     def pytest_sessionfinish(self, exitstatus: int) -> None:
         """Write the footer: the run has come to its end."""
         from refimpl.results import FOOTER
 
         self.peak = pytest_workers.peak_memory(self._config)
+        if self.interrupted:
+            return
         self._write_json_data(
             {
                 "$report_type": FOOTER,

@@ -63,8 +63,8 @@ class Registry:
     def example(self, name: str) -> Example:
         """The example of that name.
 
-        Raises :class:`UnknownNameError` with the nearest match, or with the reason why the
-        example was refused.
+        Raises :class:`UnknownNameError` with the nearest match and the plugins that could not be
+        read, or with the reason why the example was refused.
         """
         if name in self.examples:
             return self.examples[name].value
@@ -80,7 +80,13 @@ class Registry:
         for problem in self.problems:
             if what == "example" and name in problem.examples:
                 return UnknownNameError(f"example {name!r} was refused: {problem}")
-        return unknown(f"there is no {what} {name!r}", name, known)
+        error = unknown(f"there is no {what} {name!r}", name, known)
+        unread = [str(problem) for problem in self.problems if not problem.examples]
+        if unread:
+            return UnknownNameError(
+                f"{error}; or is it in what could not be read: {'; '.join(unread)}"
+            )
+        return error
 
 
 def load(plugins: Sequence[str] = (), *, only: Collection[str] | None = None) -> Registry:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -29,22 +32,23 @@ UNWRAPPED = 10_000
 """The width of output to a file or to another program, which reads it line by line."""
 
 
-def conformance_table(
-    results: Sequence[Result],
-    width: int,
-    device: str,
-    plugins: Sequence[str] = (),
-    reseed: int = 0,
-) -> str:
-    """The counts of each example's checks, and what failed, as text for a terminal.
+@dataclass(frozen=True)
+class Asked:
+    """The options of a run that a command to repeat one of its checks must have too."""
 
-    ``device``, ``plugins`` and ``reseed`` are those of the run, for commands that repeat a check.
-    """
+    device: str = "cpu"
+    plugins: Sequence[str] = ()
+    reseed: int = 0
+    expected_failures: Sequence[Path] = ()
+
+
+def conformance_table(results: Sequence[Result], width: int, asked: Asked) -> str:
+    """The counts of each example's checks, and what failed, as text for a terminal."""
     out = io.StringIO()
     console = Console(file=out, width=max(width, 60), force_terminal=False, highlight=False)
     console.print(_counts(results))
     failed = [result for result in results if result.outcome == "failed"]
-    _print_failures(console, failed, device, plugins, reseed)
+    _print_failures(console, failed, asked)
     _print_reasons(console, "skipped", [r for r in results if r.outcome == "skipped"])
     _print_reasons(console, "failed as expected", [r for r in results if r.outcome == "xfailed"])
     _print_held_later(console, [r for r in results if r.held_later])
@@ -81,33 +85,33 @@ def _row(results: Sequence[Result], counted: Iterable[str]) -> list[str]:
     ]
 
 
-def _print_failures(
-    console: Console,
-    failed: Sequence[Result],
-    device: str,
-    plugins: Sequence[str],
-    reseed: int,
-) -> None:
+def _print_failures(console: Console, failed: Sequence[Result], asked: Asked) -> None:
     for result in failed[:FAILURES_SHOWN]:
         console.print()
         console.print(Text(f"FAILED {result.example} · {result.variant} · {result.check}"))
         console.print(Text(f"  {result.reason}"), soft_wrap=True)
-        console.print(Text(f"  again: {again(result, device, plugins, reseed)}"), soft_wrap=True)
+        console.print(Text(f"  again: {again(result, asked)}"), soft_wrap=True)
     if len(failed) > FAILURES_SHOWN:
         console.print(f"… and {len(failed) - FAILURES_SHOWN} more failures")
 
 
-def again(result: Result, device: str, plugins: Sequence[str] = (), reseed: int = 0) -> str:
-    """The command that repeats a check, with the same device, plugins and draws."""
-    words = ["refimpl", "check"]
-    if "#" not in result.example:  # such a name stands for a plugin whose examples are not known
-        words.append(result.example)
-    words += ["--data", result.tier, "--device", device]
-    if result.execution != device:
+def again(result: Result, asked: Asked) -> str:
+    """The command that repeats a check as it was asked.
+
+    If a plugin was refused before its examples were known, that is the list of all examples, which
+    ends with what was refused.
+    """
+    plugins = [word for plugin in asked.plugins for word in ("--plugin", plugin)]
+    if "#" in result.example:
+        return shlex.join(["refimpl", "list", *plugins])
+    words = ["refimpl", "check", result.example, "--data", result.tier, "--device", asked.device]
+    if result.execution != asked.device:
         words += ["--execution", result.execution]
-    if reseed:
-        words += ["--reseed", str(reseed)]
-    return shlex.join([*words, *(word for plugin in plugins for word in ("--plugin", plugin))])
+    if asked.reseed:
+        words += ["--reseed", str(asked.reseed)]
+    for file in asked.expected_failures:
+        words += ["--expected-failures", str(file)]
+    return shlex.join([*words, *plugins])
 
 
 def _print_reasons(console: Console, what: str, results: Sequence[Result]) -> None:
@@ -340,12 +344,17 @@ def print_fresh(fresh: Sequence[Repeated]) -> None:
 
 
 def print_data(entries: Mapping[str, Entry], statuses: Sequence[FileStatus]) -> None:
-    """Print each data set, what it is, and the state of its files."""
+    """Print each data set, what it is, and the state of its files; then the folder of them all."""
+    from refimpl.data import DATA_VARIABLE, data_root
+
     table = _table("data set", "state", "what")
     for name, entry in entries.items():
         states = sorted({status.state for status in statuses if status.entry == name})
         table.add_row(name, ", ".join(states), Text(entry.about))
     stdout().print(table)
+    named = bool(os.environ.get(DATA_VARIABLE))
+    why = DATA_VARIABLE if named else f"the user's cache, since {DATA_VARIABLE} is not set"
+    stdout().print(f"they are looked for in {data_root()} ({why})", soft_wrap=True)
 
 
 def linted_text(example: Example, linted: Linted, every_fact: bool) -> str:

@@ -23,7 +23,7 @@ from refimpl.checking import (
     within_budget,
 )
 from refimpl.errors import ContractError, DataError, DataMissingError, MissingExtraError
-from refimpl.rendering import conformance_table
+from refimpl.rendering import Asked, conformance_table
 from refimpl.requirements import NEEDS_CUDA, NEEDS_REAL_DATA, NUMPY_ON_CPU, REASONS, missing
 
 CPU = Execution("cpu", "the CPU")
@@ -51,19 +51,19 @@ HOLDS, WRONG = true("it", True, ""), true("it", False, "it does not")
 @pytest.mark.parametrize(
     ("measurement", "holds", "message"),
     [
-        (equal("n", 3, 3), True, "n is 3, expected 3"),
+        (equal("n", 3, 3), True, ""),
         (equal("n", 3, 4), False, "n is 3, expected 4"),
         (equal("names", ["a"], []), False, "names is ['a'], expected []"),
-        (at_most("e", 1.0, 1.0), True, "e is 1, at most 1"),
+        (at_most("e", 1.0, 1.0), True, ""),
         (at_most("e", 1.5, 1.0), False, "e is 1.5, at most 1"),
         (at_most("e", math.nan, 1.0), False, "e is nan, at most 1"),
         (at_most("e", math.inf, 1.0), False, "e is inf, at most 1"),
-        (within_budget("e", 0.5), True, "e is 0.5, at most 1"),
+        (within_budget("e", 0.5), True, ""),
         (within_budget("e", math.nan), False, "e is nan, at most 1"),
-        (within("x", 2.0, 2.0, 3.0), True, "x is 2, expected between 2 and 3"),
+        (within("x", 2.0, 2.0, 3.0), True, ""),
         (within("x", 3.5, 2.0, 3.0), False, "x is 3.5, expected between 2 and 3"),
         (within("x", math.nan, 2.0, 3.0), False, "x is nan, expected between 2 and 3"),
-        (true("it", True, "why"), True, "why"),
+        (true("it", True, "why"), True, ""),
         (true("it", False, "why"), False, "why"),
     ],
 )
@@ -98,8 +98,8 @@ def test_a_run_tells_how_many_checks_held_only_from_another_seed():
     own, other, neither = (of_seeds(holding)[0] for holding in ({0}, {1}, {3}))
     assert [result.held_later for result in (own, other, neither)] == [False, True, False]
     said = "passed: 1 check of fake-sound: only from another seed than its own"
-    assert said in conformance_table([own, other], 120, "cpu")
-    assert "another seed" not in conformance_table([own, neither], 120, "cpu")
+    assert said in conformance_table([own, other], 120, Asked())
+    assert "another seed" not in conformance_table([own, neither], 120, Asked())
 
 
 def test_a_check_of_a_draw_fails_if_all_its_seeds_do_and_tells_of_the_first():

@@ -16,6 +16,7 @@ from fakes.sound import EXAMPLE, MODULE
 from refimpl import cli, training
 from refimpl.baselines import FIRST_SEED, SEEDS_OF_A_BASELINE, SEEDS_OF_A_CHECK
 from refimpl.checkpoint import load
+from refimpl.data import cache_root
 from refimpl.errors import UnknownNameError
 from refimpl.listing import listed
 from refimpl.problem import pose
@@ -455,6 +456,17 @@ def test_real_data_that_is_not_here_is_an_error_that_says_what_to_do(
     assert "refimpl data fetch titanic" in ran.complaint
 
 
+def test_the_list_of_data_says_in_which_folder_they_are_looked_for(refimpl, monkeypatch, tmp_path):
+    monkeypatch.setenv("REFIMPL_DATA", str(tmp_path))
+    assert refimpl("data", "list").out.splitlines()[-1] == (
+        f"they are looked for in {tmp_path} (REFIMPL_DATA)"
+    )
+    monkeypatch.delenv("REFIMPL_DATA")
+    assert refimpl("data", "list").out.splitlines()[-1] == (
+        f"they are looked for in {cache_root()} (the user's cache, since REFIMPL_DATA is not set)"
+    )
+
+
 # --- check ---------------------------------------------------------------------------------------
 
 
@@ -703,6 +715,43 @@ def test_a_plugin_that_is_not_there_is_refused_before_anything_is_asked(
     assert (ran.status, ran.out) == (1, "")
     assert ran.err.startswith(f"refimpl: there is no plugin {named}; {hint}")
     assert ran.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["run", "fake-sound", *SOUND, "--plot", "a.png", "--save", "./a.png"],
+         "--save a.png: --plot goes there; give another file"),
+        (["report", "old.jsonl", "-o", "old.jsonl"], "-o old.jsonl: old.jsonl is read"),
+        (["check", "tensors", "--results", "mine.py"],
+         "--results mine.py: it is there and is no results file"),
+    ],
+)  # fmt: skip
+def test_no_file_is_written_over_that_something_else_is_in(
+    refimpl, tmp_path, monkeypatch, command, said
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("old.jsonl", "mine.py"):
+        (tmp_path / name).write_text(name)
+    ran = refimpl(*command)
+    assert ran.status == 1
+    assert said in ran.complaint
+    assert (tmp_path / "old.jsonl").read_text() == "old.jsonl"
+    assert (tmp_path / "mine.py").read_text() == "mine.py"
+
+
+def test_a_name_that_is_not_found_comes_with_the_plugins_that_could_not_be_read(refimpl, plugin):
+    broken = plugin("def (")
+    for command in (["info", "mine"], ["check", "mine"]):
+        ran = refimpl(*command, *broken)
+        assert ran.status == 1
+        assert "there is no example 'mine'" in ran.complaint
+        assert "SyntaxError" in ran.complaint
+
+
+def test_an_exception_of_a_plugin_comes_with_its_line(refimpl, plugin):
+    broken = plugin(raising("ZeroDivisionError"))
+    assert re.search(r"ZeroDivisionError.* \(\w+\.py:\d+\)", refimpl("run", "raising", *broken).err)
 
 
 def test_an_interruption_is_no_traceback(refimpl, plugin):

@@ -5,6 +5,7 @@ import pickle
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from filelock import FileLock
 from refimpl import pytest_plugin
 from refimpl.conformance.checks import ALL
 from refimpl.pytest_plugin import RESULT, cells_of, results_in
-from refimpl.rendering import again
+from refimpl.rendering import Asked, again
 from refimpl.results import read, result_from
 from refimpl.scheduling import CrashSafeScheduling
 
@@ -352,7 +353,6 @@ def test_other_tests_have_no_result():
             {"execution": "compile"},
             "refimpl check made --data real --device cuda:1 --execution compile",
         ),
-        ({"example": "broken#2"}, "refimpl check --data real --device cuda:1"),
     ],
 )
 def test_the_command_that_asks_again_names_the_same_device_and_execution(changes, command):
@@ -360,10 +360,54 @@ def test_the_command_that_asks_again_names_the_same_device_and_execution(changes
         "example": "made", "variant": "v", "check": "c", "execution": "cuda:1", "tier": "real",
         "outcome": "failed", "measurements": [], **changes,
     }  # fmt: skip
-    assert again(result_from(record), "cuda:1") == command
-    with_plugin = again(result_from(record), "cuda:1", ["my plugin.py"])
-    assert with_plugin == f"{command} --plugin 'my plugin.py'"
-    assert again(result_from(record), "cuda:1", reseed=5) == f"{command} --reseed 5"
+    result = result_from(record)
+    assert again(result, Asked("cuda:1")) == command
+    assert again(result, Asked("cuda:1", ["my plugin.py"])) == f"{command} --plugin 'my plugin.py'"
+    expecting = Asked("cuda:1", reseed=5, expected_failures=[Path("trial.toml")])
+    assert again(result, expecting) == f"{command} --reseed 5 --expected-failures trial.toml"
+    refused = replace(result, example="broken#2")
+    assert again(refused, Asked("cuda:1", ["a.py"])) == "refimpl list --plugin a.py"
+
+
+def test_an_interrupted_run_has_no_footer_and_says_that_there_is_more(tmp_path):
+    (tmp_path / "stops.py").write_text(STOPS)
+    file = tmp_path / "results.jsonl"
+    words = [
+        "check",
+        "asked-before",
+        "stops",
+        "--plugin",
+        "stops.py",
+        "-n",
+        "0",
+        "--results",
+        str(file),
+    ]
+    ran = subprocess.run(
+        [sys.executable, "-m", "refimpl", *words], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert ran.returncode == 2
+    assert "interrupted: not every check was asked" in ran.stdout
+    found = read(file)
+    assert not found.complete
+    assert found.outcomes["passed"] == 1
+
+
+STOPS = """
+import os, signal
+from refimpl import Exact, Example, Failure, hookimpl
+
+def stop():
+    os.kill(os.getpid(), signal.SIGINT)
+    return 2
+
+@hookimpl
+def refimpl_examples():
+    return [
+        Example("asked-before", "t", "d", "s", values=(Exact("sum", lambda: 2, 2),)),
+        Example("stops", "t", "d", "s", values=(Exact("sum", stop, 2),)),
+    ]
+"""
 
 
 # --- what it costs -------------------------------------------------------------------------------
