@@ -13,10 +13,21 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from refimpl import checking, conformance, contract, data, expectations, hookspecs, metrics
+from refimpl import (
+    checking,
+    checkpoint,
+    conformance,
+    contract,
+    data,
+    expectations,
+    hookspecs,
+    metrics,
+)
 from refimpl.conformance.checks import ALL
+from refimpl.executions import refimpl_executions
 from refimpl.keras_like import Model
 from refimpl.problem import Problem
+from refimpl.pytest_plugin import DEFAULT_EXECUTIONS
 from refimpl.sourcecode import source_of
 from refimpl.starts import torch_default
 
@@ -30,6 +41,45 @@ Made from the docstrings by `python docs/make_reference.py`; a test tells whethe
 In types, `Tensor` is torch's and `NDArray` NumPy's. `Arrays` are arrays by parameter name; a
 `Start` draws them from a `numpy.random.Generator`. A `Loss` gives a scalar tensor for (output,
 target), a `Metric` a score for each row or one for the batch. A `Tier` is `"stand-in"` or `"real"`.
+"""
+
+CHECKPOINTS = """\
+`refimpl run NAME --save FILE` writes where the run ended: its parameters, buffers and optimizer
+state, and how many updates it made. `load` of `refimpl.checkpoint` reads the file. A problem with
+that checkpoint begins where the run stopped.
+
+```sh
+refimpl run titanic-dnn --epochs 2 --save run.pt
+```
+
+```python
+from pathlib import Path
+
+from refimpl import registry
+from refimpl.checkpoint import load
+from refimpl.problem import pose
+from refimpl.training import train
+
+variant = registry.load().example("titanic-dnn").variant("script")
+problem = pose(variant, checkpoint=load(Path("run.pt")))
+
+module = problem.load(variant.build())  # the module as it was trained
+history = train(variant, problem)  # the rest of the ten epochs that the document trains for
+assert [record.epoch for record in history.epochs] == [3, 4, 5, 6, 7, 8, 9, 10]
+```
+
+Pose the problem as the run did: `pose(variant, "real", seed=3)` if that had `--data real --seed 3`,
+and `execution=on_device("cuda")`, from `refimpl.executions`, if it had `--device cuda`. The rest of
+the run is then what it would have been without the stop. A run that made all its epochs has no
+rest; only its module can be loaded.\
+"""
+
+EXECUTIONS = """\
+## Executions
+
+Those of refimpl itself; [more can be added](new-execution.md). `check` holds the default ones to
+the oracle. `--execution NAME` (repeatable) asks for others in their place, and `--execution all`
+for every one that there is.\
 """
 
 GIVEN = [
@@ -63,6 +113,11 @@ PARTS: list[tuple[str, str, list[Any]]] = [
         [Problem, contract.Step, contract.Epoch],
     ),
     (
+        "Checkpoints",
+        CHECKPOINTS,
+        [checkpoint.Checkpoint, checkpoint.load, checkpoint.take, checkpoint.save],
+    ),
+    (
         "Helpers",
         "From `refimpl.data`, `refimpl.starts`, `refimpl.metrics` and `refimpl.keras_like`.",
         [
@@ -88,7 +143,7 @@ PARTS: list[tuple[str, str, list[Any]]] = [
 
 def reference() -> str:
     """The whole page."""
-    parts = [HEAD, *(part for each in PARTS for part in _part(*each)), *_checks()]
+    parts = [HEAD, *(part for each in PARTS for part in _part(*each)), *_checks(), *_executions()]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
@@ -144,6 +199,17 @@ def _checks() -> Iterator[str]:
     yield "## Checks\n\nEvery question of the suite, cheapest first."
     rows = [f"| `{check.name}` | {check.about} | {_line(check.question)} |" for check in ALL]
     yield "\n".join(["| check | asked of | question |", "| --- | --- | --- |", *rows, ""])
+
+
+def _executions() -> Iterator[str]:
+    yield EXECUTIONS
+    rows = [
+        f"| `{own.name}` | {_escaped(own.summary)} | `{own.device}` | "
+        f"{'yes' if own.name in DEFAULT_EXECUTIONS else ''} |"
+        for own in refimpl_executions()
+    ]
+    head = ["| execution | what | device | by default |", "| --- | --- | --- | --- |"]
+    yield "\n".join([*head, *rows, ""])
 
 
 # --- docstrings as Markdown ----------------------------------------------------------------------

@@ -20,6 +20,11 @@ from refimpl.writing import whole_file
 
 FORMAT = 1
 
+ARCHIVE = b"PK"
+"""What a file of ``torch.save`` begins with: it is a zip archive."""
+
+EXPECTED = "a checkpoint as refimpl run --save writes it"
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -61,19 +66,38 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint without unpickling anything but weights.
 
-    Raises :class:`CheckpointError` if the file is not a checkpoint or is damaged, and ``OSError``
-    if it cannot be read.
+    Raises :class:`CheckpointError` if the file is missing, is no checkpoint or is damaged.
     """
-    stored = io.BytesIO(path.read_bytes())
+    stored = _archive(path)
     try:
-        content = torch.load(stored, weights_only=True, map_location="cpu")
+        content = torch.load(io.BytesIO(stored), weights_only=True, map_location="cpu")
     except UnpicklingError as error:  # torch's message advises unpickling the file regardless
         raise CheckpointError(
             f"{path} holds objects that are not weights, and refimpl unpickles none"
         ) from error
     except Exception as error:
-        raise CheckpointError(f"{path} is no checkpoint, or is cut short or damaged") from error
+        raise _no_checkpoint(path, "an archive that torch cannot read") from error
     return _checkpoint(path, content)
+
+
+def _archive(path: Path) -> bytes:
+    """What the file holds; it begins as an archive does."""
+    try:
+        stored = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read: {error.strerror}; expected {EXPECTED}"
+        ) from error
+    if not stored.startswith(ARCHIVE):
+        begins = f"a file that begins with {stored[:8]!r}" if stored else "an empty file"
+        raise _no_checkpoint(path, begins)
+    return stored
+
+
+def _no_checkpoint(path: Path, found: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is no checkpoint, or is cut short or damaged: found {found}, expected {EXPECTED}"
+    )
 
 
 def _checkpoint(path: Path, content: Any) -> Checkpoint:

@@ -1,7 +1,6 @@
 """New plugins, made from templates: in this checkout, or as a distribution of their own.
 
-The new example passes every check. Its author replaces it piece by piece, and has something that
-runs after each.
+The new example passes every check, and its author replaces it section by section.
 """
 
 from __future__ import annotations

@@ -147,11 +147,25 @@ def test_a_plain_pickle_is_refused_without_running_it(path):
         load(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"epoch,loss\n1,0.5\n", b"\x80\x02", bytes(100)])
-def test_a_foreign_file_is_refused(path, content):
+FOREIGN = {
+    b"": "an empty file",
+    b"epoch,loss\n1,0.5\n": "a file that begins with b'epoch,lo'",
+    b'{"step": 1}': "a file that begins with b'{\"step\":'",
+    b"\x80\x02": r"a file that begins with b'\x80\x02'",
+    bytes(range(200, 250)): r"a file that begins with b'\xc8\xc9\xca\xcb\xcc\xcd\xce\xcf'",
+    b"PK\x03\x04 of another program": "an archive that torch cannot read",
+}
+
+
+@pytest.mark.parametrize("content", FOREIGN)
+def test_a_foreign_file_is_said_to_be_no_checkpoint_with_what_was_found(path, content):
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"run\.pt"):
+    with pytest.raises(CheckpointError) as raised:
         load(path)
+    assert str(raised.value) == (
+        f"{path} is no checkpoint, or is cut short or damaged: found {FOREIGN[content]}, "
+        "expected a checkpoint as refimpl run --save writes it"
+    )
 
 
 @pytest.mark.parametrize(
@@ -196,8 +210,17 @@ def test_every_refusal_is_one_line_that_names_the_file(path):
 
 
 def test_a_file_that_is_not_there_is_not_called_damaged(path):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(CheckpointError) as raised:
         load(path)
+    assert str(raised.value) == (
+        f"{path} cannot be read: No such file or directory; "
+        "expected a checkpoint as refimpl run --save writes it"
+    )
+
+
+def test_a_folder_is_refused_as_what_cannot_be_read(tmp_path):
+    with pytest.raises(CheckpointError, match=r"cannot be read: .*; expected a checkpoint"):
+        load(tmp_path)
 
 
 def test_a_checkpoint_of_another_model_is_refused_when_it_is_loaded():

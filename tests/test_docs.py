@@ -16,7 +16,9 @@ from docpages import Reader, blocks, commands
 
 from refimpl import pages
 from refimpl.cli import cli
+from refimpl.executions import refimpl_executions
 from refimpl.listing import listed
+from refimpl.pytest_plugin import DEFAULT_EXECUTIONS
 from refimpl.registry import load
 
 ROOT = Path(__file__).parent.parent
@@ -26,6 +28,7 @@ TUTORIAL = DOCS / "tutorial.md"
 TUTORIAL_EXAMPLE = DOCS / "tutorial-example"
 LEARNERS = DOCS / "examples"
 MODULES = DOCS / "modules.md"
+REFERENCE = DOCS / "reference.md"
 DOCUMENTS = DOCS / "documents.md"
 
 FOLLOWED = sorted(page for page in DOCS.glob("*.md") if page != TUTORIAL)
@@ -192,7 +195,14 @@ def test_every_document_is_identified_with_the_examples_made_from_it():
 
 def test_the_reference_is_up_to_date():
     made = runpy.run_path(str(DOCS / "make_reference.py"))["reference"]()
-    assert (DOCS / "reference.md").read_text() == made, "run: python docs/make_reference.py"
+    assert REFERENCE.read_text() == made, "run: python docs/make_reference.py"
+
+
+def test_the_reference_lists_every_execution_of_refimpl_and_which_are_default():
+    table = REFERENCE.read_text(encoding="utf-8").partition("\n## Executions\n")[2]
+    rows = re.findall(r"^\| `([^`]+)` \| .* \| (yes)? \|$", table, re.MULTILINE)
+    assert [name for name, _ in rows] == [own.name for own in refimpl_executions()]
+    assert {name for name, default in rows if default} == set(DEFAULT_EXECUTIONS)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
