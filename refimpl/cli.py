@@ -204,6 +204,8 @@ def _example(name: str, plugins: Sequence[str]) -> tuple[Example, str]:
         raise unknown(f"there is no example {name!r}", name, known)
     loaded = _load(name, plugins)
     example = loaded.example(name)
+    for problem in loaded.problems:
+        click.echo(f"refimpl: left out: {problem}", err=True)
     return example, loaded.examples[name].origin
 
 
@@ -1016,7 +1018,8 @@ def lint(
     """Hold an example's facts against its live models.
 
     Its variants are looked over, too. Prints what wrong or missing facts should read, to be
-    pasted. Fails on what the suite would fail on; what it only warns of is for you to judge.
+    pasted. Fails on nothing that the suite would pass, but the suite asks more: it trains. What
+    it only warns of is for you to judge.
     """
     loaded = _load(name, plugins)
     unstated = loaded.unstated.get(name)

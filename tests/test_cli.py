@@ -749,6 +749,14 @@ def test_a_name_that_is_not_found_comes_with_the_plugins_that_could_not_be_read(
         assert "SyntaxError" in ran.complaint
 
 
+def test_a_plugin_that_could_not_be_read_is_told_where_another_example_is_looked_at(
+    refimpl, plugin
+):
+    ran = refimpl("info", "fake-sound", *SOUND, *plugin("def ("))
+    assert ran.status == 0
+    assert re.match(r"refimpl: left out: plugin made .*SyntaxError", ran.err)
+
+
 def test_an_exception_of_a_plugin_comes_with_its_line(refimpl, plugin):
     broken = plugin(raising("ZeroDivisionError"))
     assert re.search(r"ZeroDivisionError.* \(\w+\.py:\d+\)", refimpl("run", "raising", *broken).err)
