@@ -221,7 +221,7 @@ def _saying_where(example: Example) -> Iterator[None]:
 
     try:
         yield
-    except RefimplError:
+    except (RefimplError, BrokenPipeError):
         raise
     except Exception as error:
         place = where_in(example, error)
