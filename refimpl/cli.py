@@ -971,13 +971,15 @@ def fetch(names: tuple[str, ...]) -> None:
 def verify(names: tuple[str, ...]) -> int:
     """Compare every file that is here with its digest.
 
-    Fails where one is damaged.
+    Fails where one is damaged, or where none is here.
     """
     from refimpl import store
 
     statuses = store.verify(names or None)
     for status in statuses:
         click.echo(str(status))
+    if all(status.state == "missing" for status in statuses):
+        raise RefimplError("no file is here to be compared; refimpl data fetch downloads them")
     return 1 if any(status.state in ("damaged", "unknown") for status in statuses) else 0
 
 

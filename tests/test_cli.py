@@ -467,6 +467,13 @@ def test_the_list_of_data_says_in_which_folder_they_are_looked_for(refimpl, monk
     )
 
 
+def test_digests_that_were_compared_with_nothing_are_no_success(refimpl, monkeypatch, tmp_path):
+    monkeypatch.setenv("REFIMPL_DATA", str(tmp_path))
+    ran = refimpl("data", "verify")
+    assert ran.status == 1
+    assert "no file is here to be compared" in ran.err
+
+
 # --- check ---------------------------------------------------------------------------------------
 
 
