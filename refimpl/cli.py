@@ -209,11 +209,6 @@ def _example(name: str, plugins: Sequence[str]) -> tuple[Example, str]:
     return example, loaded.examples[name].origin
 
 
-def _examples(loaded: Registry, names: Sequence[str]) -> list[Example]:
-    """The examples named, each once, or all."""
-    return [loaded.example(name) for name in dict.fromkeys(names) or sorted(loaded.examples)]
-
-
 @contextmanager
 def _saying_where(example: Example) -> Iterator[None]:
     """Add the line of the plugin to whatever its code raises."""
@@ -316,7 +311,7 @@ def errata(names: tuple[str, ...], as_json: bool, plugins: tuple[str, ...]) -> i
     from refimpl.rendering import print_errata
 
     loaded = registry.load(plugins, only=names or None)
-    examples = [loaded.example(n) for n in names or sorted(loaded.examples)]
+    examples = loaded.chosen(names)
     found = [line for example in examples for line in tried(example)]
     if as_json:
         click.echo(json.dumps([line.as_dict() for line in found], indent=2))
@@ -685,7 +680,7 @@ def golden(names: tuple[str, ...], update: bool, plugins: tuple[str, ...]) -> in
     from refimpl import registry
 
     loaded = registry.load(plugins, only=names or None)
-    examples = _examples(loaded, names)
+    examples = loaded.chosen(names)
     if update:
         _update_goldens(examples)
         return 0
@@ -815,7 +810,7 @@ def calibrate(
 
     engine = Engine(workers or os.cpu_count() or 1, kind, address)
     loaded = registry.load(plugins, only=names or None)
-    examples = _examples(loaded, names)
+    examples = loaded.chosen(names)
     _require_variants(names, examples, variants)
     if tier == "real":
         require_some_real_data(examples)
@@ -874,7 +869,7 @@ def audit(
     from refimpl.writing import write_lines
 
     loaded = registry.load(plugins, only=names or None)
-    examples = _examples(loaded, names)
+    examples = loaded.chosen(names)
     found = audited(examples, fresh)
     if as_json:
         click.echo(json.dumps(found.record(), indent=2))

@@ -80,7 +80,8 @@ def _packed(variant: Variant, problem: Problem) -> bytes:
     import cloudpickle
 
     module = sys.modules.get(getattr(variant.steps or variant.build, "__module__", ""), None)
-    by_value = module is not None and not _importable(module.__name__)
+    # Whether a process with the same path finds it; that it is loaded here does not show it.
+    by_value = module is not None and find_spec(module.__name__) is None
     if by_value:
         cloudpickle.register_pickle_by_value(module)
     try:
@@ -89,11 +90,6 @@ def _packed(variant: Variant, problem: Problem) -> bytes:
     finally:
         if by_value:
             cloudpickle.unregister_pickle_by_value(module)
-
-
-def _importable(name: str) -> bool:
-    """Whether a process with the same path finds a module; being loaded here does not show it."""
-    return find_spec(name) is not None
 
 
 def _process(packed: bytes, folder: str) -> None:

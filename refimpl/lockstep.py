@@ -88,10 +88,9 @@ class Comparison:
 GRADIENTS_ALONE = "since only loss and gradients are claimed to be the same"
 
 
-def length_of(problem: Problem, steps: int) -> str:
+def until_its_end(problem: Problem, steps: int) -> str:
     """That the run ends before so many steps, if it does."""
-    made = problem.steps_per_epoch * problem.protocol.epochs_on(problem.tier)
-    return "with which the run ends" if made < steps else ""
+    return "with which the run ends" if problem.length < steps else ""
 
 
 @dataclass(frozen=True)
@@ -235,7 +234,7 @@ def compare_in_ladder(
     own = problem.but(values=own_start, precision=precision, execution=execution, horizon=steps)
     only_gradients = "gradients" in (reference.ladder_depth, candidate.ladder_depth)
     count = 1 if only_gradients else steps
-    until = GRADIENTS_ALONE if only_gradients else length_of(problem, steps)
+    until = GRADIENTS_ALONE if only_gradients else until_its_end(problem, steps)
     return compare_steps(
         Comparison(candidate.name, reference.name, precision, until=until),
         first_steps(candidate, own, count),

@@ -35,7 +35,7 @@ from torch import nn
 from refimpl.comparison import Kind, distance, oracle_scale
 from refimpl.contract import Execution, Variant
 from refimpl.data import Tier, philox
-from refimpl.lockstep import ORDER, Comparison, Draws, compare_steps, length_of
+from refimpl.lockstep import ORDER, Comparison, Draws, compare_steps, until_its_end
 from refimpl.problem import CPU, Problem, pose
 from refimpl.trace import first_divergence_inside
 from refimpl.training import swiftly
@@ -204,7 +204,7 @@ def _until(stick: Yardstick, steps: int, judged_by: torch.dtype) -> str:
         return ""
     if is_narrow(judged_by):
         return "since a narrow precision is judged by the first alone"
-    return length_of(stick.problem, steps) or "past which rounding errors have grown too large"
+    return until_its_end(stick.problem, steps) or "past which rounding errors have grown too large"
 
 
 def _without_repeats(

@@ -140,6 +140,11 @@ class Problem:
         return -(-len(self.train) // self._whole_batch)
 
     @property
+    def length(self) -> int:
+        """How many updates the whole run has, from its start to the end of its protocol."""
+        return self.steps_per_epoch * self.protocol.epochs_on(self.tier)
+
+    @property
     def _whole_batch(self) -> int:
         count = len(self.train)
         return min(self.protocol.batch_size or count, count)

@@ -70,6 +70,10 @@ class Registry:
             return self.examples[name].value
         raise self._missing("example", name, self.examples)
 
+    def chosen(self, names: Iterable[str]) -> list[Example]:
+        """The examples of these names, each once, or all if there are none; raises as above."""
+        return [self.example(name) for name in dict.fromkeys(names) or sorted(self.examples)]
+
     def execution(self, name: str) -> Execution:
         """The execution of that name; raises as :meth:`example` does."""
         if name in self.executions:

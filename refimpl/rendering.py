@@ -119,16 +119,18 @@ def _print_reasons(console: Console, what: str, results: Sequence[Result]) -> No
     for result in results:
         reasons[result.reason].append(result)
     for reason, own in sorted(reasons.items()):
-        examples = ", ".join(sorted({r.example for r in own}))
-        count = "1 check" if len(own) == 1 else f"{len(own)} checks"
-        console.print(Text(f"{what}: {count} of {examples}: {reason}"))
+        console.print(Text(f"{what}: {_checks_of_examples(own)}: {reason}"))
 
 
 def _print_held_later(console: Console, results: Sequence[Result]) -> None:
     if results:
-        examples = ", ".join(sorted({r.example for r in results}))
-        count = "1 check" if len(results) == 1 else f"{len(results)} checks"
-        console.print(Text(f"passed: {count} of {examples}: only from another seed than its own"))
+        checks = _checks_of_examples(results)
+        console.print(Text(f"passed: {checks}: only from another seed than its own"))
+
+
+def _checks_of_examples(results: Sequence[Result]) -> str:
+    count = "1 check" if len(results) == 1 else f"{len(results)} checks"
+    return f"{count} of {', '.join(sorted({r.example for r in results}))}"
 
 
 # --- lists and descriptions ----------------------------------------------------------------------

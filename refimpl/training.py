@@ -145,7 +145,7 @@ def train(
     problem = swiftly(problem)
     protocol, per_epoch = problem.protocol, problem.steps_per_epoch
     epochs = protocol.epochs_on(problem.tier)
-    expected = epochs * per_epoch - problem.first_step
+    expected = problem.length - problem.first_step
     seen: list[Step] = []
     began = time.perf_counter()
     in_epoch = problem.first_step % per_epoch

@@ -40,9 +40,9 @@ def reads_its_batches(subject: Subject) -> Iterator[Measurement]:
     stretches = [(0, per_epoch + AROUND)]
     if per_epoch > WHOLE:
         stretches = [(0, BEGINNING), (per_epoch - AROUND, 2 * AROUND)]
-    last = per_epoch * problem.protocol.epochs_on(problem.tier)
     for begin, count in stretches:
-        yield from _read(variant, _at(subject, problem, begin), begin, min(count, last - begin))
+        left = problem.length - begin
+        yield from _read(variant, _at(subject, problem, begin), begin, min(count, left))
 
 
 def _read(variant: Variant, problem: Problem, begin: int, count: int) -> Iterator[Measurement]:

@@ -87,7 +87,7 @@ def checkpoint_predicts_the_same(subject: Subject) -> Iterator[Measurement]:
     variant = subject.trained
     problem = pose(variant, subject.tier, seed=variant.seed, execution=subject.execution)
     *_, last = steps_of(variant, problem, FEW)
-    number = min(FEW, _length(problem))
+    number = min(FEW, problem.length)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.pt"
         save(take(last, number), path)
@@ -136,7 +136,7 @@ def resumed_run_is_the_same(subject: Subject) -> Iterator[Measurement]:
     """Does a run resumed from a checkpoint go on as the uninterrupted one, to the last bit?"""
     variant = subject.trained
     problem = pose(variant, subject.tier, seed=variant.seed, execution=subject.execution)
-    steps = min(STEPS, _length(problem))
+    steps = min(STEPS, problem.length)
     if steps < 2:
         raise ContractError("the run has one update, so there is none to go on with; train longer")
     stop = steps // 2
@@ -153,8 +153,3 @@ def resumed_run_is_the_same(subject: Subject) -> Iterator[Measurement]:
 
 def _label(seen: Seen) -> str:
     return f"{seen.kind} {seen.name}".strip()
-
-
-def _length(problem: Problem) -> int:
-    """How many updates the whole run has."""
-    return problem.steps_per_epoch * problem.protocol.epochs_on(problem.tier)

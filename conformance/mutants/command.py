@@ -51,7 +51,7 @@ def hunt(
     is written from all findings in ``results`` or, without it, from those of this run.
     """
     loaded = registry.load(plugins, only=names or None)
-    examples = [loaded.example(n) for n in dict.fromkeys(names or sorted(loaded.examples))]
+    examples = loaded.chosen(names)
     chosen = _chosen(mutants)
     _require_checks(without)
     listed = gathered(equivalents, {each.name for each in ALL})
