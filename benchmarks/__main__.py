@@ -20,7 +20,7 @@ from typing import Any
 import click
 import torch
 
-from benchmarks.loops import End, Samples, as_documented, bare, documented_samples, workers_of
+from benchmarks.loops import OWN, End, Samples, as_documented, bare, documented_samples, workers_of
 from benchmarks.tables import show
 from refimpl import Variant, registry
 from refimpl.environment import environment
@@ -35,6 +35,7 @@ TIMED = (
     "mnist-logistic/fit",
     "titanic-dnn/script",
     "ring-dnn/high",
+    "ring-focal/focal",
     "covid-lstm/single-start",
     "imdb-cnn/keep-first",
     "model-building/module",
@@ -42,9 +43,7 @@ TIMED = (
     "cifar2-cnn/function",
     "mnist-cnn/script",
 )
-"""One variant of each example that trains and declares its ``build``, ``optimizer`` and ``loss``;
-ring-focal does not, since its document makes a new optimizer for every step.
-"""
+"""One variant of each example that trains."""
 
 
 HEAD = """# Three loops of the same training
@@ -104,11 +103,11 @@ def timed(name: str, tier: str, repeats: int) -> Timed:
     problem = pose(variant, tier, dropout=False)  # type: ignore[arg-type]
 
     def loops_of(given: Problem, samples: Samples) -> dict[str, Callable[[], End]]:
-        workers = workers_of(example_name, variant_name)
+        workers, own = workers_of(example_name, variant_name), OWN.get(name)
         return {
-            "documented": lambda: as_documented(variant, given, samples, workers),
+            "documented": lambda: as_documented(variant, given, samples, workers, own),
             "refimpl": lambda: by_refimpl(variant, given),
-            "bare": lambda: bare(variant, given),
+            "bare": lambda: bare(variant, given, own),
         }
 
     afterwards = AFTERWARDS.get(name, lambda model, problem: None)

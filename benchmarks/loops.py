@@ -1,13 +1,14 @@
 """Two loops to compare with refimpl's own: as documents write it, and with only what is needed.
 
-Both take a variant that declares its ``build``, ``optimizer`` and ``loss``, and the problem that
-``refimpl run`` would pose: the same start, batches and epochs. Both return the parameters at the
-end, by name, and the last epoch's figures.
+Both take a variant that declares its ``build``, ``optimizer`` and ``loss``, or of which
+an :class:`Own` says what it does instead, and the problem that ``refimpl run`` would pose: the same
+start, batches and epochs. Both return the parameters at the end, by name, and the last epoch's
+figures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from sklearn.metrics import accuracy_score, roc_auc_score
+from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision.transforms.functional import to_tensor
 
 from refimpl import Epoch, Variant, metrics
+from refimpl.plugins import ring_focal
 from refimpl.problem import Problem, TensorRows
 from refimpl.training import drive
 
@@ -51,12 +53,52 @@ def _auc(output: Tensor, target: Tensor) -> float:
     return float(roc_auc_score(target.numpy(), output.numpy()))
 
 
+def _recall(output: Tensor, target: Tensor) -> float:
+    return float(recall_score(target.numpy() > 0.5, output.numpy() > 0.5))
+
+
 AS_DOCUMENTED: dict[object, Callable[[Tensor, Tensor], float]] = {
     metrics.binary_accuracy: _thresholded,
     metrics.accuracy: _classes,
     metrics.roc_auc: _auc,
+    metrics.recall: _recall,
 }
 """The scikit-learn function for each metric of refimpl that documents take from there."""
+
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Own:
+    """What only the loop of a variant says: its optimizer, a loss that depends on the net, and
+    the metrics that are computed on all validation rows at once.
+    """
+
+    optimizer: Callable[..., torch.optim.Optimizer]
+    loss: Callable[[nn.Module], Loss]
+    on_all_rows: Mapping[str, Callable[[Tensor, Tensor], Tensor]]
+
+
+def _penalised(net: nn.Module) -> Loss:
+    focal_loss: Loss = ring_focal.FocalLoss()  # type: ignore[no-untyped-call]
+
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        l2 = ring_focal.l2_penalty(net, ring_focal.L2_STRENGTH)
+        l1 = ring_focal.l1_penalty(net, ring_focal.L1_STRENGTH)
+        return focal_loss(output, target) + l2 + l1
+
+    return loss
+
+
+OWN = {
+    "ring-focal/focal": Own(
+        torch.optim.Adam,
+        _penalised,
+        {"val_recall": metrics.recall, "val_auc": metrics.roc_auc},
+    )
+}
+"""By example and variant."""
 
 
 def _one(score: Tensor | float) -> float:
@@ -153,15 +195,22 @@ def documented_samples(problem: Problem) -> Iterator[Samples]:
         yield Samples(_samples(problem.train, seen_in), valid)
 
 
-def as_documented(variant: Variant, problem: Problem, samples: Samples, workers: int | None) -> End:
+def as_documented(
+    variant: Variant,
+    problem: Problem,
+    samples: Samples,
+    workers: int | None,
+    own: Own | None = None,
+) -> End:
     """The loop as documents write it: scikit-learn for each batch, ``.item()`` at each step.
 
     If the document has a loader (``workers`` is a number), samples are read and collated one by
     one.
     """
-    model, loss_of, optimizer = _made(variant, problem)
+    model, loss_of, optimizer = _made(variant, problem, own)
     scores = {n: AS_DOCUMENTED.get(m, m) for n, m in (variant.metrics or {}).items()}
     prepare = variant.prepare or (lambda rows: rows)
+    on_all_rows = own.on_all_rows if own else {}
     loaders = _out_of_tensors(problem) if workers is None else _loaded(problem, samples, workers)
     figures: dict[str, float] = {}
     for epoch in problem.epochs():
@@ -193,6 +242,11 @@ def as_documented(variant: Variant, problem: Problem, samples: Samples, workers:
                 for name, score in scores.items():
                     seen[f"val_{name}"].append(_one(score(output, yb)))
             figures |= {name: float(np.mean(values)) for name, values in seen.items()}
+            if on_all_rows:
+                with torch.no_grad():
+                    output = model(prepare(problem.valid.x))
+                for name, metric in on_all_rows.items():
+                    figures[name] = _one(AS_DOCUMENTED[metric](output, problem.valid.y))
     return End({n: p.detach() for n, p in model.named_parameters()}, figures, model)
 
 
@@ -220,8 +274,7 @@ def _loaded(problem: Problem, samples: Samples, workers: int) -> Loaders:
 
 
 def _out_of_tensors(problem: Problem) -> Loaders:
-    rows, size = problem.valid, problem.valid_batch_size
-    valid = () if rows is None else tuple(_batches(rows, size))
+    valid = tuple(problem.valid_batches())
     return Loaders(problem.epoch_batches, lambda: valid)
 
 
@@ -240,12 +293,12 @@ def in_its_own_loop(variant: Variant, problem: Problem) -> None:
 # --- (c) the bare limit --------------------------------------------------------------------------
 
 
-def bare(variant: Variant, problem: Problem) -> End:
+def bare(variant: Variant, problem: Problem, own: Own | None = None) -> End:
     """Forward, loss, backward and update with torch's fastest kernels, figures once per epoch."""
-    model, loss_of, optimizer = _made(variant, problem.but(swift=True))
+    model, loss_of, optimizer = _made(variant, problem.but(swift=True), own)
     scores = variant.metrics or {}
-    x, y, size, rows = problem.train.x, problem.train.y, problem.batch_size, problem.valid
-    held = problem.valid_batch_size
+    x, y, size = problem.train.x, problem.train.y, problem.batch_size
+    held_out, on_all_rows = list(problem.valid_batches()), own.on_all_rows if own else {}
     figures: dict[str, float] = {}
     for epoch in problem.epochs():
         order = torch.tensor(problem.order(epoch))
@@ -269,19 +322,19 @@ def bare(variant: Variant, problem: Problem) -> End:
         figures = {"loss": _mean(losses)}
         for name, score in scores.items():
             figures[name] = _mean([score(output, yb).mean() for output, yb in seen])
-        if rows is not None:
+        if held_out:
             model.eval()
             with torch.no_grad():
-                pairs = [(model(xb), yb) for xb, yb in _batches(rows, held)]
+                pairs = [(model(xb), yb) for xb, yb in held_out]
                 figures["val_loss"] = _mean([loss_of(output, yb) for output, yb in pairs])
                 for name, score in scores.items():
                     figures[f"val_{name}"] = _mean([score(out, yb).mean() for out, yb in pairs])
+                if on_all_rows and problem.valid is not None:
+                    output = model(problem.valid.x)
+                    for name, score in on_all_rows.items():
+                        figures[name] = float(score(output, problem.valid.y))
             model.train()
     return End({n: p.detach() for n, p in model.named_parameters()}, figures, model)
-
-
-def _batches(rows: TensorRows, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    return zip(torch.split(rows.x, size), torch.split(rows.y, size), strict=True)
 
 
 def _mean(values: list[Tensor]) -> float:
@@ -289,11 +342,12 @@ def _mean(values: list[Tensor]) -> float:
 
 
 def _made(
-    variant: Variant, problem: Problem
-) -> tuple[nn.Module, Callable[[Tensor, Tensor], Tensor], torch.optim.Optimizer]:
+    variant: Variant, problem: Problem, own: Own | None
+) -> tuple[nn.Module, Loss, torch.optim.Optimizer]:
     assert variant.build is not None
-    assert variant.optimizer is not None
     assert variant.loss is not None
     model = problem.load(variant.build())
-    optimizer = variant.optimizer(model.parameters(), lr=problem.lr)
-    return model, variant.loss, problem.resume(optimizer)
+    loss = variant.loss if own is None else own.loss(model)
+    made_by = variant.optimizer if own is None else own.optimizer
+    assert made_by is not None
+    return model, loss, problem.resume(made_by(model.parameters(), lr=problem.lr))

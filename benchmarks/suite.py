@@ -1,8 +1,8 @@
 """Times the suite against the documents' own loops: ``python -m benchmarks.suite``.
 
 The loops run one after another in this process, with torch's default number of threads; the suite
-is ``refimpl check`` with one worker per core. If a variant does not declare its ``build``,
-``optimizer`` and ``loss``, its own loop is the document's. On real data the loops take more than
+is ``refimpl check`` with one worker per core. If it is not declared what a variant minimises and
+how, its own loop is the document's. On real data the loops take more than
 half an hour; instead, a part of each one's epochs, which are all alike, can be timed.
 """
 
@@ -18,7 +18,13 @@ from tempfile import TemporaryDirectory
 import click
 import torch
 
-from benchmarks.loops import as_documented, documented_samples, in_its_own_loop, workers_of
+from benchmarks.loops import (
+    OWN,
+    as_documented,
+    documented_samples,
+    in_its_own_loop,
+    workers_of,
+)
 from benchmarks.tables import show
 from refimpl import Example, Variant, registry
 from refimpl.calibration import wanted
@@ -44,12 +50,13 @@ def seconds_of_loop(example: Example, variant: Variant, tier: Tier, part: float)
     documented = problem.protocol.epochs_on(tier)
     epochs = min(documented, max(FEWEST_EPOCHS, round(part * documented)))
     problem = problem.but(protocol=replace(problem.protocol, epochs=epochs, stand_in_epochs=None))
-    declared = variant.build and variant.optimizer and variant.loss
+    own = OWN.get(f"{example.name}/{variant.name}")
+    declared = variant.build and variant.loss and (variant.optimizer or own)
     with documented_samples(problem) as samples:
         began = time.perf_counter()
         if declared:
             workers = workers_of(example.name, variant.name)
-            as_documented(variant, problem, samples, workers)
+            as_documented(variant, problem, samples, workers, own)
         else:
             in_its_own_loop(variant, problem)
         return (time.perf_counter() - began) * documented / epochs

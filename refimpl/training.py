@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +51,13 @@ def drive(variant: Variant, problem: Problem) -> Iterator[Step | Epoch]:
     Torch's global generator, from which dropout draws, is seeded for each step and restored after
     it, so that runs side by side, and the code that drives them, do not disturb each other.
     """
+    return _driven(variant, problem, partial(_restored, problem.generator))
+
+
+def _driven(
+    variant: Variant, problem: Problem, around: Callable[[], AbstractContextManager[object]]
+) -> Iterator[Step | Epoch]:
+    """The same, with what is done ``around`` each step."""
     execution = problem.execution
     tf32_off()
     first_seed = problem.dropout_seed
@@ -57,7 +65,8 @@ def drive(variant: Variant, problem: Problem) -> Iterator[Step | Epoch]:
     generator = problem.generator
     steps = iter(execution.steps(variant, problem) if execution.steps else variant.run(problem))
     while True:
-        with _seeded(generator, first_seed + stepped), execution.around():
+        with around(), execution.around():
+            generator.manual_seed(first_seed + stepped)
             step = next(steps, None)
         if step is None:
             return
@@ -71,10 +80,9 @@ def drive(variant: Variant, problem: Problem) -> Iterator[Step | Epoch]:
 
 
 @contextmanager
-def _seeded(generator: torch.Generator, seed: int) -> Iterator[None]:
-    """Seed a generator, then restore it and the CPU's, from which new modules draw their start."""
+def _restored(generator: torch.Generator) -> Iterator[None]:
+    """Restore a generator, and the CPU's, from which new modules draw their start."""
     before = [(used, used.get_state()) for used in {generator, torch.default_generator}]
-    generator.manual_seed(seed)
     try:
         yield
     finally:
@@ -141,8 +149,19 @@ def train(
     :mod:`refimpl.kernels` are used. Raises :class:`ContractError` if the variant stops early, goes
     on too long or never yields.
     """
-    history = History()
     problem = swiftly(problem)
+    with _restored(problem.generator):  # once: nothing that draws runs between the steps
+        steps = _driven(variant, problem, nullcontext)
+        return _history_of(steps, variant, problem, on_epoch)
+
+
+def _history_of(
+    steps: Iterator[Step | Epoch],
+    variant: Variant,
+    problem: Problem,
+    on_epoch: Callable[[EpochRecord], None] | None,
+) -> History:
+    history = History()
     protocol, per_epoch = problem.protocol, problem.steps_per_epoch
     epochs = protocol.epochs_on(problem.tier)
     expected = problem.length - problem.first_step
@@ -150,7 +169,8 @@ def train(
     began = time.perf_counter()
     in_epoch = problem.first_step % per_epoch
     validated: frozenset[str] = frozenset()
-    for step in drive(variant, problem):
+    held_out, weighted = list(problem.valid_batches()), protocol.average == "samples"
+    for step in steps:
         if isinstance(step, Epoch):
             if not history.epochs:
                 raise ContractError(
@@ -175,7 +195,7 @@ def train(
             number = (problem.first_step + history.steps) // per_epoch
             figures = training_figures(variant, problem, step, seen, number)
             if not validated:
-                figures |= validation_figures(variant, problem, step)
+                figures |= validation_figures(variant, step, held_out, weighted)
             history.epochs.append(EpochRecord(number, figures, time.perf_counter() - began))
             seen, in_epoch, began = [], 0, time.perf_counter()
     if history.steps != expected:
@@ -237,17 +257,18 @@ def _last_batch_figures(
     variant: Variant, problem: Problem, last: Step, epoch: int
 ) -> dict[str, float]:
     *_, batch = problem.but(checkpoint=None).epoch_batches(epoch - 1)
-    return evaluate(predictor(variant, last), [batch], variant.loss, variant.metrics or {})
+    with predictor(variant, last) as model:
+        return evaluate(model, [batch], variant.loss, variant.metrics or {})
 
 
-def validation_figures(variant: Variant, problem: Problem, step: Step) -> dict[str, float]:
-    """The figures on the validation rows, each with ``val_`` before its name."""
-    batches = list(problem.valid_batches())
+def validation_figures(
+    variant: Variant, step: Step, batches: Sequence[tuple[Tensor, Tensor]], weighted: bool
+) -> dict[str, float]:
+    """The figures on these validation rows, each with ``val_`` before its name."""
     if not batches or step.model is None:
         return {}
-    weighted = problem.protocol.average == "samples"
-    model = predictor(variant, step)
-    figures = evaluate(model, batches, variant.loss, variant.metrics or {}, weighted)
+    with predictor(variant, step) as model:
+        figures = evaluate(model, batches, variant.loss, variant.metrics or {}, weighted)
     return {f"val_{name}": value for name, value in figures.items()}
 
 
@@ -277,29 +298,24 @@ def evaluate(
     return {name: mean_of(values, sizes if weighted else None) for name, values in scores.items()}
 
 
-def predictor(variant: Variant, step: Step) -> Callable[[Tensor], Tensor]:
-    """A function from rows of the data set to outputs, in evaluation mode and without gradients.
+@contextmanager
+def predictor(variant: Variant, step: Step) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Gives a function from rows of the data set to outputs, without gradients.
 
-    Raises :class:`ContractError` if the step does not show its model.
+    The step's model is in evaluation mode until this context is left. Raises
+    :class:`ContractError` if the step does not show its model.
     """
-    model = step.model
+    model, prepare = step.model, variant.prepare or (lambda rows: rows)
     if model is None:
         raise ContractError(f"variant {variant.name!r} yields no model= to predict with")
-
-    @torch.no_grad()
-    def predict(x: Tensor) -> Tensor:
-        if variant.prepare is not None:
-            x = variant.prepare(x)
-        if not isinstance(model, nn.Module):
-            return model(x).detach()
-        was_training = model.training
-        model.eval()
-        try:
-            return cast(Tensor, model(x))
-        finally:
-            model.train(was_training)
-
-    return predict
+    module = model if isinstance(model, nn.Module) else nn.Module()
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield lambda x: model(prepare(x)).detach()
+    finally:
+        module.train(was_training)
 
 
 def mean_of(values: Sequence[Tensor], weights: Sequence[int] | None = None) -> float:

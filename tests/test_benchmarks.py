@@ -47,6 +47,19 @@ def test_the_documents_loop_and_the_bare_one_end_where_refimpl_ends(
         assert {"loss", "val_loss"} <= own.keys()
 
 
+def test_a_loss_that_depends_on_the_net_is_the_same_in_all_three_loops(loops):
+    variant = registry.load(only=["ring-focal"]).example("ring-focal").variant()
+    problem, own = pose(variant, precision="float64"), loops.OWN["ring-focal/focal"]
+    problem = problem.but(protocol=replace(problem.protocol, epochs=2))
+    history = train(variant, problem)
+    with loops.documented_samples(problem) as samples:
+        documented = loops.as_documented(variant, problem, samples, 0, own)
+    for end in (documented, loops.bare(variant, problem, own)):
+        assert end.figures == pytest.approx(history.final, rel=1e-6)
+        for name, value in history.last.parameters.items():
+            torch.testing.assert_close(end.parameters[name], value.detach())
+
+
 def test_the_batches_of_the_documents_loader_are_those_of_the_problem(loops):
     problem = pose(VARIANT)
     batches = loops.InOrder(problem)
@@ -111,7 +124,7 @@ def test_a_part_of_the_epochs_is_timed_and_the_whole_reckoned(loops, monkeypatch
     suite = import_module("benchmarks.suite")
     seen = []
 
-    def one_second_an_epoch(variant, problem, samples, workers):
+    def one_second_an_epoch(variant, problem, samples, workers, own):
         seen.append(len(list(problem.epochs())))
 
     monkeypatch.setattr(suite, "as_documented", one_second_an_epoch)

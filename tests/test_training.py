@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -157,6 +157,25 @@ def test_torchs_generator_is_left_as_it_was_at_every_step_and_after_the_run():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+class FailsAtLast(Dropping):
+    """Draws at every step; cannot be measured in evaluation mode."""
+
+    def forward(self, x):
+        if not self.training:
+            raise ValueError("not to be measured")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("build", [Dropping, FailsAtLast])
+def test_torchs_generator_is_left_as_it_was_by_a_whole_run_even_if_that_fails(build):
+    variant = replace(DROPPING, build=build)
+    problem = pose(variant, seed=0)
+    before = torch.get_rng_state()
+    with nullcontext() if build is Dropping else pytest.raises(ValueError, match="measured"):
+        train(variant, problem)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_runs_side_by_side_do_not_disturb_each_other():
     alone = losses()
     problem = pose(DROPPING, seed=0)
@@ -238,7 +257,8 @@ def test_validation_rows_are_prepared_as_the_loader_prepares_batches():
     rows = pose(MODULE).valid
     history = trained()
     doubled = replace(MODULE, prepare=lambda x: 2 * x)
-    found = predictor(doubled, history.last)(rows.x)
+    with predictor(doubled, history.last) as predict:
+        found = predict(rows.x)
     assert torch.equal(found, history.last.model(2 * rows.x).detach())
     assert not found.requires_grad
 
@@ -309,8 +329,9 @@ def only_training():
 
 
 def test_predictions_need_a_model_and_the_variant_without_one_is_named():
-    with pytest.raises(ContractError, match="'scratch' yields no model= to predict with"):
-        predictor(SCRATCH, Step(0.0, {}))
+    without = predictor(SCRATCH, Step(0.0, {}))
+    with pytest.raises(ContractError, match="'scratch' yields no model= to predict with"), without:
+        pass
 
 
 # --- history -------------------------------------------------------------------------------------

@@ -74,11 +74,9 @@ def _figures(variant: Variant, problem: Problem, step: Step, epoch: Epoch) -> It
     Either kind of mean, over batches or over samples, will do. The loss is left out if what the
     variant minimises is not the stated loss alone.
     """
+    batches = list(problem.valid_batches())
     by_batches, by_samples = (
-        validation_figures(
-            variant, problem.but(protocol=replace(problem.protocol, average=average)), step
-        )
-        for average in ("batches", "samples")
+        validation_figures(variant, step, batches, weighted) for weighted in (False, True)
     )
     for name in sorted(epoch.metrics.keys() & by_batches.keys()):
         if name != "val_loss" or _loss_is_as_stated(variant, step):

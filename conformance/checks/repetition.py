@@ -101,7 +101,8 @@ def checkpoint_predicts_the_same(subject: Subject) -> Iterator[Measurement]:
             f"{name} is not what was saved",
         )
     rows = problem.train.x[:ROWS]
-    before = predictor(variant, last)(rows)
+    with predictor(variant, last) as predict:
+        before = predict(rows)
     after = _predict_from(subject, problem, loaded, rows)
     yield true(
         "predictions",
@@ -128,7 +129,8 @@ def _predict_from(
         with torch.no_grad():  # running statistics have seen one more batch
             for name, buffer in step.model.named_buffers():
                 buffer.copy_(checkpoint.buffers[name])
-    return predictor(subject.trained, step)(rows)
+    with predictor(subject.trained, step) as predict:
+        return predict(rows)
 
 
 @check("resumed-run-is-the-same")
