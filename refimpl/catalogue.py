@@ -13,8 +13,9 @@ from pathlib import Path
 
 from refimpl.compatibility import NEWEST, refusal
 from refimpl.discovery import Source, find_spec, named, sources
+from refimpl.errors import one_line
 from refimpl.literals import Literals, arguments, hides_some, parameters, returned
-from refimpl.plugin_problem import PluginProblem, one_line
+from refimpl.plugin_problem import PluginProblem
 
 POSITIONAL = ("name", "title", "document", "section", "variants")
 """The first fields of an Example, which a call may pass by position."""

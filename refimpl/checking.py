@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -20,9 +19,9 @@ from typing import Any, Literal, TypeVar
 from refimpl.contract import Example, Execution, Variant
 from refimpl.curves import Curve
 from refimpl.data import Tier
-from refimpl.errors import RefimplError
+from refimpl.errors import RefimplError, one_line
 from refimpl.requirements import NUMPY_ON_CPU, explains, missing, missing_data
-from refimpl.whereabouts import where_in
+from refimpl.whereabouts import told
 
 Outcome = Literal["passed", "failed", "skipped", "xfailed"]
 """``xfailed`` is a failure that was expected; see :mod:`refimpl.expectations`."""
@@ -358,14 +357,12 @@ def _answer(cell: Cell, to_the_end: bool) -> Result:
     except CannotRunError as error:
         lacking = str(error)
     except RefimplError as error:
-        return result("failed", _one_line(error))
+        return result("failed", one_line(error))
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         # SystemExit and pytest's own outcomes too: a plugin must not end or skip anything by them.
-        place = where_in(cell.subject.example, error)
-        reason = f"{type(error).__name__}: {_one_line(error)}{place}"
-        return result("failed", reason, traceback.format_exc())
+        return result("failed", told(cell.subject.example, error), traceback.format_exc())
     wrong = [m.message for m in measurements if not m.holds]
     if wrong:
         more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
@@ -375,10 +372,6 @@ def _answer(cell: Cell, to_the_end: bool) -> Result:
     if not measurements:
         return result("failed", "the check measured nothing, so it proves nothing")
     return result("passed")
-
-
-def _one_line(error: BaseException) -> str:
-    return re.sub(r"\s+", " ", str(error)).strip()
 
 
 def _finite(value: Any) -> Any:

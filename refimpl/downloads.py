@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refimpl.errors import DataError
+from refimpl.errors import DataError, one_line
 
 if TYPE_CHECKING:
     from requests import Response
@@ -95,7 +95,7 @@ class ResumingDownloader:
                 if not self._complete(response, start):
                     self._append(response, url, start)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise _Interrupted(str(error)) from error
+            raise _Interrupted(_innermost(error)) from error
 
     def _complete(self, response: Response, start: int) -> bool:
         """Whether ``part`` needs nothing more; raises if the response brings no bytes for it."""
@@ -165,6 +165,17 @@ class ResumingDownloader:
             f"{self._name}: could not be downloaded from {url} in {self.attempts} attempts, "
             f"the last one: {reason}" + (f"; {advice}" if kept else "")
         )
+
+
+def _innermost(error: BaseException) -> str:
+    """What went wrong, without what requests and urllib3 put around it."""
+    around = (getattr(error, "reason", None), *error.args)
+    within = next((part for part in around if isinstance(part, BaseException)), None)
+    if within is not None:
+        return _innermost(within)
+    # urllib3 begins with the connection: HTTPSConnection(host='…', port=443): Failed to …
+    connection = r"^(HTTPS?Connection\w*\(.*?\)|<urllib3\S+ object at \w+>): "
+    return re.sub(connection, "", one_line(error))
 
 
 def _version(response: Response) -> str:

@@ -29,3 +29,8 @@ class ContractError(RefimplError):
 
 class CheckpointError(RefimplError):
     """A checkpoint is damaged or belongs to something else."""
+
+
+def one_line(text: object) -> str:
+    """``text`` with each run of white space replaced by one space."""
+    return " ".join(str(text).split())

@@ -20,6 +20,7 @@ from torch import nn
 
 from refimpl.contract import Example, Facts, Sizes, Step, Variant
 from refimpl.data import DataSet, Tier, made_by
+from refimpl.errors import one_line
 from refimpl.global_rng import draws_from, start_draws_from, steps_draw_from
 from refimpl.live import first_step, live_summary
 from refimpl.pace import pace_of
@@ -27,7 +28,7 @@ from refimpl.plugin_problem import from_here
 from refimpl.problem import pose, start_values
 from refimpl.requirements import missing, missing_data
 from refimpl.training import drive
-from refimpl.whereabouts import where_in
+from refimpl.whereabouts import told
 
 SLOW = 2.0
 """How many times as long as the fast loop's a step may take before advice mentions it."""
@@ -108,9 +109,8 @@ def _about(variant: Variant, found: Found) -> list[Advice]:
 
 
 def _said(error: Exception, example: Example) -> str:
-    text = " ".join(str(error).split())
     known = type(error).__module__.startswith("refimpl.")
-    return text if known else f"{type(error).__name__}: {text}{where_in(example, error)}"
+    return one_line(error) if known else told(example, error)
 
 
 # --- facts ---------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from refimpl.errors import one_line
+
 LONGEST = 160
 """The most characters in a cell."""
 
@@ -18,6 +20,6 @@ def table(rows: Iterable[Sequence[str]], figures_from: int | None = None) -> str
 
 
 def _cell(text: str) -> str:
-    line = " ".join(text.split())
+    line = one_line(text)
     short = line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
     return short.replace("|", "\\|").replace("<", "&lt;")

@@ -17,6 +17,7 @@ from typing import Any
 
 from refimpl.contract import Example, Figure, Layer, Variant
 from refimpl.data import DataSet
+from refimpl.errors import one_line
 from refimpl.inspection import summary_of
 from refimpl.ladder import first_of_ladder
 from refimpl.live import first_step, live_summary
@@ -223,13 +224,13 @@ def _range(limits: tuple[float, float] | None) -> str:
 
 def _short(value: Any) -> str:
     """A value as text, shortened to fit on one line of a table."""
-    text = " ".join(repr(value).split())
+    text = one_line(repr(value))
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
 
 
 def _cell(text: object) -> str:
     """Text for a table cell: on one line, with the character that would end the cell escaped."""
-    return " ".join(str(text).split()).replace("|", "\\|")
+    return one_line(text).replace("|", "\\|")
 
 
 # --- all of them ---------------------------------------------------------------------------------

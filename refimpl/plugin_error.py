@@ -15,7 +15,7 @@ from refimpl import contract, data
 from refimpl.catalogue import HOW_TO_NAME
 from refimpl.contract import Example
 from refimpl.discovery import Source
-from refimpl.plugin_problem import one_line
+from refimpl.errors import one_line
 from refimpl.requirements import EXTRAS
 from refimpl.validation import Finding, check_fields
 

@@ -40,11 +40,6 @@ class PluginProblem:
         return f"plugin {self.plugin} ({self.origin}){place}: {self.message}"
 
 
-def one_line(text: object) -> str:
-    """``text`` with each run of white space replaced by one space."""
-    return " ".join(str(text).split())
-
-
 def from_here(file: Path) -> str:
     """``file`` relative to the working folder, if it lies below it."""
     try:

@@ -1,4 +1,4 @@
-"""The place in a plugin at which an exception was raised, which its message does not tell."""
+"""What an exception of a plugin says, and the place in the plugin, which its message leaves out."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from refimpl.contract import Example
+from refimpl.errors import one_line
 
 _NOT_OF_PLUGINS = ("torch", "numpy", "builtins", "functools")
 
 
-def where_in(example: Example, error: BaseException) -> str:
+def told(example: Example, error: BaseException) -> str:
+    """An exception on one line: its type, its text and the place in the example's modules."""
+    return f"{type(error).__name__}: {one_line(error)}{_place(example, error)}"
+
+
+def _place(example: Example, error: BaseException) -> str:
     """`` (FILE:LINE)`` of the innermost line of the example's own modules, or ``""``.
 
     The file is named without its folders, so that the text is the same on every machine.

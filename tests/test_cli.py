@@ -16,6 +16,7 @@ from fakes.sound import EXAMPLE, MODULE
 from refimpl import cli, training
 from refimpl.baselines import FIRST_SEED, SEEDS_OF_A_BASELINE, SEEDS_OF_A_CHECK
 from refimpl.checkpoint import load
+from refimpl.commands.data import data
 from refimpl.data import cache_root
 from refimpl.errors import UnknownNameError
 from refimpl.listing import listed
@@ -214,7 +215,7 @@ def test_the_list_has_every_example_of_the_tree_and_of_plugins(refimpl):
 def test_the_help_has_each_command_on_a_line_of_its_own_and_whole(group):
     asked = CliRunner().invoke(cli.cli, [*group, "--help"], terminal_width=80)
     lines = asked.output.partition("Commands:\n")[2].splitlines()
-    assert len(lines) == len((cli.data if group else cli.cli).commands)
+    assert len(lines) == len((data if group else cli.cli).commands)
     for line in lines:
         assert re.match(r"  [a-z]+ +\S", line)
         assert "..." not in line

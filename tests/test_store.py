@@ -300,6 +300,21 @@ def test_a_file_that_is_not_there_is_asked_for_once(site: Site, root: Path) -> N
     assert leavings(root) == set()
 
 
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [
+        ("127.0.0.1:9", r"Failed to establish a new connection: \[Errno \d+\] Connection refused"),
+        ("nowhere.invalid", r"Failed to (resolve|establish) [^<>]+"),
+    ],
+)
+def test_where_no_server_answers_the_reason_is_one_phrase(
+    site: Site, root: Path, host: str, reason: str
+) -> None:
+    site.url = f"http://{host}"
+    with pytest.raises(DataError, match=rf"/a.bin in 1 attempts, the last one: {reason}$"):
+        fetch(one_file(site), root, attempts=1)
+
+
 def test_a_server_in_trouble_is_asked_again_but_not_for_ever(site: Site, root: Path) -> None:
     site.files["/a.bin"], site.statuses["/a.bin"] = CONTENT, [500, 503, 500, 429]
     with pytest.raises(DataError, match=r"in 3 attempts, the last one: HTTP 500"):

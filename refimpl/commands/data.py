@@ -1,0 +1,67 @@
+"""The documents' own data."""
+
+from __future__ import annotations
+
+import click
+
+from refimpl.commands.group import Group
+from refimpl.commands.options import debug_option
+from refimpl.errors import RefimplError
+
+
+@click.group(cls=Group)
+def data() -> None:
+    """The documents' own data: what is here and whether it is sound."""
+
+
+@data.command("list")
+@debug_option
+def data_list() -> None:
+    """Every real data set and whether it is here."""
+    from refimpl import store
+    from refimpl.rendering import print_data
+
+    print_data(store.entries(), store.verify())
+
+
+@data.command()
+@click.argument("names", nargs=-1)
+@debug_option
+def fetch(names: tuple[str, ...]) -> None:
+    """Download data sets, all of them where none is named.
+
+    Goes on with what was cut short.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from refimpl import store
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        fetched = store.fetch(names or None, progress=progress)
+    for file in fetched:
+        click.echo(f"{file.action} {file.path}")
+
+
+@data.command()
+@click.argument("names", nargs=-1)
+@debug_option
+def verify(names: tuple[str, ...]) -> int:
+    """Compare every file that is here with its digest.
+
+    Fails where one is damaged, or where none is here.
+    """
+    from refimpl import store
+
+    statuses = store.verify(names or None)
+    for status in statuses:
+        click.echo(str(status))
+    if all(status.state == "missing" for status in statuses):
+        raise RefimplError("no file is here to be compared; refimpl data fetch downloads them")
+    return 1 if any(status.state in ("damaged", "unknown") for status in statuses) else 0
