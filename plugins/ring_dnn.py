@@ -128,6 +128,11 @@ LAYER_NAMES = {
     "fc3.bias": "b3",
 }
 
+OTHER_POINTS = (
+    "the document draws its points without a seed; the true probabilities, which no classifier can "
+    "better in expectation, have a loss of 0.162 on these points and of 0.166 ± 0.008 on others"
+)
+
 EXAMPLE = Example(
     name="ring-dnn",
     title="Two rings, a binary classifier at three API levels",
@@ -148,7 +153,7 @@ EXAMPLE = Example(
             protocol=Protocol(epochs=1000, learning_rate=0.01, batch_size=20, stand_in_epochs=100),
             facts=facts(
                 Figure("accuracy", 0.927, real=(0.91, 0.94), stand_in=(0.85, 0.945)),
-                Figure("loss", 0.187, real=(0.17, 0.24)),
+                Figure("loss", 0.187, real=(0.157, 0.217), outside_because=OTHER_POINTS),
                 output=(20, 1),
                 state_dict=BY_HAND,
             ),

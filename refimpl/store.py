@@ -145,7 +145,7 @@ def fetch(
             source, root, lambda part: ResumingDownloader(part, progress, attempts, pause)
         )
 
-    return [done for entry in _chosen(names, table) for done in _fetch(entry, root, download)]
+    return [done for entry in chosen(names, table) for done in _fetch(entry, root, download)]
 
 
 def verify(
@@ -156,7 +156,7 @@ def verify(
 ) -> list[FileStatus]:
     """The state of every file of these data sets, or of all of them; changes nothing."""
     root = data_root() if root is None else root
-    return [status for entry in _chosen(names, table) for status in _statuses(entry, root)]
+    return [status for entry in chosen(names, table) for status in _statuses(entry, root)]
 
 
 def files_held_to() -> dict[str, str]:
@@ -189,19 +189,25 @@ def _entry(name: str, item: dict[str, Any]) -> Entry:
     return entry
 
 
-def _chosen(names: Iterable[str] | None, table: Mapping[str, Entry] | None) -> list[Entry]:
+def chosen(
+    names: Iterable[str] | None = None, table: Mapping[str, Entry] | None = None
+) -> list[Entry]:
+    """The data sets with these names or aliases, each once; all of them without names.
+
+    Raises :class:`~refimpl.errors.UnknownNameError` for another name.
+    """
     table = entries() if table is None else table
     if names is None:
         return list(table.values())
     known = {alias: entry for entry in table.values() for alias in (entry.name, *entry.aliases)}
-    chosen: dict[str, Entry] = {}
+    found: dict[str, Entry] = {}
     for name in names:
         if name not in known:
             raise UnknownNameError(
                 f"no data set to download is called {name!r}; there are: {', '.join(table)}"
             )
-        chosen[known[name].name] = known[name]
-    return list(chosen.values())
+        found[known[name].name] = known[name]
+    return list(found.values())
 
 
 @cache

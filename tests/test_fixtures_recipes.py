@@ -74,6 +74,19 @@ class TestRing:
         inside = np.hypot(*rows.x.T) < 6.5
         assert np.mean(inside == (rows.y[:, 0] == 1)) == pytest.approx(0.933, abs=0.02)
 
+    def test_the_loss_of_the_true_probabilities_is_what_ring_dnn_says(self):
+        def loss(radius, inside):
+            odds = ((radius - 5) ** 2 - (radius - 8) ** 2) / 2  # of lying on the outer ring, log
+            return np.mean(np.logaddexp(0, np.where(inside, odds, -odds)))
+
+        rows = ring.RING.load("real").train
+        assert loss(np.hypot(*rows.x.T), rows.y[:, 0] == 1) == pytest.approx(0.162, abs=5e-4)
+        inside, stream = np.arange(4_000) < 2_000, np.random.default_rng(0)
+        centre = np.where(inside, 5, 8)
+        others = [loss(centre + stream.standard_normal(4_000), inside) for _ in range(500)]
+        assert np.mean(others) == pytest.approx(0.166, abs=1e-3)
+        assert np.std(others) == pytest.approx(0.008, abs=1e-3)
+
     def test_a_linear_model_is_no_better_than_a_coin(self):
         splits = ring.RING_SPLIT.load("real")
         model = LogisticRegression().fit(splits.train.x, splits.train.y[:, 0])

@@ -19,8 +19,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from refimpl import digests, store
+from refimpl.cli import cli
 from refimpl.data import DataSet
 from refimpl.errors import DataError, UnknownNameError
 from refimpl.fixtures import integrity, preparation
@@ -291,6 +293,25 @@ def test_a_file_without_any_digest_is_not_taken_for_sound(site: Site, root: Path
     assert states(one_file(site), root) == {"toy/a.bin": "unknown"}
     fetch(one_file(site), root)
     assert (root / "toy/a.bin").read_bytes() == CONTENT
+
+
+def test_a_data_set_that_cannot_be_fetched_does_not_keep_the_others_from_it(
+    site: Site, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.files["/b.bin"] = CONTENT
+    gone = one_file(site, "/gone.bin")
+    table = gone + one_file(site, "/b.bin", name="other/b.bin").replace("toy", "other")
+    monkeypatch.setattr(store, "entries", lambda: store.parse_table(table))
+    monkeypatch.setenv("REFIMPL_DATA", str(root))
+    root.mkdir()
+    ran = CliRunner().invoke(cli, ["data", "fetch"], standalone_mode=False)
+    assert ran.return_value == 1
+    assert ran.stdout == f"downloaded {root}/other/b.bin\n"
+    assert (
+        f"refimpl: a.bin: could not be downloaded; {site.url}/gone.bin answered HTTP 404 Not Found"
+        in ran.stderr
+    )
+    assert (root / "other/b.bin").read_bytes() == CONTENT
 
 
 def test_a_file_that_is_not_there_is_asked_for_once(site: Site, root: Path) -> None:

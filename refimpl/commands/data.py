@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import click
 
+from refimpl.commands.given import complain
 from refimpl.commands.group import Group
 from refimpl.commands.options import debug_option
-from refimpl.errors import RefimplError
+from refimpl.errors import DataError, RefimplError
 
 
 @click.group(cls=Group)
@@ -27,10 +28,11 @@ def data_list() -> None:
 @data.command()
 @click.argument("names", nargs=-1)
 @debug_option
-def fetch(names: tuple[str, ...]) -> None:
+def fetch(names: tuple[str, ...]) -> int:
     """Download data sets, all of them where none is named.
 
-    Goes on with what was cut short.
+    Goes on with what was cut short. Fails where one of them could not be fetched, after it has
+    tried the others.
     """
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
@@ -43,10 +45,17 @@ def fetch(names: tuple[str, ...]) -> None:
         DownloadColumn(),
         TransferSpeedColumn(),
     )
+    fetched, failed = [], False
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        fetched = store.fetch(names or None, progress=progress)
+        for entry in store.chosen(names or None):
+            try:
+                fetched += store.fetch([entry.name], progress=progress)
+            except DataError as error:
+                complain(str(error))
+                failed = True
     for file in fetched:
         click.echo(f"{file.action} {file.path}")
+    return 1 if failed else 0
 
 
 @data.command()
