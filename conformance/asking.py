@@ -66,6 +66,7 @@ def on_its_own(example: Example | str, how: How) -> Iterator[tuple[str, Asking]]
     registered = loaded.examples[name]
     yield _verdict(name, IN_ORDER, device, tier, "", f"registered from {registered.origin}")
     others = [loaded.execution(n) for n in _named(how.executions, loaded)]
+    require_unused_seeds(how.reseed, [registered.value])
     asked = registered.value.reseeded(how.reseed)
     own = list(cells(asked, ALL, on_device(device), tier, others))
     expected = gather(loaded, how.expected_failures)
@@ -99,7 +100,6 @@ def questions(examples: Sequence[Example | str], config: pytest.Config) -> list[
         option.expected_failures,
     )  # fmt: skip
     try:
-        require_unused_seeds(how.reseed)
         return [
             question_parameter(Question(key, asking))
             for example in examples

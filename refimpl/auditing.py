@@ -248,7 +248,7 @@ def audited(examples: Sequence[Example], fresh: Path | None = None) -> Audit:
                     of_one_run += [f"{who}: {names}"] if names else []
                     continue
                 try:
-                    baseline = baselines.read(path)
+                    baseline = baselines.read_declared(example, variant, tier)
                     figures.extend(audit_baseline(baseline))
                     ranges.extend(ranged(variant, baseline))
                     if fresh is not None and (fresh / tier).is_dir():

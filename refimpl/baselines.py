@@ -16,7 +16,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -112,16 +112,23 @@ class Baseline:
 def identity(example: Example, variant: Variant, tier: Tier) -> Identity:
     """The identity that this variant's baseline would have. Reads the data to get it."""
     assert variant.data is not None
-    assert variant.protocol is not None
     splits = variant.data.load(tier)
     shapes = " + ".join(
         f"{list(rows.x.shape)}" for rows in (splits.train, splits.valid) if rows is not None
     )
+    without = _without_shapes(example, variant, tier)
+    return replace(without, data=f"{without.data} {shapes}")
+
+
+def _without_shapes(example: Example, variant: Variant, tier: Tier) -> Identity:
+    """The identity as far as it is declared, with the mere name of the data."""
+    assert variant.data is not None
+    assert variant.protocol is not None
     trained = {
         **asdict(variant.protocol), "epochs": variant.protocol.epochs_on(tier),
     }  # fmt: skip
     del trained["stand_in_epochs"]
-    return Identity(example.name, variant.name, tier, trained, f"{variant.data.name} {shapes}")
+    return Identity(example.name, variant.name, tier, trained, variant.data.name)
 
 
 def metric_of(name: str, values: Sequence[float], rows: int) -> Metric:
@@ -159,19 +166,33 @@ def journal_of(path: Path) -> Path:
     return path.with_name(path.name + ".part")
 
 
-def require_unused_seeds(reseed: int) -> None:
+def require_unused_seeds(reseed: int, examples: Iterable[Example] = ()) -> None:
     """Refuse to add so much to the seeds of checks that baselines have them.
 
-    No run is judged by a baseline that it is part of. Raises :class:`BaselineError`.
+    No run is judged by a baseline that it is part of. Raises :class:`BaselineError`, also if that
+    is so of a variant of these ``examples``, whose own seed is not 0.
     """
-    if reseed < 0:
-        raise BaselineError(f"with {reseed}, checks run seeds below 0; take 0 at the least")
+    if said := wrong_seed(reseed):
+        raise BaselineError(f"with {reseed}, {said}")
+    for example in examples:
+        for variant in example.variants:
+            if said := wrong_seed(variant.seed + reseed):
+                raise BaselineError(
+                    f"{example.name} · {variant.name}: with its seed {variant.seed} and {reseed} "
+                    f"more, {said}"
+                )
+
+
+def wrong_seed(seed: int) -> str | None:
+    """What is wrong with a seed from which checks would begin; ``None`` if nothing is."""
     low, high = FIRST_SEED - SEEDS_OF_A_CHECK, FIRST_SEED + SEEDS_OF_A_BASELINE
-    if low < reseed < high:
-        raise BaselineError(
-            f"with {reseed}, checks run seeds that baselines have; take {low} at the most, or "
-            f"{high} at the least"
+    if seed < 0:
+        return "checks run seeds below 0; take 0 at the least"
+    if low < seed < high:
+        return (
+            f"checks run seeds that baselines have; take {low} at the most, or {high} at the least"
         )
+    return None
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -190,7 +211,7 @@ def read(path: Path) -> Baseline:
 
 @lru_cache(maxsize=64)
 def _read(path: Path, changed: int) -> Baseline:
-    again = "make it anew with: refimpl calibrate"
+    again = "delete it and make it anew with: refimpl calibrate"
     try:
         lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     except UnicodeDecodeError as error:
@@ -214,15 +235,27 @@ def read_for(example: Example, variant: Variant, tier: Tier) -> Baseline:
     Raises :class:`BaselineError` as :func:`read`, and if the file is of another variant, or of this
     one trained differently.
     """
-    path = path_of(example, variant, tier)
-    baseline = read(path)
-    differences = identity(example, variant, tier).differences(baseline.identity)
-    if differences:
-        raise BaselineError(
-            f"{path.name} is of something else: its {differences}; delete it and run: "
-            f"refimpl calibrate {example.name} --variant {variant.name} --data {tier}"
-        )
+    baseline = read(path_of(example, variant, tier))
+    _require_same(identity(example, variant, tier), baseline.identity)
     return baseline
+
+
+def read_declared(example: Example, variant: Variant, tier: Tier) -> Baseline:
+    """The same, without a look at the data, which need not be here: their shapes may differ."""
+    baseline = read(path_of(example, variant, tier))
+    there = baseline.identity
+    name, *_ = there.data.split(" ")
+    _require_same(_without_shapes(example, variant, tier), replace(there, data=name))
+    return baseline
+
+
+def _require_same(own: Identity, there: Identity) -> None:
+    if differences := own.differences(there):
+        raise BaselineError(
+            f"{own.example}.{own.variant}.jsonl is of something else: its {differences}; "
+            "delete it and run: "
+            f"refimpl calibrate {own.example} --variant {own.variant} --data {own.tier}"
+        )
 
 
 def resume(path: Path) -> Baseline | None:

@@ -39,8 +39,8 @@ def plan(
     """What must be run for a baseline of ``count`` seeds.
 
     Raises :class:`~refimpl.baselines.BaselineError` if the existing runs were trained differently,
-    or on another torch: runs of different programs are not one sample. It also does if so many runs
-    would use seeds that are kept for checks.
+    on other data or on another torch: runs of different programs are not one sample. It also does
+    if so many runs would use seeds that are kept for checks.
     """
     if count > SEEDS_OF_A_BASELINE:
         raise BaselineError(
@@ -48,19 +48,29 @@ def plan(
         )
     path = baselines.path_of(example, variant, tier)
     there = baselines.resume(path)
-    if there is not None:
-        differences = baselines.identity(example, variant, tier).differences(there.identity)
-        torch, here = there.environment["packages"]["torch"], environment()["packages"]["torch"]
-        if torch != here:
-            differences = f"torch is {torch} and not {here}"
-        if differences:
-            raise BaselineError(
-                f"{path.name} is there and is of something else: its {differences}; "
-                "delete it to begin anew"
-            )
     done = {run.seed for run in there.runs} if there else set()
-    wanted = range(first_seed, first_seed + count)
-    return Plan(example, variant, tier, path, there, tuple(s for s in wanted if s not in done))
+    lacking = tuple(s for s in range(first_seed, first_seed + count) if s not in done)
+    if there is not None and (differences := _differences(example, variant, tier, there, lacking)):
+        raise BaselineError(
+            f"{path.name} is there and is of something else: its {differences}; "
+            "delete it to begin anew"
+        )
+    return Plan(example, variant, tier, path, there, lacking)
+
+
+def _differences(
+    example: Example, variant: Variant, tier: Tier, there: Baseline, lacking: Sequence[int]
+) -> str:
+    """Why further runs would be no sample with those that are there; empty if they would be."""
+    torch, here = there.environment["packages"]["torch"], environment()["packages"]["torch"]
+    if torch != here:
+        return f"torch is {torch} and not {here}"
+    differences = baselines.identity(example, variant, tier).differences(there.identity)
+    if differences or not lacking:
+        return differences
+    assert variant.data is not None
+    digest, own = there.environment.get("data digest"), variant.data.digest(tier)
+    return "" if digest == own else f"data digest is {digest} and not {own}"
 
 
 def wanted(

@@ -82,12 +82,15 @@ class ExpectedFailure:
 
     def matches(self, cell: Cell) -> bool:
         """Whether it is about this cell, whether or not it is in force."""
+        return self.names(cell) and self.could_match(cell)
+
+    def names(self, cell: Cell) -> bool:
+        """Whether the cell is of its example, check and variant, on whatever device and tier."""
         variant = cell.subject.variant.name if cell.subject.variant else None
         return (
             self.example == cell.subject.example.name
             and self.check == cell.check.name
             and self.variant in (None, variant)
-            and self.could_match(cell)
         )
 
     def could_match(self, cell: Cell) -> bool:
@@ -240,7 +243,8 @@ def unmatched(
 ) -> Iterator[tuple[str, str]]:
     """The example and the fault, for each entry in force that matches no cell of a run.
 
-    An entry is not reported if the run has nothing of its example, its tier or its device.
+    An entry is not reported if the run has nothing of its example, its tier or its device, nor if
+    its check is asked on another device or tier only: then its conditions do not hold here.
     ``executions`` are the names that a device may have besides those of torch's devices.
     """
     for entry in entries:
@@ -254,7 +258,7 @@ def unmatched(
                 entry.example,
                 f"{who} has device {entry.device!r}, no device of torch nor {known}",
             )
-        elif any(entry.could_match(cell) for cell in own):
+        elif any(map(entry.could_match, own)) and not any(map(entry.names, own)):
             yield entry.example, f"{who} is about no check of this run; {_meant(entry, own)}"
 
 

@@ -127,7 +127,7 @@ def cells_of(config: pytest.Config, checks: list[Any]) -> list[Cell]:
         examples = [loaded.example(n) for n in names if n in loaded.examples or n not in refused]
         others = _other_executions(config)
         execution = on_device(config.option.device)
-        require_unused_seeds(config.option.reseed)
+        require_unused_seeds(config.option.reseed, examples)
     except (UnknownNameError, BaselineError) as error:
         raise pytest.Collector.CollectError(str(error)) from None
     if by := config.option.reseed:

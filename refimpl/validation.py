@@ -20,6 +20,7 @@ from typing import NamedTuple, TypeVar
 from packaging.requirements import InvalidRequirement, Requirement
 
 from refimpl import hookspecs
+from refimpl.baselines import wrong_seed
 from refimpl.compatibility import refusal
 from refimpl.contract import (
     Erratum,
@@ -332,6 +333,8 @@ def _check_missing(variant: Variant) -> Iterator[Finding]:
         made = type(variant.build).__name__
         hint = f"give what makes a new one each time, such as build={made}"
         yield Finding("wrong-type", f"has a build that is a module, {made}", hint)
+    if said := wrong_seed(variant.seed):
+        yield Finding("bad-seed", f"has seed={variant.seed}", said)
     if isinstance(variant.loss, type):
         kind = variant.loss.__name__
         yield Finding("wrong-type", f"has a loss that is a class, {kind}", f"make one: {kind}()")

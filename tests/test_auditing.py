@@ -91,6 +91,14 @@ def test_a_damaged_baseline_fails_and_is_named(example):
     assert "is truncated" in problem
 
 
+def test_the_baseline_of_another_variant_fails_and_is_told(example):
+    first, second = baselines_of(example)
+    second.write_text(first.read_text())
+    (problem,) = audited([example]).problems
+    one, other = EXAMPLE.variants
+    assert f"its variant is {one.name} and not {other.name}" in problem
+
+
 def test_too_many_figures_for_the_sweep_fail(example):
     baselines_of(example)
     found = audited([example])

@@ -59,19 +59,27 @@ def test_the_seeds_of_baselines_are_not_those_of_checks():
     assert max(variant.seed for variant in EXAMPLE.variants) + 100 < baselines.FIRST_SEED
 
 
+def test_what_is_added_to_a_seed_takes_no_variant_to_the_seeds_of_baselines():
+    of_seed_1 = replace(EXAMPLE, variants=(VARIANT, replace(VARIANT, name="other", seed=1)))
+    baselines.require_unused_seeds(799, [of_seed_1])
+    baselines.require_unused_seeds(800, [EXAMPLE])
+    with pytest.raises(BaselineError, match="fake-sound · other: with its seed 1 and 800 more"):
+        baselines.require_unused_seeds(800, [of_seed_1])
+
+
 # --- what is refused -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kept", range(7))
 def test_a_truncated_file_is_refused(path, kept):
     rewritten(path, lines_of(path)[:kept])
-    with pytest.raises(BaselineError, match="is truncated"):
+    with pytest.raises(BaselineError, match=r"is truncated.*; delete it and make"):
         baselines.read(path)
 
 
 def test_a_file_cut_in_the_middle_of_its_last_line_is_refused(path):
     path.write_text(path.read_text()[:-10])
-    with pytest.raises(BaselineError, match="is truncated"):
+    with pytest.raises(BaselineError, match=r"is truncated.*; delete it and make"):
         baselines.read(path)
 
 

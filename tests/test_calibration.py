@@ -12,7 +12,7 @@ import pytest
 from fakes.calibrated import baselines_of
 from fakes.sound import EXAMPLE
 
-from refimpl import baselines, calibration
+from refimpl import Rows, Splits, baselines, calibration
 from refimpl.baselines import BaselineError
 from refimpl.seeds import Engine, Task, jobs, trained
 
@@ -246,3 +246,17 @@ def test_runs_of_another_torch_are_not_added_to(example, monkeypatch):
     monkeypatch.setattr(calibration, "environment", lambda: {"packages": {"torch": "99.0"}})
     with pytest.raises(BaselineError, match=r"torch is .* and not 99\.0"):
         calibration.plan(example, example.variants[0], "stand-in", 8)
+
+
+def test_runs_of_other_data_of_the_same_shape_are_not_added_to(example):
+    baselines_of(example)
+    variant = example.variants[0]
+
+    def shifted():
+        splits = variant.data.load("stand-in")
+        return Splits(Rows(splits.train.x, splits.train.y + 1), splits.valid)
+
+    other = replace(variant, data=replace(variant.data, stand_in=shifted))
+    with pytest.raises(BaselineError, match=r"data digest is .* and not .*; delete it"):
+        calibration.plan(example, other, "stand-in", 8)
+    assert calibration.plan(example, other, "stand-in", 6).seeds == ()

@@ -164,6 +164,15 @@ def test_an_entry_is_not_held_against_a_run_that_it_says_nothing_of(condition):
     assert complaint(**condition) == ""
 
 
+def test_an_entry_for_a_device_is_not_held_against_a_run_whose_other_checks_are_on_it():
+    on_both = [*RUN, replace(RUN[0], subject=replace(RUN[0].subject, execution=CUDA))]
+    assert RUN[0].check is FAILS
+    elsewhere = replace(ENTRY, check="holds", device="cuda")
+    assert not list(unmatched([elsewhere], on_both, ()))
+    ((_, reason),) = unmatched([replace(elsewhere, check="hods")], on_both, ())
+    assert "did you mean the check 'holds'?" in reason
+
+
 # --- reading -------------------------------------------------------------------------------------
 
 

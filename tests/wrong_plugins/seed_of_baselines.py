@@ -1,0 +1,27 @@
+"""seed-of-baselines: variant 'script' has seed=1002; checks run seeds that baselines have; take 800
+at the most, or 2000 at the least
+"""
+
+from refimpl import DataSet, Example, Facts, Protocol, Variant, hookimpl
+
+
+def script(problem):
+    """Trains nothing."""
+    yield from ()
+
+
+EXAMPLE = Example(
+    name="seed-of-baselines",
+    title="t",
+    document="d",
+    section="s",
+    data=DataSet("none", stand_in=list),
+    protocol=Protocol(epochs=1, learning_rate=0.1),
+    facts=Facts(parameters=1),
+    variants=(Variant("script", script, build=dict, seed=1002),),
+)
+
+
+@hookimpl
+def refimpl_examples():
+    return [EXAMPLE]
