@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
-from refimpl.auditing import Audit, Audited, Placed, Ranged, Repeated
+from refimpl.auditing import DRAWS, FRESH_RUNS, Audit, Audited, Placed, Ranged, Repeated
 from refimpl.markdown import table
 
 HEAD = """# The rule of convergence, audited
@@ -49,13 +50,41 @@ def _summary(audit: Audit) -> str:
             for tier in audit.tiers
             if (count := audit.whole_runs(tier))
         ]
-    if audit.of_one_run:
-        lines.append(
-            "- stated ranges without a baseline, where one run alone decides, so that nothing is "
-            f"declared of their false alarms: {'; '.join(audit.of_one_run)}"
-        )
+    lines += [f"- {each}" for each in remarks(audit)]
     lines += [f"- FAILED {each}" for each in audit.failures()]
     return "".join(f"{line}\n" for line in lines)
+
+
+def remarks(audit: Audit) -> Iterator[str]:
+    """What the baselines do not cover, a sentence each, and how the rule fared on drawn values."""
+    if audit.figures:
+        yield (
+            f"on drawn baselines and runs the rule failed {audit.alarms_when_tried} of "
+            f"{len(audit.figures) * DRAWS:,} times; it declares {audit.alarms_declared:.2g} at the "
+            "most"
+        )
+    blind = groupby(
+        (own for own in audit.figures if own.blind),
+        lambda own: f"{own.example} · {own.variant} · {own.tier}",
+    )
+    without_own = dict.fromkeys(
+        f"{own.example} · {own.variant}" for own in audit.fresh if own.runs < FRESH_RUNS
+    )
+    lists = {
+        "stated ranges without a baseline, where one run alone decides, so that nothing is "
+        "declared of their false alarms": audit.of_one_run,
+        "documented figures that stand nowhere, for there is no baseline of real runs": (
+            audit.unplaced
+        ),
+        "bands so wide that not even a drop to zero is sure to fail": [
+            f"{who}: {', '.join(own.metric for own in group)}" for who, group in blind
+        ],
+        "baselines of fewer runs": audit.short,
+        f"variants with fewer than {FRESH_RUNS} fresh runs": without_own,
+    }
+    for what, names in lists.items():
+        if names:
+            yield f"{what}: {'; '.join(names)}"
 
 
 def _documented(figures: Sequence[Placed]) -> Iterator[tuple[str, ...]]:

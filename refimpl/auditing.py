@@ -17,22 +17,28 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
-from scipy.stats import betabinom, hypergeom
+from scipy.stats import betabinom, hypergeom, poisson
 
 from refimpl import baselines
 from refimpl.bands import ALPHA, Band, band, fails, false_alarm, quantile_of, stated
-from refimpl.baselines import Baseline, BaselineError, Metric
+from refimpl.baselines import Baseline, BaselineError, Better, Metric
 from refimpl.contract import Example, Figure, Variant
 from refimpl.data import Tier, philox
 
 SWEEP = 0.01
 """The highest false-alarm rate of all limits of one tier together."""
 
-DRAWS = 500
+DRAWS = 1000
 """How many baselines are drawn for each figure."""
 
 SURE = 1e-6
 """An excess of alarms counts if one so large arises by chance less often than this."""
+
+UNLIKELY = 1e-3
+"""The same for the alarms of all figures together, which are one question and not hundreds."""
+
+FRESH_RUNS = 200
+"""How many fresh runs a limit should be held against."""
 
 
 Limit = Literal["band", "range"]
@@ -51,11 +57,21 @@ class Audited:
     variant: str
     tier: Tier
     metric: str
+    better: Better
     band: Band
     limit: ClassVar[Limit] = "band"
     looked_again: float
     alarmed: float
     expected: float
+
+    @property
+    def blind(self) -> bool:
+        """Whether a figure of which more is better may drop to zero and the band not notice.
+
+        Also whether no shift is sure to be noticed, since many runs of the baseline lie outside.
+        """
+        gone = self.better == "higher" and self.band.detects > self.band.high
+        return gone or math.isinf(self.band.detects)
 
     @property
     def holds(self) -> bool:
@@ -129,8 +145,9 @@ class Repeated:
 
     @property
     def holds(self) -> bool:
-        """Whether there were no more alarms than declared, nor more runs outside than by chance."""
-        return self.alarms <= self.declared * self.decisions and self.chance > SURE
+        """Whether it was decided, with no more alarms than declared, nor too many runs outside."""
+        kept = self.alarms <= self.declared * self.decisions and self.chance > SURE
+        return kept and self.decisions > 0
 
 
 @dataclass(frozen=True)
@@ -138,7 +155,9 @@ class Audit:
     """Everything that an audit found.
 
     ``of_one_run`` names the stated ranges that have no baseline, so that a single run decides; how
-    often that is a false alarm is not known.
+    often that is a false alarm is not known. ``unplaced`` names the documented figures that have no
+    baseline of real runs to stand among, ``short`` the baselines that have fewer runs than they
+    should.
     """
 
     figures: tuple[Audited, ...] = ()
@@ -148,6 +167,8 @@ class Audit:
     lacking: tuple[str, ...] = ()
     fresh: tuple[Repeated, ...] = ()
     of_one_run: tuple[str, ...] = ()
+    unplaced: tuple[str, ...] = ()
+    short: tuple[str, ...] = ()
     allowed: float = SWEEP
 
     def sweep(self, tier: Tier) -> float:
@@ -158,6 +179,16 @@ class Audit:
         """Every band and every stated range of a tier."""
         every: list[Audited | Ranged] = [*self.figures, *self.ranges]
         return [limit for limit in every if limit.tier == tier]
+
+    @property
+    def alarms_when_tried(self) -> int:
+        """How often the rule failed, of all the baselines and fresh runs that were drawn."""
+        return round(sum(figure.alarmed for figure in self.figures) * DRAWS)
+
+    @property
+    def alarms_declared(self) -> float:
+        """The most that this number should be, in expectation."""
+        return sum(figure.band.alpha for figure in self.figures) * DRAWS
 
     def whole_runs(self, tier: Tier) -> int:
         """How many times fresh runs went through a whole tier: the fewest decisions of a limit."""
@@ -196,8 +227,19 @@ class Audit:
                 for own in self.documented
                 if not own.inside and not own.reason
             ),
+            *([self._excess()] if self._too_many_alarms else []),
             *([] if self.figures else ["no baseline was found, so nothing was audited"]),
         ]
+
+    @property
+    def _too_many_alarms(self) -> bool:
+        return bool(poisson(self.alarms_declared).sf(self.alarms_when_tried - 1) < UNLIKELY)
+
+    def _excess(self) -> str:
+        return (
+            f"the rule failed {self.alarms_when_tried:,} of {len(self.figures) * DRAWS:,} times on "
+            f"drawn baselines and runs, and declares {self.alarms_declared:.2g} at the most"
+        )
 
     def record(self) -> dict[str, Any]:
         """Plain data."""
@@ -206,13 +248,16 @@ class Audit:
             "sweeps": {tier: self.sweep(tier) for tier in self.tiers},
             "allowed": self.allowed,
             "whole runs": {tier: self.whole_runs(tier) for tier in self.tiers},
-            "figures": [{**asdict(f), "holds": f.holds} for f in self.figures],
+            "tried": {"alarms": self.alarms_when_tried, "declared": self.alarms_declared},
+            "figures": [{**asdict(f), "holds": f.holds, "blind": f.blind} for f in self.figures],
             "ranges": [{**asdict(r), "holds": r.holds} for r in self.ranges],
             "documented": [{**asdict(p), "inside": p.inside} for p in self.documented],
             "fresh": [{**asdict(r), "holds": r.holds} for r in self.fresh],
             "problems": list(self.problems),
             "lacking": list(self.lacking),
             "of one run": list(self.of_one_run),
+            "unplaced": list(self.unplaced),
+            "short": list(self.short),
         }
 
 
@@ -234,14 +279,17 @@ def audited(examples: Sequence[Example], fresh: Path | None = None) -> Audit:
     problems: list[str] = []
     lacking: list[str] = []
     of_one_run: list[str] = []
+    unplaced: list[str] = []
+    short: list[str] = []
     for example in examples:
         for variant in example.variants:
             if not variant.trains:
                 continue
+            unplaced += _unplaced(example, variant)
             for tier in get_args(Tier):
                 path = baselines.path_of(example, variant, tier)
+                who = f"{example.name} · {variant.name} · {tier}"
                 if not path.exists():
-                    who = f"{example.name} · {variant.name} · {tier}"
                     if tier == "stand-in":
                         lacking.append(who)
                     names = ", ".join(figure.metric for figure, _ in _drawn_ranges(variant, tier))
@@ -256,13 +304,14 @@ def audited(examples: Sequence[Example], fresh: Path | None = None) -> Audit:
                 except (BaselineError, ValueError) as error:
                     problems.append(str(error))
                     continue
-                if variant.figures_tier(tier) == "real":
-                    documented.extend(placed(variant, baseline))
+                if baseline.shortfall:
+                    short.append(f"{who}: {baseline.shortfall}")
+                documented.extend(placed(variant, baseline))
     if fresh is not None and not again and not problems:
         problems.append(f"{fresh} has no fresh runs of these examples")
     return Audit(
         tuple(figures), tuple(ranges), tuple(documented), tuple(problems), tuple(lacking),
-        tuple(again), tuple(of_one_run),
+        tuple(again), tuple(of_one_run), tuple(unplaced), tuple(short),
     )  # fmt: skip
 
 
@@ -274,7 +323,10 @@ def audit_baseline(baseline: Baseline) -> Iterator[Audited]:
         limits = band(values, metric)
         again, alarmed = tried(values, metric, philox("audit", own.example, own.variant, name))
         expected = min(1.0, false_alarm(len(values), 1, limits.below, limits.above))
-        yield Audited(own.example, own.variant, own.tier, name, limits, again, alarmed, expected)
+        yield Audited(
+            own.example, own.variant, own.tier, name, metric.better, limits, again, alarmed,
+            expected,
+        )  # fmt: skip
 
 
 def ranged(variant: Variant, baseline: Baseline) -> Iterator[Ranged]:
@@ -397,9 +449,29 @@ def deviation(rate: float, draws: int) -> float:
     return math.sqrt(2 * rate * (1 - rate) * sure / draws) + 2 * sure / (3 * draws)
 
 
+def _to_place(variant: Variant, tier: Tier) -> list[Figure]:
+    """The figures of the document that runs on this tier should reach."""
+    figures = (
+        variant.facts.figures if variant.facts and variant.figures_tier(tier) == "real" else ()
+    )
+    return [figure for figure in figures if figure.documented is not None]
+
+
+def _unplaced(example: Example, variant: Variant) -> list[str]:
+    """The variant and its documented figures, if no tier has a baseline for them."""
+    figures = {tier: _to_place(variant, tier) for tier in get_args(Tier)}
+    there = (
+        baselines.path_of(example, variant, tier).exists() for tier in figures if figures[tier]
+    )
+    if any(there) or not figures["real"]:
+        return []
+    names = ", ".join(figure.metric for figure in figures["real"])
+    return [f"{example.name} · {variant.name}: {names}"]
+
+
 def placed(variant: Variant, baseline: Baseline) -> Iterator[Placed]:
-    """Where the document's figures lie among the runs of a real baseline."""
-    for figure in variant.facts.figures if variant.facts else ():
+    """Where the document's figures lie among runs on the tier on which they hold."""
+    for figure in _to_place(variant, baseline.identity.tier):
         if figure.documented is None or figure.metric not in baseline.metrics:
             continue
         values = baseline.finals(figure.metric)

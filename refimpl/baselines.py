@@ -44,6 +44,9 @@ SEEDS_OF_A_CHECK = 200
 CURVE_POINTS = 25
 """For how many epochs a baseline keeps the figures; the first and the last are among them."""
 
+ENOUGH: Mapping[Tier, int] = {"stand-in": 50, "real": 20}
+"""How many runs a baseline should have; of one with fewer, its file says so."""
+
 Better = Literal["lower", "higher", "neither"]
 
 
@@ -107,6 +110,15 @@ class Baseline:
     def finals(self, metric: str) -> list[float]:
         """The final values of one figure, one per run."""
         return [run.final[metric] for run in self.runs]
+
+    @property
+    def shortfall(self) -> str:
+        """What there is to say of a baseline of fewer runs than it should have; else empty."""
+        enough = ENOUGH[self.identity.tier]
+        if len(self.runs) >= enough:
+            return ""
+        seconds = sum(run.seconds for run in self.runs) / max(1, len(self.runs))
+        return f"{len(self.runs)} runs and not {enough}; one takes {seconds:.0f} s"
 
 
 def identity(example: Example, variant: Variant, tier: Tier) -> Identity:
@@ -409,9 +421,12 @@ class Journal:
     def finish(self) -> None:
         """Turn it into the baseline: seeds in order, a footer at the end."""
         header, *_ = lines = self.path.read_text(encoding="utf-8").rstrip("\n").split("\n")
-        runs = sorted(_assembled(self.path, lines).runs, key=lambda run: run.seed)
+        baseline = _assembled(self.path, lines)
+        runs = sorted(baseline.runs, key=lambda run: run.seed)
         ordered = [header, *map(run_line, runs)]
         footer = {"runs": len(runs), "digest": _digest(ordered)}
+        if baseline.shortfall:
+            footer["fewer"] = baseline.shortfall
         write_lines(self.baseline, [*ordered, json.dumps(footer)])
         self.path.unlink()
 

@@ -270,6 +270,8 @@ def print_manifest(committed: Manifest, today: Manifest) -> int:
 
 def print_audit(audit: Audit) -> None:
     """Print every figure with its band and its two error rates, then the error rate of a sweep."""
+    from refimpl.audit_page import remarks
+
     console = stdout()
     for _, group in groupby(audit.figures, lambda line: (line.example, line.variant, line.tier)):
         own = list(group)
@@ -311,10 +313,8 @@ def print_audit(audit: Audit) -> None:
         for tier in audit.tiers:
             if count := audit.whole_runs(tier):
                 console.print(f"{tier}: fresh runs decided every limit {count} times or more")
-    if audit.of_one_run:
-        console.print("one run alone decides, for there is no baseline, the ranges of:")
-        for each in audit.of_one_run:
-            console.print(f"  {each}", soft_wrap=True)
+    for remark in remarks(audit):
+        console.print(remark, soft_wrap=True)
     for failure in audit.failures():
         console.print(f"FAILED {failure}", soft_wrap=True)
     for tier in audit.tiers:

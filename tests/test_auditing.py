@@ -1,6 +1,7 @@
 """An audit finds a limit that would raise more alarms than it declares."""
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -8,12 +9,17 @@ import pytest
 from fakes.calibrated import baseline_of, baselines_of
 from fakes.sound import EXAMPLE
 
-from refimpl import auditing, bands, baselines
+from refimpl import audit_page, auditing, bands, baselines
 from refimpl.auditing import SWEEP, audited, placed, ranged, repeated
 from refimpl.baselines import Baseline, Identity, Metric, Run
 from refimpl.contract import Facts, Figure
 
 VARIANT = EXAMPLE.variants[0]
+
+WITH_REAL_DATA = replace(VARIANT.data, real=lambda folder: VARIANT.data.load("stand-in"))
+
+POWERS = (0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4, 5)
+"""Of numbers in a row, these give values whose tails are near on one side and far on the other."""
 
 
 @pytest.fixture
@@ -67,6 +73,47 @@ def test_a_rule_that_asks_too_few_seeds_fails(monkeypatch):
     (line,) = auditing.audit_baseline(of_values(range(20)))
     assert line.alarmed > 0.03
     assert not line.holds
+
+
+def test_a_rule_that_is_content_with_two_seeds_shows_in_all_figures_together(monkeypatch):
+    def drawn():
+        lines = [
+            next(auditing.audit_baseline(of_values([i**p for i in range(50)]))) for p in POWERS
+        ]
+        return auditing.Audit(figures=tuple(lines))
+
+    assert drawn().holds
+    sound = auditing.fails
+    monkeypatch.setattr(auditing, "fails", lambda sides, fresh: sound(sides, min(fresh, 2)))
+    wrong = drawn()
+    assert all(line.alarmed < 0.01 for line in wrong.figures)
+    assert not wrong.holds
+    (failure,) = wrong.failures()
+    assert re.fullmatch(r"the rule failed \d+ of 10,000 times on drawn .*", failure)
+
+
+def test_a_band_that_a_drop_to_zero_need_not_leave_is_told(example):
+    accuracies = [*[0.1] * 5, *(0.9 + i / 1000 for i in range(45))]
+    runs = tuple(Run(1000 + i, {"accuracy": v}) for i, v in enumerate(accuracies))
+    baseline = replace(of_values([]), metrics={"accuracy": Metric("higher", 0.0)}, runs=runs)
+    (line,) = auditing.audit_baseline(baseline)
+    assert line.blind
+    (further,) = auditing.audit_baseline(replace(baseline, runs=runs[5:]))
+    assert not further.blind
+    said = list(audit_page.remarks(auditing.Audit(figures=(line, further))))
+    assert said[1:] == [
+        "bands so wide that not even a drop to zero is sure to fail: e · v · real: accuracy"
+    ]
+
+
+def test_a_documented_figure_without_a_place_and_a_baseline_of_few_runs_are_told(example):
+    variant = replace(with_figure(documented=0.5, real=(0, 1)), data=WITH_REAL_DATA)
+    found = audited([replace(example, variants=(variant,))])
+    assert found.unplaced == (f"fake-sound · {variant.name}: loss",)
+    baselines_of(example)
+    assert f"fake-sound · {VARIANT.name} · stand-in: 6 runs and not 50; one takes 0 s" in (
+        audited([example]).short
+    )
 
 
 def test_a_figure_that_some_runs_never_reach_keeps_its_rate():
@@ -128,6 +175,11 @@ def test_runs_outside_on_one_side_are_an_alarm_once_there_are_enough():
     assert not of_fresh([60, 61, 62, 63]).holds
     line = of_fresh([60, 61, 62, 5, 60, 61, -9, 5])
     assert (line.outside, line.decisions, line.alarms) == (6, 3, 0)
+
+
+def test_fresh_runs_that_decide_nothing_do_not_hold():
+    assert of_fresh([60]).decisions == 0
+    assert not of_fresh([60]).holds
 
 
 def test_a_last_group_that_is_too_short_decides_nothing():

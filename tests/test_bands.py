@@ -74,6 +74,25 @@ def test_a_change_of_the_size_stated_is_found_with_the_power_stated():
     assert np.mean(found) >= POWER
 
 
+HEAVY_TAILS = {
+    "lognormal": lambda random, size: random.lognormal(size=size),
+    "Student's t of three degrees": lambda random, size: random.standard_t(3, size=size),
+}
+
+
+@pytest.mark.parametrize("draw", HEAVY_TAILS.values(), ids=HEAVY_TAILS)
+@pytest.mark.parametrize("runs", [20, 50])
+def test_where_tails_are_heavy_a_change_of_that_size_is_found_nine_times_in_ten(draw, runs):
+    random = np.random.default_rng(3)
+    for sign in (1, -1):
+        found = 0
+        for _ in range(400):
+            limits = band(list(sign * draw(random, runs)), FREE)
+            shifted = sign * draw(random, limits.fresh) - limits.detects
+            found += bool((shifted < limits.low).all())
+        assert found / 400 > 0.88
+
+
 @given(samples)
 def test_the_runs_of_the_baseline_lie_inside_and_what_it_detects_takes_them_out(values):
     limits = band(values, FREE)

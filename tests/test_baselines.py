@@ -67,6 +67,17 @@ def test_what_is_added_to_a_seed_takes_no_variant_to_the_seeds_of_baselines():
         baselines.require_unused_seeds(800, [of_seed_1])
 
 
+@pytest.mark.parametrize(("count", "said"), [(49, "49 runs and not 50; one takes 2 s"), (50, None)])
+def test_a_file_of_fewer_runs_than_it_should_have_says_so(path, example, count, said):
+    header, run, *_ = lines_of(path)
+    with baselines.journal(path) as journal:
+        runs = [{**json.loads(run), "seed": 1000 + i, "seconds": 2.2} for i in range(count)]
+        rewritten(journal.path, [header, *map(json.dumps, runs)])
+        journal.finish()
+    assert json.loads(lines_of(path)[-1]).get("fewer") == said
+    assert len(baselines.read_for(example, VARIANT, "stand-in").runs) == count
+
+
 # --- what is refused -----------------------------------------------------------------------------
 
 
