@@ -80,16 +80,23 @@ def on_its_own(example: Example | str, how: How) -> Iterator[tuple[str, Asking]]
 
 
 def in_tree_cells() -> list[Cell]:
-    """Every check of the examples of this distribution, on both tiers, for the manifest."""
+    """Every check of the examples of this distribution, on both tiers, for the manifest.
+
+    With every execution of this distribution, also those that a run has to be asked for by name.
+    """
     loaded = registry.load()
-    others = [loaded.execution(name) for name in DEFAULT_EXECUTIONS]
+    others = [own.value for own in loaded.executions.values() if _is_own(own)]
     return [
         cell
         for registered in loaded.examples.values()
-        if registered.origin.startswith("in-tree")
+        if _is_own(registered)
         for tier in get_args(Tier)
         for cell in cells(registered.value, ALL, on_device("cpu"), tier, others)
     ]
+
+
+def _is_own(registered: Registered[Any]) -> bool:
+    return registered.origin.startswith(("in-tree", "built-in"))
 
 
 def questions(examples: Sequence[Example | str], config: pytest.Config) -> list[Any]:

@@ -116,7 +116,10 @@ def calibrate(
         for p in plans:
             if not p.seeds and journals[p.path].begun:  # killed after its last seed
                 journals[p.path].finish()
-        for task, runs in run_jobs(_jobs(by_task, engine.workers), engine):
+        work = list(
+            _jobs(by_task, engine.workers)
+        )  # all tests first: no finished run waits for one
+        for task, runs in run_jobs(work, engine):
             journal = journals[by_task[task].path]
             if not journal.begun:
                 journal.begin(begun(by_task[task], runs[0]))
@@ -130,7 +133,7 @@ def calibrate(
 
 
 def _jobs(by_task: Mapping[Task, Plan], workers: int) -> Iterator[Job]:
-    """The seeds of every plan, many per job where that is faster; tested when its turn comes."""
+    """The seeds of every plan, many per job where a test shows that this is faster."""
     from refimpl.ensemble import gains
 
     for task, own in by_task.items():

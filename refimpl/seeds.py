@@ -135,7 +135,7 @@ def _on_processes(work: Iterable[Job], engine: Engine) -> Iterator[tuple[Task, l
     from joblib import Parallel, delayed, parallel_config
 
     with parallel_config(backend="loky", n_jobs=engine.workers, inner_max_num_threads=1):
-        # A job begins only when another has ended, whose results are on the disk by then.
+        # A job begins only when another has ended, whose results are handed over at once.
         pool = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs")
         yield from pool(delayed(run_job)(job) for job in work)
 

@@ -439,7 +439,7 @@ def test_what_was_found_is_kept_and_not_hunted_again(refimpl, tmp_path, monkeypa
     assert "| update-dropped |" in table.read_text()
     status, _, err = refimpl(*command, "--every-variant")
     assert status == 1
-    assert "was made with other options (every_variant)" in err
+    assert "was made by another program or with other options (every_variant)" in err
 
 
 @pytest.mark.parametrize("first_of_next", ["one", "two"])
@@ -503,7 +503,19 @@ def test_what_another_torch_left_is_not_taken_for_this_one(refimpl, tmp_path, mo
     monkeypatch.setattr(torch, "__version__", "1.5.0")
     status, _, err = refimpl(*command)
     assert status == 1
-    assert "was made with other options (torch)" in err
+    assert "was made by another program or with other options (torch)" in err
+
+
+def test_what_was_found_of_another_program_is_not_taken_for_this_one(refimpl, tmp_path):
+    kept, plugin = tmp_path / "mutants.jsonl", tmp_path / "sound.py"
+    plugin.write_text(Path(SOUND[1]).read_text(encoding="utf-8"), encoding="utf-8")
+    asked = ("mutants", "fake-sound", "--mutant", "update-dropped", "--results", kept)
+    refimpl(*asked, "--plugin", plugin)
+    assert "1 as kept" in refimpl(*asked, "--plugin", plugin)[1]
+    with plugin.open("a", encoding="utf-8") as stream:
+        stream.write("# another line\n")
+    status, _, err = refimpl(*asked, "--plugin", plugin)
+    assert (status, "(program)" in err) == (1, True)
 
 
 def test_a_kept_survivor_is_judged_by_the_list_of_today(refimpl, tmp_path):

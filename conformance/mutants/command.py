@@ -12,7 +12,10 @@ from typing import Any, get_args
 import click
 import torch
 
-from refimpl import registry
+import refimpl.conformance
+import refimpl.fixtures
+import refimpl.plugins
+from refimpl import digests, registry
 from refimpl.conformance.checks import ALL as CHECKS
 from refimpl.conformance.mutants import ALL
 from refimpl.conformance.mutants.equivalents import Equivalent, gathered
@@ -57,7 +60,7 @@ def hunt(
     listed = gathered(equivalents, {each.name for each in ALL})
     options = {
         "tier": tier, "every_variant": every_variant, "without": sorted(without),
-        "variants": sorted(variants), "torch": torch.__version__,
+        "variants": sorted(variants), "torch": torch.__version__, "program": program(plugins),
     }  # fmt: skip
     kept = Kept(results, options)
     found: list[Hunted] = []
@@ -149,10 +152,20 @@ def _require_checks(names: Sequence[str]) -> None:
 # --- what was found before -----------------------------------------------------------------------
 
 
+def program(plugins: Sequence[str]) -> str:
+    """The digest of all that decides what becomes of a mutant: refimpl, checks and plugins."""
+    packages = (refimpl, refimpl.conformance, refimpl.fixtures, refimpl.plugins)
+    folders = {Path(place) for package in packages for place in package.__path__}
+    files = {file for folder in folders for file in folder.rglob("*.py")}
+    files |= {path for plugin in plugins if (path := Path(plugin)).is_file()}
+    return digests.of_bytes(b"".join(sorted(file.read_bytes() for file in files)))
+
+
 class Kept:
     """The findings in a file of results, a line for each mutant of each example.
 
-    Raises :class:`RefimplError` if the file is not such a file or was made with other options.
+    Raises :class:`RefimplError` if the file is not such a file, or was made by another program or
+    with other options.
     """
 
     def __init__(self, path: Path | None, options: dict[str, Any]) -> None:
@@ -174,7 +187,8 @@ class Kept:
             raise RefimplError(f"{path} holds no results of mutants: {error}") from error
         if changed:
             raise RefimplError(
-                f"{path} was made with other options ({changed}); begin another file"
+                f"{path} was made by another program or with other options ({changed}); "
+                "begin another file"
             )
         if cut_short:  # by a kill: what it was about is hunted again
             path.write_text(whole + end, encoding="utf-8")
