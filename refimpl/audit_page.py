@@ -71,6 +71,7 @@ def remarks(audit: Audit) -> Iterator[str]:
         f"{own.example} · {own.variant}" for own in audit.fresh if own.runs < FRESH_RUNS
     )
     lists = {
+        "variants without a baseline of real runs": audit.without_real,
         "stated ranges without a baseline, where one run alone decides, so that nothing is "
         "declared of their false alarms": audit.of_one_run,
         "documented figures that stand nowhere, for there is no baseline of real runs": (

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
@@ -154,10 +154,11 @@ class Repeated:
 class Audit:
     """Everything that an audit found.
 
-    ``of_one_run`` names the stated ranges that have no baseline, so that a single run decides; how
-    often that is a false alarm is not known. ``unplaced`` names the documented figures that have no
-    baseline of real runs to stand among, ``short`` the baselines that have fewer runs than they
-    should.
+    ``lacking`` names the variants without a baseline of stand-in runs, ``without_real`` those
+    without one of real runs. ``of_one_run`` names the stated ranges that have no baseline, so that
+    a single run decides; how often that is a false alarm is not known. ``unplaced`` names the
+    documented figures that have no baseline of real runs to stand among, ``short`` the baselines
+    that have fewer runs than they should.
     """
 
     figures: tuple[Audited, ...] = ()
@@ -165,6 +166,7 @@ class Audit:
     documented: tuple[Placed, ...] = ()
     problems: tuple[str, ...] = ()
     lacking: tuple[str, ...] = ()
+    without_real: tuple[str, ...] = ()
     fresh: tuple[Repeated, ...] = ()
     of_one_run: tuple[str, ...] = ()
     unplaced: tuple[str, ...] = ()
@@ -214,7 +216,7 @@ class Audit:
         """Why it does not hold, one line each; figures that fail are marked in their own rows."""
         return [
             *self.problems,
-            *(f"{lacking}: no baseline; refimpl calibrate makes it" for lacking in self.lacking),
+            *(f"{own} · stand-in: no baseline; refimpl calibrate makes it" for own in self.lacking),
             *(
                 f"{tier}: the sweep raises {self.sweep(tier):.2g} false alarms, "
                 f"more than the {self.allowed:g} allowed"
@@ -255,6 +257,7 @@ class Audit:
             "fresh": [{**asdict(r), "holds": r.holds} for r in self.fresh],
             "problems": list(self.problems),
             "lacking": list(self.lacking),
+            "without real": list(self.without_real),
             "of one run": list(self.of_one_run),
             "unplaced": list(self.unplaced),
             "short": list(self.short),
@@ -272,47 +275,66 @@ def audited(examples: Sequence[Example], fresh: Path | None = None) -> Audit:
     If a folder of ``fresh`` runs is given, they are judged by the baselines too; on a tier for
     which it has any, every variant must have some.
     """
-    again: list[Repeated] = []
-    figures: list[Audited] = []
-    ranges: list[Ranged] = []
-    documented: list[Placed] = []
-    problems: list[str] = []
-    lacking: list[str] = []
-    of_one_run: list[str] = []
-    unplaced: list[str] = []
-    short: list[str] = []
-    for example in examples:
-        for variant in example.variants:
-            if not variant.trains:
-                continue
-            unplaced += _unplaced(example, variant)
-            for tier in get_args(Tier):
-                path = baselines.path_of(example, variant, tier)
-                who = f"{example.name} · {variant.name} · {tier}"
-                if not path.exists():
-                    if tier == "stand-in":
-                        lacking.append(who)
-                    names = ", ".join(figure.metric for figure, _ in _drawn_ranges(variant, tier))
-                    of_one_run += [f"{who}: {names}"] if names else []
-                    continue
-                try:
-                    baseline = baselines.read_declared(example, variant, tier)
-                    figures.extend(audit_baseline(baseline))
-                    ranges.extend(ranged(variant, baseline))
-                    if fresh is not None and (fresh / tier).is_dir():
-                        again.extend(_of_folder(example, variant, baseline, fresh))
-                except (BaselineError, ValueError) as error:
-                    problems.append(str(error))
-                    continue
-                if baseline.shortfall:
-                    short.append(f"{who}: {baseline.shortfall}")
-                documented.extend(placed(variant, baseline))
-    if fresh is not None and not again and not problems:
-        problems.append(f"{fresh} has no fresh runs of these examples")
+    whole = _together(
+        part
+        for example in examples
+        for variant in example.variants
+        if variant.trains
+        for tier in get_args(Tier)
+        for part in _parts(example, variant, tier, fresh)
+    )
+    if fresh is not None and not whole.fresh and not whole.problems:
+        return replace(whole, problems=(f"{fresh} has no fresh runs of these examples",))
+    return whole
+
+
+def _together(parts: Iterable[Audit]) -> Audit:
+    """One audit of all that the parts found."""
+    each = list(parts)
+    names = [own.name for own in fields(Audit) if own.name != "allowed"]
+    lists: dict[str, Any] = {n: tuple(x for own in each for x in getattr(own, n)) for n in names}
+    return Audit(**lists)
+
+
+def _parts(example: Example, variant: Variant, tier: Tier, fresh: Path | None) -> Iterator[Audit]:
+    """What there is to say of one variant on one tier."""
+    if not baselines.path_of(example, variant, tier).exists():
+        yield _without_baseline(example, variant, tier)
+        return
+    try:
+        baseline = baselines.read_declared(example, variant, tier)
+        yield Audit(
+            figures=tuple(audit_baseline(baseline)),
+            ranges=tuple(ranged(variant, baseline)),
+            documented=tuple(placed(variant, baseline)),
+            short=_told(example, variant, tier, baseline.shortfall),
+        )
+        if fresh is not None and (fresh / tier).is_dir():
+            yield Audit(fresh=tuple(_of_folder(example, variant, baseline, fresh)))
+    except (BaselineError, ValueError) as error:
+        yield Audit(problems=(str(error),))
+
+
+def _without_baseline(example: Example, variant: Variant, tier: Tier) -> Audit:
+    ranges = (figure.metric for figure, _ in _drawn_ranges(variant, tier))
+    own = (f"{example.name} · {variant.name}",)
+    has_real = variant.data is not None and variant.data.real is not None
+    placed_elsewhere = any(
+        _to_place(variant, other) and baselines.path_of(example, variant, other).exists()
+        for other in get_args(Tier)
+    )
+    unplaced = [] if placed_elsewhere else [own.metric for own in _to_place(variant, tier)]
     return Audit(
-        tuple(figures), tuple(ranges), tuple(documented), tuple(problems), tuple(lacking),
-        tuple(again), tuple(of_one_run), tuple(unplaced), tuple(short),
-    )  # fmt: skip
+        lacking=own if tier == "stand-in" else (),
+        without_real=own if tier == "real" and has_real else (),
+        of_one_run=_told(example, variant, tier, ", ".join(ranges)),
+        unplaced=_told(example, variant, tier, ", ".join(unplaced)),
+    )
+
+
+def _told(example: Example, variant: Variant, tier: Tier, what: str) -> tuple[str, ...]:
+    """Something about a variant on a tier as a list of one; empty if there is nothing."""
+    return (f"{example.name} · {variant.name} · {tier}: {what}",) if what else ()
 
 
 def audit_baseline(baseline: Baseline) -> Iterator[Audited]:
@@ -455,18 +477,6 @@ def _to_place(variant: Variant, tier: Tier) -> list[Figure]:
         variant.facts.figures if variant.facts and variant.figures_tier(tier) == "real" else ()
     )
     return [figure for figure in figures if figure.documented is not None]
-
-
-def _unplaced(example: Example, variant: Variant) -> list[str]:
-    """The variant and its documented figures, if no tier has a baseline for them."""
-    figures = {tier: _to_place(variant, tier) for tier in get_args(Tier)}
-    there = (
-        baselines.path_of(example, variant, tier).exists() for tier in figures if figures[tier]
-    )
-    if any(there) or not figures["real"]:
-        return []
-    names = ", ".join(figure.metric for figure in figures["real"])
-    return [f"{example.name} · {variant.name}: {names}"]
 
 
 def placed(variant: Variant, baseline: Baseline) -> Iterator[Placed]:

@@ -109,7 +109,8 @@ def test_a_band_that_a_drop_to_zero_need_not_leave_is_told(example):
 def test_a_documented_figure_without_a_place_and_a_baseline_of_few_runs_are_told(example):
     variant = replace(with_figure(documented=0.5, real=(0, 1)), data=WITH_REAL_DATA)
     found = audited([replace(example, variants=(variant,))])
-    assert found.unplaced == (f"fake-sound · {variant.name}: loss",)
+    assert found.unplaced == (f"fake-sound · {variant.name} · real: loss",)
+    assert found.without_real == (f"fake-sound · {variant.name}",)
     baselines_of(example)
     assert f"fake-sound · {VARIANT.name} · stand-in: 6 runs and not 50; one takes 0 s" in (
         audited([example]).short
@@ -126,7 +127,7 @@ def test_a_training_variant_without_a_baseline_fails(example):
     baseline_of(example, VARIANT)
     found = audited([example])
     assert not found.holds
-    assert found.lacking == ("fake-sound · module · stand-in",)
+    assert found.lacking == ("fake-sound · module",)
 
 
 def test_a_damaged_baseline_fails_and_is_named(example):
