@@ -545,12 +545,30 @@ def test_the_table_says_what_each_imitates_and_what_killed_it(refimpl, tmp_path)
 
 @pytest.mark.parametrize(
     ("option", "name", "nearest"),
-    [("--mutant", "update-droped", "update-dropped"), ("--without", "erata", "errata")],
+    [
+        ("--mutant", "update-droped", "update-dropped"),
+        ("--without", "erata", "errata"),
+        ("--only", "erata", "errata"),
+    ],
 )
 def test_an_unknown_name_is_told_the_nearest(refimpl, option, name, nearest):
     status, _, err = refimpl("mutants", "fake-sound", option, name, *SOUND)
     assert status == 1
     assert nearest in err
+
+
+def test_what_one_check_alone_catches_is_told_with_its_name(refimpl, tmp_path):
+    table, check = tmp_path / "mutants.md", "reads-its-batches"
+    status, out, _ = refimpl(
+        "mutants", "fake-sound", "--only", check, "--mutant", "update-dropped",
+        "--mutant", "first-batch-repeated", "--table", table, *SOUND,
+    )  # fmt: skip
+    assert status == 1
+    assert "FAILED fake-sound scratch: update-dropped survives every check" in out
+    assert f"Only these checks were asked: {check}." in table.read_text()
+    both = refimpl("mutants", "fake-sound", "--only", check, "--without", "errata", *SOUND)
+    assert both[0] == 1
+    assert "leave out --without" in both[2]
 
 
 def test_the_list_says_what_each_imitates(refimpl):

@@ -56,7 +56,6 @@ def hunt(
     loaded = registry.load(plugins, only=names or None)
     examples = loaded.chosen(names)
     chosen = _chosen(mutants)
-    _require_checks(without)
     listed = gathered(equivalents, {each.name for each in ALL})
     options = {
         "tier": tier, "every_variant": every_variant, "without": sorted(without),
@@ -88,7 +87,7 @@ def hunt(
     wrong += _judged(found, listed, chosen, names, {e.name for e in examples}, variants)
     if table is not None:
         everything = found if results is None else [judged_by(h, listed) for h in kept.all()]
-        table.write_text(markdown(everything, ALL), encoding="utf-8")
+        table.write_text(markdown(everything, ALL, without), encoding="utf-8")
         click.echo(f"wrote {table}")
     click.echo(f"all: {counted(found)}")
     for text in wrong:
@@ -142,11 +141,21 @@ def _chosen(names: Sequence[str]) -> list[Mutant]:
     return [each for each in ALL if not names or each.name in names]
 
 
-def _require_checks(names: Sequence[str]) -> None:
+def left_out(without: Collection[str], only: Collection[str]) -> list[str]:
+    """The names of the checks not to ask; if ``only`` names some, all but those.
+
+    Raises :class:`UnknownNameError` for a name of no check, and :class:`RefimplError` if both are
+    given.
+    """
     known = {check.name for check in CHECKS}
-    for name in names:
+    for name in (*without, *only):
         if name not in known:
             raise unknown(f"there is no check {name!r}", name, known)
+    if without and only:
+        raise RefimplError(
+            "--only asks the checks that it names and no others; leave out --without"
+        )
+    return sorted(known - set(only) if only else without)
 
 
 # --- what was found before -----------------------------------------------------------------------

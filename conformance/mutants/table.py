@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import torch
 
+from refimpl.conformance.checks import ALL as CHECKS
 from refimpl.conformance.mutants.hunting import Hunted
 from refimpl.conformance.mutants.planting import Mutant
 from refimpl.markdown import table
@@ -18,17 +19,21 @@ Each mutant is planted in the first variant of an example in which it takes effe
 asked cheapest first until one fails. What is listed as equivalent is no bug there, for the reason
 given in `conformance/mutants/equivalent.toml`.
 
-Made by `refimpl mutants --table docs/mutants.md` with torch {torch}; not written by hand. Examples
+Made by `refimpl mutants --table FILE` with torch {torch}; not written by hand. Examples
 that are not listed were not hunted.
 """
 
 
-def markdown(found: Sequence[Hunted], mutants: Sequence[Mutant]) -> str:
-    """The whole page."""
+def markdown(
+    found: Sequence[Hunted], mutants: Sequence[Mutant], without: Collection[str] = ()
+) -> str:
+    """The whole page; ``without`` names the checks that were not asked."""
     reached = [hunted for hunted in found if hunted.fate != "ineffective"]
     examples = list(dict.fromkeys(hunted.example for hunted in found))
     head = HEAD.format(torch=torch.__version__)
-    parts = [head, "## By example\n", table(_by_example(found, examples))]
+    asked = ", ".join(check.name for check in CHECKS if check.name not in without)
+    parts = [head, f"Only these checks were asked: {asked}.\n"] if without else [head]
+    parts += ["## By example\n", table(_by_example(found, examples))]
     parts += ["## By mutant\n", table(_by_mutant(reached, mutants))]
     left = [hunted for hunted in reached if hunted.fate != "killed"]
     if left:

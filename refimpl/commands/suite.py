@@ -160,6 +160,8 @@ def _require_what_plugins_give(
               help="In every variant, not only in the first where it takes effect.")  # fmt: skip
 @click.option("--without", multiple=True, metavar="CHECK",
               help="Do without this check, to see what the others catch.")  # fmt: skip
+@click.option("--only", multiple=True, metavar="CHECK",
+              help="Ask this check alone, to see what it catches (repeatable).")  # fmt: skip
 @click.option("--equivalent", "equivalents", multiple=True, metavar="FILE",
               type=click.Path(dir_okay=False, path_type=Path),
               help="Mutants that are no bug, beside those that the suite lists.")  # fmt: skip
@@ -177,6 +179,7 @@ def mutants(
     variants: tuple[str, ...],
     every_variant: bool,
     without: tuple[str, ...],
+    only: tuple[str, ...],
     equivalents: tuple[Path, ...],
     tier: Tier,
     results: Path | None,
@@ -198,7 +201,8 @@ def mutants(
     make_folder(table)
     found: int = command.hunt(
         names, plugins, tier, mutants=mutants, variants=variants, every_variant=every_variant,
-        without=without, equivalents=equivalents, results=results, table=table,
+        without=command.left_out(without, only), equivalents=equivalents, results=results,
+        table=table,
     )  # fmt: skip
     return found
 
