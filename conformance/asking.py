@@ -52,8 +52,9 @@ class How:
 def on_its_own(example: Example | str, how: How) -> Iterator[tuple[str, Asking]]:
     """The key of each result of an example, and what to call for it; other plugins are left alone.
 
-    Raises :class:`UnknownNameError` if there is no such example, tier, execution or device, and
-    :class:`ExpectationsError` if a file of expected failures is invalid.
+    Raises :class:`UnknownNameError` if there is no such example, tier, execution or device,
+    :class:`ExpectationsError` if a file of expected failures is invalid, and :class:`BaselineError`
+    if its runs would have the seeds of baselines.
     """
     tier, device = how.tier, how.device
     if tier not in TIERS:

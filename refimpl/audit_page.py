@@ -77,7 +77,7 @@ def remarks(audit: Audit) -> Iterator[str]:
         "documented figures that stand nowhere, for there is no baseline of real runs": (
             audit.unplaced
         ),
-        "bands so wide that not even a drop to zero is sure to fail": [
+        "bands so wide that even a shift as large as the figure itself may pass": [
             f"{who}: {', '.join(own.metric for own in group)}" for who, group in blind
         ],
         "baselines of fewer runs": audit.short,

@@ -66,12 +66,13 @@ class Audited:
 
     @property
     def blind(self) -> bool:
-        """Whether a figure of which more is better may drop to zero and the band not notice.
+        """Whether the band may miss a shift as large as the highest value of its runs.
 
-        Also whether no shift is sure to be noticed, since many runs of the baseline lie outside.
+        That counts where more is better; elsewhere, whether it may miss a shift of any size, since
+        many runs of the baseline lie outside.
         """
-        gone = self.better == "higher" and self.band.detects > self.band.high
-        return gone or math.isinf(self.band.detects)
+        missed = self.better == "higher" and self.band.detects > self.band.high
+        return missed or math.isinf(self.band.detects)
 
     @property
     def holds(self) -> bool:

@@ -38,7 +38,7 @@ FRESH_SEED = 100_000
 SEEDS_OF_A_BASELINE = 1000
 """No baseline has more runs."""
 
-SEEDS_OF_A_CHECK = 200
+SEEDS_OF_A_CHECK = 199
 """A check runs the variant's seed, moved by what ``--reseed`` adds, and fewer than so many more."""
 
 CURVE_POINTS = 25
@@ -188,16 +188,17 @@ def require_unused_seeds(reseed: int, examples: Iterable[Example] = ()) -> None:
         raise BaselineError(f"with {reseed}, {said}")
     for example in examples:
         for variant in example.variants:
-            if said := wrong_seed(variant.seed + reseed):
+            if said := wrong_seed(reseed, variant.seed):
                 raise BaselineError(
-                    f"{example.name} · {variant.name}: with its seed {variant.seed} and {reseed} "
-                    f"more, {said}"
+                    f"with {reseed} more than the seed {variant.seed} of {example.name} · "
+                    f"{variant.name}, {said}"
                 )
 
 
-def wrong_seed(seed: int) -> str | None:
-    """What is wrong with a seed from which checks would begin; ``None`` if nothing is."""
-    low, high = FIRST_SEED - SEEDS_OF_A_CHECK, FIRST_SEED + SEEDS_OF_A_BASELINE
+def wrong_seed(seed: int, more: int = 0) -> str | None:
+    """What is wrong with a seed and so much ``more`` as that of a check's first run, if anything."""
+    low = FIRST_SEED - SEEDS_OF_A_CHECK - more
+    high = FIRST_SEED + SEEDS_OF_A_BASELINE - more
     if seed < 0:
         return "checks run seeds below 0; take 0 at the least"
     if low < seed < high:
@@ -255,9 +256,8 @@ def read_for(example: Example, variant: Variant, tier: Tier) -> Baseline:
 def read_declared(example: Example, variant: Variant, tier: Tier) -> Baseline:
     """The same, without a look at the data, which need not be here: their shapes may differ."""
     baseline = read(path_of(example, variant, tier))
-    there = baseline.identity
-    name, *_ = there.data.split(" ")
-    _require_same(_without_shapes(example, variant, tier), replace(there, data=name))
+    name, *_ = baseline.identity.data.split(" [")
+    _require_same(_without_shapes(example, variant, tier), replace(baseline.identity, data=name))
     return baseline
 
 

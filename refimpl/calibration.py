@@ -116,9 +116,8 @@ def calibrate(
         for p in plans:
             if not p.seeds and journals[p.path].begun:  # killed after its last seed
                 journals[p.path].finish()
-        work = list(
-            _jobs(by_task, engine.workers)
-        )  # all tests first: no finished run waits for one
+        # A list, since no finished run shall wait while the next variant's seeds are tested.
+        work = list(_jobs(by_task, engine.workers))
         for task, runs in run_jobs(work, engine):
             journal = journals[by_task[task].path]
             if not journal.begun:

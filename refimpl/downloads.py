@@ -173,6 +173,8 @@ def _innermost(error: BaseException) -> str:
     within = next((part for part in around if isinstance(part, BaseException)), None)
     if within is not None:
         return _innermost(within)
+    if not str(error).strip():
+        return type(error).__name__
     # urllib3 begins with the connection: HTTPSConnection(host='…', port=443): Failed to …
     connection = r"^(HTTPS?Connection\w*\(.*?\)|<urllib3\S+ object at \w+>): "
     return re.sub(connection, "", one_line(error))

@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 from fakes.sound import EXAMPLE, MODULE
 
-from refimpl import cli, training
-from refimpl.baselines import FIRST_SEED, SEEDS_OF_A_BASELINE, SEEDS_OF_A_CHECK
+from refimpl import cli, registry, training
+from refimpl.baselines import FIRST_SEED, SEEDS_OF_A_BASELINE, require_unused_seeds
 from refimpl.checkpoint import load
 from refimpl.commands.data import data
 from refimpl.data import cache_root
@@ -566,26 +566,27 @@ def test_a_wrong_file_of_expected_failures_is_refused_before_anything_runs(
     assert asked == []
 
 
-@pytest.mark.parametrize("reseed", [801, 1000, 1999])
+@pytest.mark.parametrize("reseed", [802, 1000, 1999])
 def test_a_check_runs_no_seeds_that_baselines_have(refimpl, asked, reseed):
     ran = refimpl("check", "tensors", "--reseed", reseed)
     assert ran.status == 2
-    assert "seeds that baselines have; take 800 at the most, or 2000 at the least" in ran.complaint
+    assert "seeds that baselines have; take 801 at the most, or 2000 at the least" in ran.complaint
     assert asked == []
 
 
-@pytest.mark.parametrize("reseed", [0, 800, 2000])
+@pytest.mark.parametrize("reseed", [0, 801, 2000])
 def test_a_check_runs_other_seeds(refimpl, asked, reseed):
     assert refimpl("check", "tensors", "--reseed", reseed).status == 0
     assert asked[0][asked[0].index("--reseed") + 1] == str(reseed)
 
 
-def test_the_help_of_reseed_has_the_numbers_that_are_refused(refimpl):
-    low, high = FIRST_SEED - SEEDS_OF_A_CHECK, FIRST_SEED + SEEDS_OF_A_BASELINE
+def test_what_the_help_of_reseed_advises_is_right_for_every_example(refimpl):
+    high = FIRST_SEED + SEEDS_OF_A_BASELINE
     said = " ".join(refimpl("check", "--help").out.split())
-    assert (
-        f"from {FIRST_SEED} on, so take a multiple of 100 up to {low}, or {high} and more" in said
-    )
+    assert f"from {FIRST_SEED} on, so take a multiple of 100 up to 800, or {high} and more" in said
+    examples = [own.value for own in registry.load().examples.values()]
+    for advised in (*range(0, 801, 100), high):
+        require_unused_seeds(advised, examples)
 
 
 # --- compare -------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from refimpl import digests, store
+from refimpl import digests, downloads, store
 from refimpl.cli import cli
 from refimpl.data import DataSet
 from refimpl.errors import DataError, UnknownNameError
@@ -319,6 +319,23 @@ def test_a_file_that_is_not_there_is_asked_for_once(site: Site, root: Path) -> N
         fetch(one_file(site), root)
     assert len(site.asked) == 1
     assert leavings(root) == set()
+
+
+def test_a_folder_that_is_not_there_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REFIMPL_DATA", "/no/such/folder")
+    with pytest.raises(DataError, match="/no/such/folder, which is not a folder"):
+        CliRunner().invoke(cli, ["data", "fetch"], standalone_mode=False, catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ConnectionError(OSError("Connection aborted.", BrokenPipeError())), "BrokenPipeError"),
+        (ConnectionError(OSError("read timed out")), "read timed out"),
+    ],
+)
+def test_what_went_wrong_is_never_empty(error: Exception, said: str) -> None:
+    assert downloads._innermost(error) == said
 
 
 @pytest.mark.parametrize(

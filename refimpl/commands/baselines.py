@@ -52,8 +52,8 @@ def calibrate(
 ) -> None:
     """Train many seeds and keep how they end as baselines.
 
-    Of the examples named, or of all. Each finished seed is on the disk before the next
-    begins: if it is interrupted, only the seeds in flight are lost; run it again to go on.
+    Of the examples named, or of all. Each finished seed is written to the disk at once. If it
+    is interrupted, only the seeds in flight are lost; run it again to go on.
     """
     from dataclasses import replace
 
@@ -114,9 +114,10 @@ def audit(
 
     They declare how often a check of an unchanged program would fail.
 
-    Exits with 1 where the sweep, or one figure of it, fails more often than declared, where a
-    training variant has no baseline, where most runs miss a range that is stated, or where a
-    documented figure lies outside its band.
+    Exits with 1 where the rule fails more often than declared, on drawn values or on fresh runs;
+    where a training variant has no baseline of stand-in runs, or one that is of something else;
+    where most runs miss a range that is stated; or where a documented figure lies outside its band
+    without a reason.
     """
     from refimpl import audit_page, registry
     from refimpl.auditing import audited

@@ -38,6 +38,7 @@ def fetch(names: tuple[str, ...]) -> int:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     from refimpl import store
+    from refimpl.data import data_root
 
     columns = (
         TextColumn("{task.description}"),
@@ -45,6 +46,7 @@ def fetch(names: tuple[str, ...]) -> int:
         DownloadColumn(),
         TransferSpeedColumn(),
     )
+    data_root()  # one error for all sets if it names no folder
     fetched, failed = [], False
     with Progress(*columns, console=Console(stderr=True)) as progress:
         for entry in store.chosen(names or None):
