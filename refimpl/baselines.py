@@ -196,7 +196,7 @@ def require_unused_seeds(reseed: int, examples: Iterable[Example] = ()) -> None:
 
 
 def wrong_seed(seed: int, more: int = 0) -> str | None:
-    """What is wrong with a seed and so much ``more`` as that of a check's first run, if anything."""
+    """What is wrong with ``seed + more`` as the first seed of a check; ``None`` if nothing is."""
     low = FIRST_SEED - SEEDS_OF_A_CHECK - more
     high = FIRST_SEED + SEEDS_OF_A_BASELINE - more
     if seed < 0:

@@ -14,9 +14,9 @@ import torch
 
 import refimpl.conformance
 import refimpl.fixtures
-import refimpl.plugins
-from refimpl import digests, registry
+from refimpl import baselines, digests, registry
 from refimpl.conformance.checks import ALL as CHECKS
+from refimpl.conformance.checks.parity import same_on_every_execution
 from refimpl.conformance.mutants import ALL
 from refimpl.conformance.mutants.equivalents import Equivalent, gathered
 from refimpl.conformance.mutants.hunting import Fate, Hunted, UnsoundError, fates, judged_by, untrue
@@ -26,6 +26,7 @@ from refimpl.data import Tier
 from refimpl.errors import RefimplError
 from refimpl.expectations import gather
 from refimpl.names import unknown
+from refimpl.registry import Registry
 
 WIDTHS = (12, 16, 36)
 
@@ -55,11 +56,11 @@ def hunt(
     """
     loaded = registry.load(plugins, only=names or None)
     examples = loaded.chosen(names)
-    chosen = _chosen(mutants)
+    chosen = _chosen(mutants, without)
     listed = gathered(equivalents, {each.name for each in ALL})
     options = {
         "tier": tier, "every_variant": every_variant, "without": sorted(without),
-        "variants": sorted(variants), "torch": torch.__version__, "program": program(plugins),
+        "variants": sorted(variants), "torch": torch.__version__, "program": program(loaded),
     }  # fmt: skip
     kept = Kept(results, options)
     found: list[Hunted] = []
@@ -121,7 +122,7 @@ def _judged(
 ) -> Iterator[str]:
     for hunted in found:
         if hunted.fate == "SURVIVED":
-            yield f"{hunted.example} {hunted.variant}: {hunted.mutant} survives every check"
+            yield f"{hunted.example} {hunted.variant}: {hunted.mutant} survives every check asked"
     if not variants:
         yield from untrue(listed, found, examples, {each.name for each in chosen})
     if not names and not variants:
@@ -133,24 +134,30 @@ def _judged(
         yield "no mutant applies to what was asked for: nothing was proven"
 
 
-def _chosen(names: Sequence[str]) -> list[Mutant]:
+def _chosen(names: Sequence[str], without: Collection[str]) -> list[Mutant]:
+    """The mutants of these names, or all; those of executions only if executions are compared."""
     by_name = {each.name: each for each in ALL}
     for name in names:
         if name not in by_name:
             raise unknown(f"there is no mutant {name!r}", name, by_name)
-    return [each for each in ALL if not names or each.name in names]
+    compared = same_on_every_execution.name not in without
+    return [
+        each
+        for each in ALL
+        if (not names or each.name in names) and (compared or each.execution is None)
+    ]
 
 
 def left_out(without: Collection[str], only: Collection[str]) -> list[str]:
     """The names of the checks not to ask; if ``only`` names some, all but those.
 
-    Raises :class:`UnknownNameError` for a name of no check, and :class:`RefimplError` if both are
-    given.
+    Raises :class:`UnknownNameError` for a name of no check that is asked of mutants, and
+    :class:`RefimplError` if both are given.
     """
-    known = {check.name for check in CHECKS}
+    known = {check.name for check in CHECKS if check.about != "example"}
     for name in (*without, *only):
         if name not in known:
-            raise unknown(f"there is no check {name!r}", name, known)
+            raise unknown(f"no check {name!r} is asked of mutants", name, known)
     if without and only:
         raise RefimplError(
             "--only asks the checks that it names and no others; leave out --without"
@@ -161,13 +168,22 @@ def left_out(without: Collection[str], only: Collection[str]) -> list[str]:
 # --- what was found before -----------------------------------------------------------------------
 
 
-def program(plugins: Sequence[str]) -> str:
-    """The digest of all that decides what becomes of a mutant: refimpl, checks and plugins."""
-    packages = (refimpl, refimpl.conformance, refimpl.fixtures, refimpl.plugins)
+def program(loaded: Registry) -> str:
+    """The digest of what decides a mutant's fate: refimpl, checks, fixtures, plugins, baselines."""
+    packages = (refimpl, refimpl.conformance, refimpl.fixtures)
     folders = {Path(place) for package in packages for place in package.__path__}
-    files = {file for folder in folders for file in folder.rglob("*.py")}
-    files |= {path for plugin in plugins if (path := Path(plugin)).is_file()}
-    return digests.of_bytes(b"".join(sorted(file.read_bytes() for file in files)))
+    for registered in loaded.examples.values():
+        folders |= {baselines.folder_of(registered.value)}
+        if (path := registered.source.path) is not None:
+            folders |= {path.parent if path.name == "__init__.py" else path}
+    files = sorted({file for folder in folders for file in _files_of(folder)})
+    return digests.of_bytes(b"".join(file.read_bytes() for file in files))
+
+
+def _files_of(path: Path) -> Iterator[Path]:
+    """A file, or the files of a folder without what Python compiles."""
+    found = path.rglob("*") if path.is_dir() else [path]
+    return (file for file in found if file.is_file() and file.suffix != ".pyc")
 
 
 class Kept:
@@ -189,7 +205,7 @@ class Kept:
         try:
             whole, end, cut_short = path.read_text("utf-8").rpartition("\n")
             first, *lines = [json.loads(line) for line in (whole or cut_short).splitlines()]
-            changed = ", ".join(name for name in options if first[name] != options[name])
+            changed = ", ".join(name for name in options if first.get(name) != options[name])
             for own in ([Hunted(**each) for each in line] for line in lines):
                 self.lines[own[0].example, own[0].mutant] = own
         except (ValueError, LookupError, TypeError) as error:

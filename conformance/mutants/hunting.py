@@ -140,8 +140,6 @@ class Hunt:
     def _killer(self, bug: Mutant, fault: Fault, checks: Sequence[Check]) -> Result | None:
         """The result of the first check that fails, cheapest first."""
         if bug.execution is not None:
-            if parity.same_on_every_execution not in checks:
-                return None
             subject = Subject(self.example, self.variant, bug.execution(fault), self.tier)
             cells = [Cell(parity.same_on_every_execution, subject)]
             sound = [Cell(parity.same_on_every_execution, replace(subject, execution=CPU))]

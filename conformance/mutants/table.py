@@ -31,7 +31,8 @@ def markdown(
     reached = [hunted for hunted in found if hunted.fate != "ineffective"]
     examples = list(dict.fromkeys(hunted.example for hunted in found))
     head = HEAD.format(torch=torch.__version__)
-    asked = ", ".join(check.name for check in CHECKS if check.name not in without)
+    every = (check for check in CHECKS if check.about != "example")
+    asked = ", ".join(check.name for check in every if check.name not in without)
     parts = [head, f"Only these checks were asked: {asked}.\n"] if without else [head]
     parts += ["## By example\n", table(_by_example(found, examples))]
     parts += ["## By mutant\n", table(_by_mutant(reached, mutants))]
