@@ -9,7 +9,7 @@ import pytest
 from fakes.calibrated import baseline_of, baselines_of
 from fakes.sound import EXAMPLE
 
-from refimpl import audit_page, auditing, bands, baselines
+from refimpl import audit_page, auditing, bands, baselines, registry
 from refimpl.auditing import SWEEP, audited, placed, ranged, repeated
 from refimpl.baselines import Baseline, Identity, Metric, Run
 from refimpl.contract import Facts, Figure
@@ -404,3 +404,11 @@ def test_a_documented_figure_outside_the_band_needs_a_reason(example, reason, ho
     assert not found.inside
     assert found.quantile == 1
     assert replace(audited([example]), documented=(found,)).holds is holds
+
+
+def test_the_validation_loss_of_cifar2_jumps_in_single_epochs_as_its_plugin_says():
+    cifar2 = registry.load(only=["cifar2-cnn"]).example("cifar2-cnn")
+    baseline = baselines.read_declared(cifar2, cifar2.variant("function"), "real")
+    assert baseline.epochs == tuple(range(1, 21))
+    jumps = [run for run in baseline.runs if max(run.curves["val_loss"][9:]) > 0.5]
+    assert (len(baseline.runs), len(jumps)) == (20, 3)
