@@ -202,7 +202,7 @@ EXAMPLE = Example(
                 real=(0.30, 0.60),
                 stand_in=(0.655, 0.6915),
                 outside_because="in single epochs it jumps: of twenty runs, three have one above "
-                "0.5 from the tenth epoch on; the document's last epoch is such a one",
+                "0.5 from the tenth epoch on; the document's last epoch may be such a one",
             ),
             Figure("auc", 0.918, real=(0.89, 0.94)),
             Figure("loss", 0.402, real=(0.33, 0.48)),
