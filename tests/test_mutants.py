@@ -12,7 +12,7 @@ from fakes.sound import EXAMPLE, PROTOCOL
 from torch import Tensor
 from torch.overrides import _get_current_function_mode_stack as modes
 
-from refimpl import baselines, cli, registry
+from refimpl import baselines, cli
 from refimpl.conformance.checks import ALL as CHECKS
 from refimpl.conformance.mutants import ALL, command
 from refimpl.conformance.mutants.equivalents import Equivalent, EquivalentsError, gathered, read
@@ -519,13 +519,21 @@ def test_what_was_found_by_other_baselines_or_data_is_not_taken_for_this(tmp_pat
     monkeypatch.setattr(baselines, "folder_of", lambda example: tmp_path / "baselines")
 
     def digest():
-        return command.program(registry.load([str(plugin)], only=["fake-sound"]))
+        return command.program([str(plugin)], [EXAMPLE])
 
     before = digest()
     assert digest() == before
     (tmp_path / "baselines").mkdir()
     (tmp_path / "baselines" / "fake-sound.script.jsonl").write_text("{}")
     assert digest() != before
+
+
+def test_one_file_serves_hunts_of_different_examples(refimpl, tmp_path):
+    kept = tmp_path / "mutants.jsonl"
+    for name in ("fake-sound", "titanic-dnn", "fake-sound"):
+        asked = ("mutants", name, "--mutant", "update-dropped", "--results", kept, *SOUND)
+        assert refimpl(*asked)[0] == 0
+    assert len(kept.read_text().splitlines()) == 3
 
 
 def test_what_was_found_of_another_program_is_not_taken_for_this_one(refimpl, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -22,11 +22,12 @@ from refimpl.conformance.mutants.equivalents import Equivalent, gathered
 from refimpl.conformance.mutants.hunting import Fate, Hunted, UnsoundError, fates, judged_by, untrue
 from refimpl.conformance.mutants.planting import Mutant
 from refimpl.conformance.mutants.table import markdown
+from refimpl.contract import Example
 from refimpl.data import Tier
+from refimpl.discovery import sources
 from refimpl.errors import RefimplError
 from refimpl.expectations import gather
 from refimpl.names import unknown
-from refimpl.registry import Registry
 
 WIDTHS = (12, 16, 36)
 
@@ -60,7 +61,8 @@ def hunt(
     listed = gathered(equivalents, {each.name for each in ALL})
     options = {
         "tier": tier, "every_variant": every_variant, "without": sorted(without),
-        "variants": sorted(variants), "torch": torch.__version__, "program": program(loaded),
+        "variants": sorted(variants), "torch": torch.__version__,
+        "program": program(plugins, examples) if results else "",
     }  # fmt: skip
     kept = Kept(results, options)
     found: list[Hunted] = []
@@ -168,14 +170,17 @@ def left_out(without: Collection[str], only: Collection[str]) -> list[str]:
 # --- what was found before -----------------------------------------------------------------------
 
 
-def program(loaded: Registry) -> str:
-    """The digest of what decides a mutant's fate: refimpl, checks, fixtures, plugins, baselines."""
+def program(plugins: Sequence[str], examples: Iterable[Example]) -> str:
+    """The digest of what decides a mutant's fate: refimpl, checks, fixtures, plugins, baselines.
+
+    Of every plugin, whichever ``examples`` are asked for, so that one file can serve many hunts.
+    """
     packages = (refimpl, refimpl.conformance, refimpl.fixtures)
     folders = {Path(place) for package in packages for place in package.__path__}
-    for registered in loaded.examples.values():
-        folders |= {baselines.folder_of(registered.value)}
-        if (path := registered.source.path) is not None:
-            folders |= {path.parent if path.name == "__init__.py" else path}
+    folders |= {baselines.folder_of(example) for example in examples}
+    for path in (source.path for source in sources(plugins)):
+        if path is not None:
+            folders.add(path.parent if path.name == "__init__.py" else path)
     files = sorted({file for folder in folders for file in _files_of(folder)})
     return digests.of_bytes(b"".join(file.read_bytes() for file in files))
 
