@@ -1,4 +1,4 @@
-"""Wires the suite to pytest for this checkout; options live in ``refimpl.pytest_plugin``."""
+"""Wires the suite to pytest for this checkout; options live in ``refimpl.runner.pytest_plugin``."""
 
 from importlib.util import find_spec
 

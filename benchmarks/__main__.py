@@ -22,12 +22,13 @@ import torch
 
 from benchmarks.loops import OWN, End, Samples, as_documented, bare, documented_samples, workers_of
 from benchmarks.tables import show
-from refimpl import Variant, registry
+from refimpl import Variant
 from refimpl.environment import environment
-from refimpl.ladder import to_ladder
+from refimpl.loading import registry
 from refimpl.plugins import covid_lstm
-from refimpl.problem import Problem, pose
-from refimpl.training import train
+from refimpl.training.ladder import to_ladder
+from refimpl.training.loop import train
+from refimpl.training.problem import Problem, pose
 
 TIMED = (
     "linear-regression-1d/module",

@@ -25,8 +25,8 @@ from torchvision.transforms.functional import to_tensor
 
 from refimpl import Epoch, Variant, metrics
 from refimpl.plugins import ring_focal
-from refimpl.problem import Problem, TensorRows
-from refimpl.training import drive
+from refimpl.training.loop import drive
+from refimpl.training.problem import Problem, TensorRows
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from benchmarks.tables import show
-from refimpl.results import Results, read
+from refimpl.checking.results import Results, read
 
 SEEDS = (100, 200, 300, 400, 500, 600, 700, 800, 2000, 2100)
 """What is added to the variants' seeds; it avoids those of the baselines, which begin at 1000."""

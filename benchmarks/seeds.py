@@ -17,9 +17,9 @@ import click
 import torch
 
 from benchmarks.tables import show
-from refimpl import registry
-from refimpl.ensemble import gains
-from refimpl.seeds import trained
+from refimpl.baselines.sweep import train_seeds
+from refimpl.executions.ensemble import gains
+from refimpl.loading import registry
 
 TIMED = ("titanic-dnn/script", "ring-dnn/high", "ring-dnn/low", "mnist-logistic/fit")
 HEAD = """# Many seeds at once
@@ -42,8 +42,8 @@ def medians(name: str, count: int, repeats: int) -> tuple[float, float]:
     seeds = range(FIRST, FIRST + count)
     seconds: dict[str, list[float]] = {"one": [], "together": []}
     runs: dict[str, Callable[[], object]] = {
-        "one": lambda: trained(variant, "stand-in", seeds[:1]),
-        "together": lambda: trained(variant, "stand-in", seeds),
+        "one": lambda: train_seeds(variant, "stand-in", seeds[:1]),
+        "together": lambda: train_seeds(variant, "stand-in", seeds),
     }
     for turn in range(repeats + 1):
         for which, run in runs.items():

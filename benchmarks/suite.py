@@ -26,11 +26,12 @@ from benchmarks.loops import (
     workers_of,
 )
 from benchmarks.tables import show
-from refimpl import Example, Variant, registry
-from refimpl.calibration import wanted
+from refimpl import Example, Variant
+from refimpl.baselines.calibration import wanted
+from refimpl.checking.results import read
 from refimpl.data import Tier
-from refimpl.problem import pose
-from refimpl.results import read
+from refimpl.loading import registry
+from refimpl.training.problem import pose
 
 HEAD = """# The suite beside the documents' loops
 

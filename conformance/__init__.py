@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pytest
 
-    from refimpl.checking import Result
+    from refimpl.checking.checks import Result
     from refimpl.contract import Example
     from refimpl.data import Tier
 

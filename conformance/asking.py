@@ -9,10 +9,8 @@ from typing import Any, get_args
 
 import pytest
 
-from refimpl import registry, validation
-from refimpl.baselines import BaselineError, require_unused_seeds
-from refimpl.catalogue import entries
-from refimpl.checking import (
+from refimpl.baselines.committed import BaselineError, require_unused_seeds
+from refimpl.checking.checks import (
     EXPECTATIONS,
     IN_ORDER,
     Cell,
@@ -22,17 +20,19 @@ from refimpl.checking import (
     cells,
     true,
 )
+from refimpl.checking.expectations import ExpectationsError, gather, judged, unmatched
 from refimpl.conformance.checks import ALL
 from refimpl.contract import Example
 from refimpl.data import TIERS, Tier
-from refimpl.discovery import Source
 from refimpl.errors import UnknownNameError
-from refimpl.executions import on_device
-from refimpl.expectations import ExpectationsError, gather, judged, unmatched
+from refimpl.executions.built_in import on_device
+from refimpl.loading import registry, validation
+from refimpl.loading.catalogue import entries
+from refimpl.loading.discovery import Source
+from refimpl.loading.plugin_problem import PluginProblem
+from refimpl.loading.registry import Registered, Registry
 from refimpl.names import unknown
-from refimpl.plugin_problem import PluginProblem
-from refimpl.pytest_plugin import DEFAULT_EXECUTIONS, Question, question_parameter
-from refimpl.registry import Registered, Registry
+from refimpl.runner.pytest_plugin import DEFAULT_EXECUTIONS, Question, question_parameter
 
 Asking = Callable[[], Result]
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from refimpl.checking import Cell
+from refimpl.checking.checks import Cell
 from refimpl.conformance.checks import ALL
-from refimpl.pytest_plugin import answer, cells_of, parameter, report_result
+from refimpl.runner.pytest_plugin import answer, cells_of, parameter, report_result
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

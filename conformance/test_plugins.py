@@ -5,9 +5,9 @@ So is one that expects failures that no check could show, or that gets fewer che
 
 import pytest
 
-from refimpl.checking import EXPECTATIONS, IN_ORDER, MANIFEST, Result
+from refimpl.checking.checks import EXPECTATIONS, IN_ORDER, MANIFEST, Result
 from refimpl.conformance.checks import ALL
-from refimpl.pytest_plugin import (
+from refimpl.runner.pytest_plugin import (
     cells_of,
     report_result,
     verdicts_on_expected_failures,

@@ -14,22 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from refimpl import (
-    checking,
-    checkpoint,
     conformance,
     contract,
     data,
-    expectations,
     hookspecs,
     metrics,
 )
+from refimpl.authoring.sourcecode import source_of
+from refimpl.checking import checks, expectations
 from refimpl.conformance.checks import ALL
-from refimpl.executions import refimpl_executions
-from refimpl.keras_like import Model
-from refimpl.problem import Problem
-from refimpl.pytest_plugin import DEFAULT_EXECUTIONS
-from refimpl.sourcecode import source_of
-from refimpl.starts import torch_default
+from refimpl.executions.built_in import refimpl_executions
+from refimpl.runner.pytest_plugin import DEFAULT_EXECUTIONS
+from refimpl.training import checkpoint
+from refimpl.training.keras_like import Model
+from refimpl.training.problem import Problem
+from refimpl.training.starts import torch_default
 
 PAGE = Path(__file__).with_name("reference.md")
 
@@ -45,8 +44,8 @@ target), a `Metric` a score for each row or one for the batch. A `Tier` is `"sta
 
 CHECKPOINTS = """\
 `refimpl run NAME --save FILE` writes where the run ended: its parameters, buffers and optimizer
-state, and how many updates it made. `load` of `refimpl.checkpoint` reads the file. A problem with
-that checkpoint begins where the run stopped.
+state, and how many updates it made. `load` of `refimpl.training.checkpoint` reads the file. A
+problem with that checkpoint begins where the run stopped.
 
 ```sh
 refimpl run titanic-dnn --epochs 2 --save run.pt
@@ -55,10 +54,10 @@ refimpl run titanic-dnn --epochs 2 --save run.pt
 ```python
 from pathlib import Path
 
-from refimpl import registry
-from refimpl.checkpoint import load
-from refimpl.problem import pose
-from refimpl.training import train
+from refimpl.loading import registry
+from refimpl.training.checkpoint import load
+from refimpl.training.problem import pose
+from refimpl.training.loop import train
 
 variant = registry.load().example("titanic-dnn").variant("script")
 problem = pose(variant, checkpoint=load(Path("run.pt")))
@@ -69,9 +68,9 @@ assert [record.epoch for record in history.epochs] == [3, 4, 5, 6, 7, 8, 9, 10]
 ```
 
 Pose the problem as the run did: `pose(variant, "real", seed=3)` if that had `--data real --seed 3`,
-and `execution=on_device("cuda")`, from `refimpl.executions`, if it had `--device cuda`. The rest of
-the run is then what it would have been without the stop. A run that made all its epochs has no
-rest; only its module can be loaded.\
+and `execution=on_device("cuda")`, from `refimpl.executions.built_in`, if it had `--device cuda`.
+The rest of the run is then what it would have been without the stop. A run that made all its epochs
+has no rest; only its module can be loaded.\
 """
 
 EXECUTIONS = """\
@@ -119,7 +118,7 @@ PARTS: list[tuple[str, str, list[Any]]] = [
     ),
     (
         "Helpers",
-        "From `refimpl.data`, `refimpl.starts`, `refimpl.metrics` and `refimpl.keras_like`.",
+        "From `refimpl`.",
         [
             data.philox,
             torch_default,
@@ -129,12 +128,12 @@ PARTS: list[tuple[str, str, list[Any]]] = [
     ),
     (
         "Asking",
-        "From `refimpl.conformance`, `refimpl.checking` and `refimpl.expectations`.",
+        "From `refimpl.conformance`; the types are in `refimpl.checking`.",
         [
             conformance.check_example,
             conformance.parametrize_with_checks,
-            checking.Result,
-            checking.Measurement,
+            checks.Result,
+            checks.Measurement,
             expectations.ExpectedFailure,
         ],
     ),

@@ -24,11 +24,22 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader, SubsetRandomSampler, TensorDataset
 
-from refimpl import Epoch, Exact, Example, Facts, Figure, Layer, Protocol, Step, Variant, hookimpl
-from refimpl.data import philox
+from refimpl import (
+    Epoch,
+    Exact,
+    Example,
+    Facts,
+    Figure,
+    Layer,
+    Protocol,
+    Step,
+    Variant,
+    hookimpl,
+    philox,
+    pose,
+)
 from refimpl.fixtures import cifar10
 from refimpl.metrics import accuracy
-from refimpl.problem import pose
 
 INPUTS, HIDDEN, CLASSES = 3 * 32 * 32, 100, 10
 

@@ -24,11 +24,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from refimpl import Epoch, Exact, Example, Facts, Figure, Layer, Protocol, Sizes, Variant, hookimpl
-from refimpl.data import philox
+from refimpl import (
+    Epoch,
+    Exact,
+    Example,
+    Facts,
+    Figure,
+    Layer,
+    Model,
+    Protocol,
+    Sizes,
+    Variant,
+    default_values,
+    hookimpl,
+    philox,
+)
 from refimpl.fixtures import covid
-from refimpl.keras_like import Model
-from refimpl.starts import default_values
 
 KINDS = ("confirmed", "cured", "dead")
 

@@ -30,16 +30,16 @@ from refimpl import (
     Facts,
     Figure,
     Layer,
+    Model,
     Protocol,
     Sizes,
     Variant,
     hookimpl,
+    pose,
+    steps_of,
 )
 from refimpl.fixtures import imdb
-from refimpl.keras_like import Model
 from refimpl.metrics import binary_accuracy
-from refimpl.problem import pose
-from refimpl.training import steps_of
 
 PADDING = 1
 

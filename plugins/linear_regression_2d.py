@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from refimpl import Exact, Example, Facts, Figure, Layer, Protocol, Step, Variant, hookimpl
+from refimpl import Exact, Example, Facts, Figure, Layer, Model, Protocol, Step, Variant, hookimpl
 from refimpl.fixtures import plane
-from refimpl.keras_like import Model
 from refimpl.metrics import absolute_error, absolute_percentage_error
 
 # --- low level: tensors and autograd -------------------------------------------------------------

@@ -32,17 +32,17 @@ from refimpl import (
     Failure,
     Figure,
     Layer,
+    Model,
     Protocol,
     Sizes,
     Step,
     Variant,
     hookimpl,
+    pose,
+    steps_of,
 )
 from refimpl.fixtures import mnist
-from refimpl.keras_like import Model
 from refimpl.metrics import accuracy
-from refimpl.problem import pose
-from refimpl.training import steps_of
 
 # --- the net, two ways ---------------------------------------------------------------------------
 

@@ -19,9 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from refimpl import Exact, Example, Facts, Layer, ModuleVariant, Protocol, Sizes, hookimpl
+from refimpl import Exact, Example, Facts, Layer, ModuleVariant, Protocol, Sizes, hookimpl, pose
 from refimpl.fixtures import cifar2
-from refimpl.problem import pose
 
 # --- the layers ----------------------------------------------------------------------------------
 

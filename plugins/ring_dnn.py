@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from refimpl import Example, Facts, Figure, Protocol, Step, Variant, hookimpl
+from refimpl import Example, Facts, Figure, Model, Protocol, Step, Variant, hookimpl
 from refimpl.fixtures import ring
-from refimpl.keras_like import Model
 from refimpl.metrics import binary_accuracy
 
 # --- low level: parameters of one's own ----------------------------------------------------------

@@ -17,9 +17,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from refimpl import Epoch, Erratum, Exact, Example, Facts, Figure, Protocol, Variant, hookimpl
+from refimpl import (
+    Epoch,
+    Erratum,
+    Exact,
+    Example,
+    Facts,
+    Figure,
+    Model,
+    Protocol,
+    Variant,
+    hookimpl,
+)
 from refimpl.fixtures import ring
-from refimpl.keras_like import Model
 from refimpl.metrics import binary_accuracy, recall, roc_auc
 
 ALPHA, GAMMA = 0.75, 2.0

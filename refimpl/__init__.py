@@ -28,11 +28,17 @@ if TYPE_CHECKING:
         Step,
         Variant,
     )
-    from refimpl.data import DataSet, Rows, Splits
+    from refimpl.data import DataSet, Rows, Splits, cache_root, philox
+    from refimpl.errors import DataError, MissingExtraError
     from refimpl.hookspecs import hookimpl
+    from refimpl.training.keras_like import Model
+    from refimpl.training.loop import steps_of
+    from refimpl.training.problem import Problem, pose
+    from refimpl.training.starts import default_values, torch_default
 
 __all__ = [
     "CONTRACT",
+    "DataError",
     "DataSet",
     "Epoch",
     "Erratum",
@@ -43,7 +49,10 @@ __all__ = [
     "Failure",
     "Figure",
     "Layer",
+    "MissingExtraError",
+    "Model",
     "ModuleVariant",
+    "Problem",
     "Protocol",
     "Rows",
     "Sizes",
@@ -51,14 +60,30 @@ __all__ = [
     "Step",
     "Variant",
     "__version__",
+    "cache_root",
+    "default_values",
     "hookimpl",
+    "philox",
+    "pose",
+    "steps_of",
+    "torch_default",
 ]
 
 _ELSEWHERE = {
+    "DataError": "refimpl.errors",
     "DataSet": "refimpl.data",
+    "MissingExtraError": "refimpl.errors",
+    "Model": "refimpl.training.keras_like",
+    "Problem": "refimpl.training.problem",
     "Rows": "refimpl.data",
     "Splits": "refimpl.data",
+    "cache_root": "refimpl.data",
+    "default_values": "refimpl.training.starts",
     "hookimpl": "refimpl.hookspecs",
+    "philox": "refimpl.data",
+    "pose": "refimpl.training.problem",
+    "steps_of": "refimpl.training.loop",
+    "torch_default": "refimpl.training.starts",
 }
 
 if not TYPE_CHECKING:  # a type checker would take any name at all from a module's __getattr__

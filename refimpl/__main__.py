@@ -1,6 +1,6 @@
 """``python -m refimpl``."""
 
-from refimpl.cli import main
+from refimpl.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from refimpl.problem import Problem
+    from refimpl.training.problem import Problem
 
     Arrays: TypeAlias = Mapping[str, NDArray[Any]]
     Start: TypeAlias = Callable[[np.random.Generator], Arrays]
@@ -303,22 +303,10 @@ class Variant:
         ranged = ((figure, figure.range_on(self.figures_tier(tier))) for figure in figures)
         return [(figure, bounds) for figure, bounds in ranged if bounds is not None]
 
-    def run(self, problem: Problem) -> Steps:
-        """The steps of one training run."""
-        if self.steps is None:
-            raise TypeError(f"variant {self.name!r} has no steps")
-        return self.steps(problem)
-
 
 @dataclass(frozen=True, eq=False)
 class ModuleVariant(Variant):
     """A variant made of ``build``, ``loss`` and ``optimizer``; it needs no loop of its own."""
-
-    def run(self, problem: Problem) -> Steps:
-        """The steps of one training run, made by the framework's own loop."""
-        from refimpl.training import module_steps
-
-        return module_steps(self, problem)
 
 
 @dataclass(frozen=True, eq=False)
@@ -396,7 +384,7 @@ class Execution:
     """How a computation is carried out: a device, a precision, a wrapper of the module.
 
     ``missing()`` returns what this machine lacks ("needs 2 CUDA devices"), or ``None``.
-    ``suits(variant)`` returns whether the variant can be carried out like this: a wrapper, for
+    ``supports(variant)`` returns whether the variant can be carried out like this: a wrapper, for
     example, needs a module. ``wrap(module)`` is applied to each module once its start is loaded.
     ``around()`` makes a context manager that is entered for each step. ``steps``, where given,
     takes over the whole run: in other processes, for example, or with many seeds at once.
@@ -409,7 +397,7 @@ class Execution:
     device: str = "cpu"
     dtype: str | None = None
     missing: Callable[[], str | None] = _nothing_missing
-    suits: Callable[[Variant], bool] = _everything
+    supports: Callable[[Variant], bool] = _everything
     wrap: Callable[[nn.Module], nn.Module] | None = None
     around: Callable[[], AbstractContextManager[object]] = nullcontext
     steps: Callable[[Variant, Problem], Steps] | None = None

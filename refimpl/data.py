@@ -1,7 +1,7 @@
 """Data sets in two tiers behind one interface: generated stand-ins, and the documents' own files.
 
 Arrays are NumPy here, so that a data set is the same for every torch version;
-:class:`refimpl.problem.Problem` converts them to tensors on its device.
+:class:`refimpl.training.problem.Problem` converts them to tensors on its device.
 """
 
 from __future__ import annotations

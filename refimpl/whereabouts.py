@@ -14,7 +14,7 @@ from refimpl.errors import one_line
 _NOT_OF_PLUGINS = ("torch", "numpy", "builtins", "functools")
 
 
-def told(example: Example, error: BaseException) -> str:
+def describe_error(example: Example, error: BaseException) -> str:
     """An exception on one line: its type, its text and the place in the example's modules."""
     return f"{type(error).__name__}: {one_line(error)}{_place(example, error)}"
 
@@ -37,7 +37,14 @@ def _place(example: Example, error: BaseException) -> str:
 def _modules(example: Example) -> set[str]:
     """The modules that define the functions of this example that the framework calls."""
     own = {getattr(given, "__module__", None) or "" for given in _called(example)}
-    return {module for module in own if module.partition(".")[0] not in _NOT_OF_PLUGINS}
+    return {module for module in own if not _is_not_of_a_plugin(module)}
+
+
+def _is_not_of_a_plugin(module: str) -> bool:
+    package, _, inside = module.partition(".")
+    if package == "refimpl":
+        return not inside.startswith("plugins")
+    return package in _NOT_OF_PLUGINS
 
 
 def _called(example: Example) -> Iterator[Any]:

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refimpl.archives import Limits, read_members, unpack
 from refimpl.errors import DataError
+from refimpl.store.archives import Limits, read_members, unpack
 
 Build = Callable[[Path, dict[str, bytes]], Path]
 

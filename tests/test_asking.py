@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from fakes.sound import EXAMPLE as SOUND
 
-from refimpl import Exact, Example, results
+from refimpl import Exact, Example
+from refimpl.checking import results
 from refimpl.conformance import asking, check_example
 from refimpl.contract import Facts
 from refimpl.errors import UnknownNameError

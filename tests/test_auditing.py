@@ -9,10 +9,11 @@ import pytest
 from fakes.calibrated import baseline_of, baselines_of
 from fakes.sound import EXAMPLE
 
-from refimpl import audit_page, auditing, bands, baselines, registry
-from refimpl.auditing import SWEEP, audited, placed, ranged, repeated
-from refimpl.baselines import Baseline, Identity, Metric, Run
+from refimpl.baselines import audit_page, auditing, bands, committed
+from refimpl.baselines.auditing import SWEEP, audited, placed, ranged, repeated
+from refimpl.baselines.committed import Baseline, Identity, Metric, Run
 from refimpl.contract import Facts, Figure
+from refimpl.loading import registry
 
 VARIANT = EXAMPLE.variants[0]
 
@@ -280,9 +281,9 @@ def test_a_variant_whose_runs_differ_from_anothers_in_a_bit_keeps_to_its_own(
     example, tmp_path, which, monkeypatch
 ):
     example, fresh = with_a_twin(example, tmp_path)
-    read = baselines.read
+    read = committed.read
     twin = example.variant("twin")
-    path = baselines.path_of(fresh if which == "fresh" else example, twin, "stand-in")
+    path = committed.path_of(fresh if which == "fresh" else example, twin, "stand-in")
 
     def with_a_bit_changed(other):
         found = read(other)
@@ -292,7 +293,7 @@ def test_a_variant_whose_runs_differ_from_anothers_in_a_bit_keeps_to_its_own(
         final = {**first.final, "loss": math.nextafter(first.final["loss"], 1)}
         return replace(found, runs=(replace(first, final=final), *others))
 
-    monkeypatch.setattr(baselines, "read", with_a_bit_changed)
+    monkeypatch.setattr(committed, "read", with_a_bit_changed)
     assert {own.runs for own in audited([example], fresh.baselines).fresh} == {10, 2}
 
 
@@ -408,7 +409,7 @@ def test_a_documented_figure_outside_the_band_needs_a_reason(example, reason, ho
 
 def test_the_validation_loss_of_cifar2_jumps_in_single_epochs_as_its_plugin_says():
     cifar2 = registry.load(only=["cifar2-cnn"]).example("cifar2-cnn")
-    baseline = baselines.read_declared(cifar2, cifar2.variant("function"), "real")
+    baseline = committed.read_declared(cifar2, cifar2.variant("function"), "real")
     assert baseline.epochs == tuple(range(1, 21))
     jumps = [run for run in baseline.runs if max(run.curves["val_loss"][9:]) > 0.5]
     assert (len(baseline.runs), len(jumps)) == (20, 3)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refimpl.bands import (
+from refimpl.baselines.bands import (
     ALPHA,
     FEWEST_RUNS,
     POWER,
@@ -20,7 +20,8 @@ from refimpl.bands import (
     quantile_of,
     stated,
 )
-from refimpl.baselines import SEEDS_OF_A_CHECK, Metric
+from refimpl.baselines.committed import Metric
+from refimpl.seeds import SEEDS_OF_A_CHECK
 
 FREE = Metric("neither", 0.0)
 finite = st.floats(-1e6, 1e6)

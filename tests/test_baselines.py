@@ -10,10 +10,11 @@ from fakes.sound import EXAMPLE
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refimpl import baselines
-from refimpl.baselines import BaselineError, Run, metric_of
-from refimpl.calibration import begun, plan
-from refimpl.seeds import as_run, kept_epochs, trained
+from refimpl import seeds
+from refimpl.baselines import committed
+from refimpl.baselines.calibration import begun, plan
+from refimpl.baselines.committed import BaselineError, Run, metric_of
+from refimpl.baselines.sweep import as_run, kept_epochs, train_seeds
 
 VARIANT = EXAMPLE.variants[0]
 
@@ -39,9 +40,9 @@ def rewritten(path, lines):
 
 
 def test_what_was_written_is_read(path, example):
-    baseline = baselines.read_for(example, VARIANT, "stand-in")
+    baseline = committed.read_for(example, VARIANT, "stand-in")
     assert [run.seed for run in baseline.runs] == [1000, 1001, 1002, 1003, 1004, 1005]
-    (again,) = trained(VARIANT, "stand-in", [1003])
+    (again,) = train_seeds(VARIANT, "stand-in", [1003])
     assert baseline.runs[3].final == pytest.approx(again.final, rel=1e-8)
     assert baseline.environment["packages"]["torch"]
     assert baseline.environment["data digest"]
@@ -52,33 +53,33 @@ def test_what_was_written_is_read(path, example):
 
 def test_seeds_stand_in_order_whenever_they_were_done(example):
     path = baseline_of(example, VARIANT, seeds=(1002, 1000, 1001))
-    assert [run.seed for run in baselines.read(path).runs] == [1000, 1001, 1002]
+    assert [run.seed for run in committed.read(path).runs] == [1000, 1001, 1002]
 
 
 def test_the_seeds_of_baselines_are_not_those_of_checks():
-    assert max(variant.seed for variant in EXAMPLE.variants) + 100 < baselines.FIRST_SEED
+    assert max(variant.seed for variant in EXAMPLE.variants) + 100 < seeds.FIRST_SEED
 
 
 def test_what_is_added_to_a_seed_takes_no_variant_to_the_seeds_of_baselines():
     of_seed_1 = replace(EXAMPLE, variants=(VARIANT, replace(VARIANT, name="other", seed=1)))
-    baselines.require_unused_seeds(800, [of_seed_1])
-    baselines.require_unused_seeds(801, [EXAMPLE])
+    committed.require_unused_seeds(800, [of_seed_1])
+    committed.require_unused_seeds(801, [EXAMPLE])
     refusal = (
         "with 801 more than the seed 1 of fake-sound · other, .*; take 800 at the most, or 1999"
     )
     with pytest.raises(BaselineError, match=rf"{refusal}"):
-        baselines.require_unused_seeds(801, [of_seed_1])
+        committed.require_unused_seeds(801, [of_seed_1])
 
 
 @pytest.mark.parametrize(("count", "said"), [(49, "49 runs and not 50; one takes 2 s"), (50, None)])
 def test_a_file_of_fewer_runs_than_it_should_have_says_so(path, example, count, said):
     header, run, *_ = lines_of(path)
-    with baselines.journal(path) as journal:
+    with committed.journal(path) as journal:
         runs = [{**json.loads(run), "seed": 1000 + i, "seconds": 2.2} for i in range(count)]
         rewritten(journal.path, [header, *map(json.dumps, runs)])
         journal.finish()
     assert json.loads(lines_of(path)[-1]).get("fewer") == said
-    assert len(baselines.read_for(example, VARIANT, "stand-in").runs) == count
+    assert len(committed.read_for(example, VARIANT, "stand-in").runs) == count
 
 
 # --- what is refused -----------------------------------------------------------------------------
@@ -88,27 +89,27 @@ def test_a_file_of_fewer_runs_than_it_should_have_says_so(path, example, count, 
 def test_a_truncated_file_is_refused(path, kept):
     rewritten(path, lines_of(path)[:kept])
     with pytest.raises(BaselineError, match=r"is truncated.*; delete it and make"):
-        baselines.read(path)
+        committed.read(path)
 
 
 def test_a_file_cut_in_the_middle_of_its_last_line_is_refused(path):
     path.write_text(path.read_text()[:-10])
     with pytest.raises(BaselineError, match=r"is truncated.*; delete it and make"):
-        baselines.read(path)
+        committed.read(path)
 
 
 @pytest.mark.parametrize("lost", [1, 3])
 def test_a_lost_line_is_refused(path, lost):
     rewritten(path, [line for i, line in enumerate(lines_of(path)) if i != lost])
     with pytest.raises(BaselineError, match="counts 6 runs but has 5"):
-        baselines.read(path)
+        committed.read(path)
 
 
 def test_a_seed_twice_is_refused(path):
     header, first, *rest = lines_of(path)
     rewritten(path, [header, first, first, *rest[1:]])
     with pytest.raises(BaselineError, match="has seed 1000 more than once"):
-        baselines.read(path)
+        committed.read(path)
 
 
 def test_a_figure_that_was_changed_by_hand_is_refused(path):
@@ -117,7 +118,7 @@ def test_a_figure_that_was_changed_by_hand_is_refused(path):
     record["final"]["loss"] += 0.1
     rewritten(path, [header, json.dumps(record), *rest])
     with pytest.raises(BaselineError, match="does not have the digest that it states"):
-        baselines.read(path)
+        committed.read(path)
 
 
 def test_runs_with_other_figures_are_refused(path):
@@ -126,7 +127,7 @@ def test_runs_with_other_figures_are_refused(path):
     record["final"]["odd"] = 1.0
     rewritten(path, [header, json.dumps(record), *rest])
     with pytest.raises(BaselineError, match=r"seeds 1000 and 1001 do not have .* \(odd\)"):
-        baselines.read(path)
+        committed.read(path)
 
 
 @pytest.mark.parametrize(
@@ -141,25 +142,25 @@ def test_runs_with_other_figures_are_refused(path):
 def test_a_file_with_another_header_is_refused(path, line, reason):
     rewritten(path, [line, *lines_of(path)[1:]])
     with pytest.raises(BaselineError, match=reason):
-        baselines.read(path)
+        committed.read(path)
 
 
 def test_a_file_that_is_not_there_is_refused(example):
     with pytest.raises(BaselineError, match=r"cannot be read: No such file"):
-        baselines.read_for(example, VARIANT, "stand-in")
+        committed.read_for(example, VARIANT, "stand-in")
 
 
 def test_the_file_of_another_variant_is_refused(path, example):
     other = example.variants[1]
-    path.rename(baselines.path_of(example, other, "stand-in"))
+    path.rename(committed.path_of(example, other, "stand-in"))
     with pytest.raises(BaselineError, match="its variant is scratch and not module"):
-        baselines.read_for(example, other, "stand-in")
+        committed.read_for(example, other, "stand-in")
 
 
 def test_a_baseline_of_another_protocol_is_refused_with_what_differs(path, example):
     longer = replace(VARIANT, protocol=replace(VARIANT.protocol, epochs=5, learning_rate=0.2))
     with pytest.raises(BaselineError) as refused:
-        baselines.read_for(example, longer, "stand-in")
+        committed.read_for(example, longer, "stand-in")
     assert "its epochs is 4 and not 5, learning_rate is 0.1 and not 0.2; delete it" in str(
         refused.value
     )
@@ -169,7 +170,7 @@ def test_a_baseline_of_another_protocol_is_refused_with_what_differs(path, examp
 @given(st.integers(0, 10_000), st.binary(min_size=1, max_size=3))
 def test_no_damage_goes_unnoticed(tmp_path_factory, place, noise):
     example = replace(EXAMPLE, baselines=tmp_path_factory.getbasetemp() / "damaged")
-    path = baselines.path_of(example, VARIANT, "stand-in")
+    path = committed.path_of(example, VARIANT, "stand-in")
     if not (whole := path.with_suffix(".whole")).exists():
         whole.write_bytes(baseline_of(example, VARIANT).read_bytes())
     content = whole.read_bytes()
@@ -177,45 +178,45 @@ def test_no_damage_goes_unnoticed(tmp_path_factory, place, noise):
     damaged = content[:place] + noise + content[place + len(noise) :]
     path.write_bytes(damaged)
     with suppress(BaselineError):  # where nothing is said, nothing may have changed
-        assert baselines.read(path) == baselines.read(whole)
+        assert committed.read(path) == committed.read(whole)
 
 
 # --- journals ------------------------------------------------------------------------------------
 
 
 def test_a_journal_that_was_cut_short_in_a_line_keeps_the_lines_before(path):
-    journal = baselines.journal_of(path)
+    journal = committed.journal_of(path)
     lines = lines_of(path)
     journal.write_text("\n".join(lines[:3]) + "\n" + lines[3][:20])
-    there = baselines.resume(path)
+    there = committed.resume(path)
     assert [run.seed for run in there.runs] == [1000, 1001]
     assert journal.read_text() == "\n".join(lines[:3]) + "\n"
 
 
 def test_a_journal_without_a_whole_line_is_nothing(path):
-    baselines.journal_of(path).write_text("{")
-    assert baselines.resume(path) is None
+    committed.journal_of(path).write_text("{")
+    assert committed.resume(path) is None
 
 
 def test_one_process_at_a_time_makes_a_baseline(path):
     with (
-        baselines.journal(path),
+        committed.journal(path),
         pytest.raises(BaselineError, match="is being made by another process"),
-        baselines.journal(path),
+        committed.journal(path),
     ):
         pass
 
 
 def test_figures_that_are_no_numbers_are_kept(example):
-    path = baselines.path_of(example, VARIANT, "stand-in")
-    (run,) = trained(VARIANT, "stand-in", [1000])
+    path = committed.path_of(example, VARIANT, "stand-in")
+    (run,) = train_seeds(VARIANT, "stand-in", [1000])
     run = replace(run, final={"loss": float("inf")})
-    with baselines.journal(path) as journal:
+    with committed.journal(path) as journal:
         journal.begin(begun(plan(example, VARIANT, "stand-in", 1), run))
         journal.append(run)
         journal.append(Run(1001, {"loss": float("nan")}, run.curves))
         journal.finish()
-    values = baselines.read(path).finals("loss")
+    values = committed.read(path).finals("loss")
     assert values[0] == float("inf")
     assert values[1] != values[1]
 
@@ -230,7 +231,7 @@ def test_a_long_run_keeps_its_first_and_last_epoch_and_some_between():
 
 
 def test_a_figure_that_was_not_measured_at_every_epoch_has_no_curve():
-    from refimpl.training import EpochRecord, History, Step
+    from refimpl.training.loop import EpochRecord, History, Step
 
     history = History(
         [EpochRecord(1, {"loss": 1.0}, 0.1), EpochRecord(2, {"loss": 0.5, "late": 3.0}, 0.1)],

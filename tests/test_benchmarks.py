@@ -10,12 +10,12 @@ import torch
 from click.testing import CliRunner
 from fakes.sound import EXAMPLE
 
-from refimpl import registry
-from refimpl.checking import SEEDS_ASKED, Result, at_most, within_budget
-from refimpl.ladder import to_ladder
-from refimpl.problem import TensorRows, pose
-from refimpl.results import Results
-from refimpl.training import train
+from refimpl.checking.checks import SEEDS_ASKED, Result, at_most, within_budget
+from refimpl.checking.results import Results
+from refimpl.loading import registry
+from refimpl.training.ladder import to_ladder
+from refimpl.training.loop import train
+from refimpl.training.problem import TensorRows, pose
 
 VARIANT = EXAMPLE.variant("module")
 

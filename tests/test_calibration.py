@@ -12,9 +12,10 @@ import pytest
 from fakes.calibrated import baselines_of
 from fakes.sound import EXAMPLE
 
-from refimpl import Rows, Splits, baselines, calibration
-from refimpl.baselines import BaselineError
-from refimpl.seeds import Engine, Task, jobs, trained
+from refimpl import Rows, Splits, seeds
+from refimpl.baselines import calibration, committed
+from refimpl.baselines.committed import BaselineError
+from refimpl.baselines.sweep import Engine, Task, jobs, train_seeds
 
 SLOW = """
 import os, time
@@ -82,7 +83,7 @@ def begun(folder):
 
 
 def journalled(folder):
-    journal = baselines.journal_of(file_of(folder))
+    journal = committed.journal_of(file_of(folder))
     whole = journal.read_text().rpartition("\n")[0] if journal.exists() else ""
     return [json.loads(line)["seed"] for line in whole.split("\n")[1:]]
 
@@ -107,9 +108,9 @@ def test_a_kill_loses_no_finished_seed_and_none_is_run_twice(slow):
     assert f"{10 - len(kept)} runs to do for 1 baselines; {len(kept)} are there" in ran.stdout
     assert sorted(begun(slow)) == sorted(set(range(1000, 1010)) - set(kept))
     assert len(tried) - len(kept) <= 4  # two at work, and as many handed to them
-    seeds = [run.seed for run in baselines.read(file_of(slow)).runs]
+    seeds = [run.seed for run in committed.read(file_of(slow)).runs]
     assert seeds == list(range(1000, 1010))
-    assert not baselines.journal_of(file_of(slow)).exists()
+    assert not committed.journal_of(file_of(slow)).exists()
 
 
 def test_a_seed_that_fails_is_named_and_costs_no_other(slow):
@@ -130,22 +131,22 @@ def test_more_seeds_are_added_to_those_that_are_there(slow):
     (slow / "begun").unlink()
     assert finish(slow, 7).returncode == 0
     assert sorted(begun(slow)) == [1005, 1006]
-    assert len(baselines.read(file_of(slow)).runs) == 7
+    assert len(committed.read(file_of(slow)).runs) == 7
 
 
 def test_fresh_runs_go_to_a_folder_of_their_own(slow):
     assert finish(slow, 5, "--fresh", str(slow / "fresh")).returncode == 0
     assert not file_of(slow).exists()
-    there = baselines.read(slow / "fresh" / "stand-in" / "slow.only.jsonl")
+    there = committed.read(slow / "fresh" / "stand-in" / "slow.only.jsonl")
     assert [run.seed for run in there.runs] == list(range(100_000, 100_005))
 
 
 def test_a_run_that_was_killed_after_its_last_seed_is_finished_by_the_next(example):
     variant = example.variants[0]
-    path = baselines.path_of(example, variant, "stand-in")
-    with baselines.journal(path) as journal:
+    path = committed.path_of(example, variant, "stand-in")
+    with committed.journal(path) as journal:
         for seed in range(1000, 1005):
-            (run,) = trained(variant, "stand-in", [seed])
+            (run,) = train_seeds(variant, "stand-in", [seed])
             if not journal.begun:
                 journal.begin(
                     calibration.begun(calibration.plan(example, variant, "stand-in", 5), run)
@@ -153,8 +154,8 @@ def test_a_run_that_was_killed_after_its_last_seed_is_finished_by_the_next(examp
             journal.append(run)
     assert not path.exists()
     calibration.calibrate([(example, variant)], "stand-in", 5, Engine(1))
-    assert len(baselines.read(path).runs) == 5
-    assert not baselines.journal_of(path).exists()
+    assert len(committed.read(path).runs) == 5
+    assert not committed.journal_of(path).exists()
 
 
 def test_jobs_are_single_seeds_or_equal_parts():
@@ -193,7 +194,7 @@ def test_a_cluster_that_loses_a_machine_loses_no_seed(slow, cluster):
     cluster.remove_node(second, allow_graceful=False)
     _, said = running.communicate(timeout=300)
     assert running.returncode == 0, said
-    seeds = [run.seed for run in baselines.read(file_of(slow)).runs]
+    seeds = [run.seed for run in committed.read(file_of(slow)).runs]
     assert seeds == list(range(1000, 1012))
     assert len(begun(slow)) <= 12 + 2  # what the lost machine had in hand was begun anew
 
@@ -228,7 +229,7 @@ def test_a_plan_has_the_seeds_that_are_not_there(example):
 
 
 def test_a_baseline_takes_no_seeds_that_checks_run(example):
-    most = baselines.SEEDS_OF_A_BASELINE
+    most = seeds.SEEDS_OF_A_BASELINE
     with pytest.raises(BaselineError, match=f"has {most} seeds at the most, and 1500 are asked"):
         calibration.plan(example, example.variants[0], "stand-in", 1500)
 

@@ -7,8 +7,8 @@ import textwrap
 
 import pytest
 
-from refimpl import catalogue, discovery
 from refimpl.contract import Example, ModuleVariant, Variant
+from refimpl.loading import catalogue, discovery
 
 REST = 'title="t", document="d", section="s"'
 
@@ -262,7 +262,7 @@ def test_variant_classes_are_those_of_the_contract():
 def test_listing_imports_neither_torch_nor_numpy_nor_any_plugin():
     program = (
         "import sys\n"
-        "from refimpl.catalogue import entries\n"
+        "from refimpl.loading.catalogue import entries\n"
         "entries()\n"
         "heavy = {'torch', 'numpy', 'refimpl.contract', 'refimpl.plugins'}\n"
         "print(*heavy.intersection(sys.modules))"

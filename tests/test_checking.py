@@ -8,7 +8,7 @@ import pytest
 from fakes.sound import EXAMPLE, like
 
 from refimpl import DataSet, Execution
-from refimpl.checking import (
+from refimpl.checking.checks import (
     CannotRunError,
     Cell,
     Subject,
@@ -22,8 +22,8 @@ from refimpl.checking import (
     within,
     within_budget,
 )
+from refimpl.cli.rendering import Asked, conformance_table
 from refimpl.errors import ContractError, DataError, DataMissingError, MissingExtraError
-from refimpl.rendering import Asked, conformance_table
 from refimpl.requirements import NEEDS_CUDA, NEEDS_REAL_DATA, NUMPY_ON_CPU, REASONS, missing
 
 CPU = Execution("cpu", "the CPU")
@@ -287,7 +287,7 @@ def test_a_check_is_asked_of_the_example_of_each_variant_or_of_each_execution():
     asked = [question(about, about) for about in ("example", "variant", "execution")]
     others = [
         Execution("other", ""),
-        Execution("wrapped", "", suits=lambda variant: not variant.bare),
+        Execution("wrapped", "", supports=lambda variant: not variant.bare),
     ]
     assert [cell.id for cell in cells(EXAMPLE, asked, CPU, "real", others)] == [
         "fake-sound/-/example/cpu/real",
@@ -319,7 +319,7 @@ def test_where_an_example_cannot_even_tell_what_applies_it_is_asked_and_fails():
         """Is it the same?"""
         yield HOLDS
 
-    picky = Execution("picky", "cannot tell what suits it", suits=broken)
+    picky = Execution("picky", "cannot tell what supports it", supports=broken)
     asked = list(cells(EXAMPLE, [touchy, same], CPU, "stand-in", [picky]))
     assert [cell.check.name for cell in asked] == ["touchy", "touchy", "same", "same"]
     assert ask(asked[0]).outcome == "failed"

@@ -8,11 +8,11 @@ import torch
 from fakes.sound import PROTOCOL, TRAINING, like
 from torch import nn
 
-from refimpl import checkpoint
-from refimpl.checkpoint import Checkpoint, load, save, take
 from refimpl.errors import CheckpointError, ContractError
-from refimpl.problem import pose
-from refimpl.training import steps_of, train
+from refimpl.training import checkpoint
+from refimpl.training.checkpoint import Checkpoint, load, save, take
+from refimpl.training.loop import steps_of, train
+from refimpl.training.problem import pose
 
 STEPS_PER_EPOCH = -(-TRAINING // PROTOCOL.batch_size)
 

@@ -13,16 +13,19 @@ import pytest
 from click.testing import CliRunner
 from fakes.sound import EXAMPLE, MODULE
 
-from refimpl import cli, registry, training
-from refimpl.baselines import FIRST_SEED, SEEDS_OF_A_BASELINE, require_unused_seeds
-from refimpl.checkpoint import load
-from refimpl.commands.data import data
+from refimpl.baselines.committed import require_unused_seeds
+from refimpl.cli import main
+from refimpl.cli.commands.data import data
+from refimpl.cli.progress import final_line
 from refimpl.data import cache_root
 from refimpl.errors import UnknownNameError
-from refimpl.listing import listed
-from refimpl.problem import pose
-from refimpl.progress import final_line
-from refimpl.training import train
+from refimpl.loading import registry
+from refimpl.loading.listing import listed
+from refimpl.seeds import FIRST_SEED, SEEDS_OF_A_BASELINE
+from refimpl.training import loop
+from refimpl.training.checkpoint import load
+from refimpl.training.loop import train
+from refimpl.training.problem import pose
 
 TESTS = Path(__file__).parent
 SOUND = ("--plugin", str(TESTS / "fakes" / "sound.py"))
@@ -51,7 +54,7 @@ def refimpl(capsys):
 
     def run(*arguments):
         with pytest.raises(SystemExit) as ended:
-            cli.main([str(argument) for argument in arguments])
+            main.main([str(argument) for argument in arguments])
         out, err = capsys.readouterr()
         return Ran(ended.value.code or 0, out, err)
 
@@ -77,7 +80,7 @@ def untrained(monkeypatch):
     def refuse(*arguments, **options):
         pytest.fail("it was trained first")
 
-    monkeypatch.setattr(training, "train", refuse)
+    monkeypatch.setattr(loop, "train", refuse)
 
 
 @pytest.fixture
@@ -191,7 +194,7 @@ def test_where_there_is_nothing_to_make_a_golden_of_that_is_an_error(refimpl):
 )
 def test_lists_and_help_and_wrong_names_import_no_torch(arguments):
     program = (
-        "import sys; from refimpl.cli import main\n"
+        "import sys; from refimpl.cli.main import main\n"
         "try: main(sys.argv[1:])\n"
         "finally: print(*sys.modules, file=sys.stderr)"
     )
@@ -199,7 +202,7 @@ def test_lists_and_help_and_wrong_names_import_no_torch(arguments):
         [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=60
     )
     loaded = set(ran.stderr.splitlines()[-1].split())
-    assert "refimpl.cli" in loaded
+    assert "refimpl.cli.main" in loaded
     assert loaded.isdisjoint({"torch", "numpy"})
 
 
@@ -213,9 +216,9 @@ def test_the_list_has_every_example_of_the_tree_and_of_plugins(refimpl):
 
 @pytest.mark.parametrize("group", [[], ["data"]], ids=" ".join)
 def test_the_help_has_each_command_on_a_line_of_its_own_and_whole(group):
-    asked = CliRunner().invoke(cli.cli, [*group, "--help"], terminal_width=80)
+    asked = CliRunner().invoke(main.cli, [*group, "--help"], terminal_width=80)
     lines = asked.output.partition("Commands:\n")[2].splitlines()
-    assert len(lines) == len((data if group else cli.cli).commands)
+    assert len(lines) == len((data if group else main.cli).commands)
     for line in lines:
         assert re.match(r"  [a-z]+ +\S", line)
         assert "..." not in line
@@ -788,12 +791,12 @@ def test_a_refused_example_is_answered_with_the_reason(refimpl, plugin):
 )
 def test_with_debug_an_error_keeps_its_traceback(arguments):
     with pytest.raises(UnknownNameError, match="titanic-dnn"):
-        cli.main(arguments)
+        main.main(arguments)
 
 
 def test_with_debug_what_a_variant_raises_keeps_its_traceback(plugin):
     with pytest.raises(ZeroDivisionError) as raised:
-        cli.main(["info", "raising", "--debug", *plugin(raising("ZeroDivisionError"))])
+        main.main(["info", "raising", "--debug", *plugin(raising("ZeroDivisionError"))])
     assert raised.traceback[-1].path.name == "made.py"
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from refimpl.comparison import FACTOR, FLOOR_ULPS, closeness, distance, oracle_scale
+from refimpl.training.comparison import FACTOR, FLOOR_ULPS, closeness, distance, oracle_scale
 
 EPS32, EPS64 = torch.finfo(torch.float32).eps, torch.finfo(torch.float64).eps
 SHAPES = arrays.array_shapes(min_dims=0, max_dims=3, max_side=5)

@@ -22,19 +22,19 @@ from refimpl import (
     Facts,
     Failure,
     Figure,
-    baselines,
-    checking,
-    golden,
-    registry,
     requirements,
 )
-from refimpl.checking import ask, cells
+from refimpl.baselines import committed
+from refimpl.baselines.sweep import train_seeds
+from refimpl.checking import checks
+from refimpl.checking.checks import ask, cells
 from refimpl.conformance.checks import ALL
-from refimpl.executions import refimpl_executions
-from refimpl.problem import CPU
-from refimpl.seeds import trained
-from refimpl.training import steps_of
-from refimpl.validation import check_example
+from refimpl.executions.built_in import refimpl_executions
+from refimpl.loading import registry
+from refimpl.loading.validation import check_example
+from refimpl.parity import golden
+from refimpl.training.loop import steps_of, written_steps
+from refimpl.training.problem import CPU
 
 CALIBRATED = "stays-in-calibrated-band"
 EXECUTIONS = {execution.name: execution for execution in refimpl_executions()}
@@ -221,10 +221,10 @@ def ranged(tmp_path):
     variant = EXAMPLE.variant("module")
     example = replace(EXAMPLE, variants=(variant,), baselines=tmp_path)
     path = baseline_of(example, variant, range(1000, 1040))
-    finals = baselines.read(path).finals("val_loss")
+    finals = committed.read(path).finals("val_loss")
 
     def ask_of(bounds):
-        (own,) = trained(variant, "stand-in", [variant.seed])
+        (own,) = train_seeds(variant, "stand-in", [variant.seed])
         figure = Figure("val_loss", None, real=bounds(finals, own.final["val_loss"]))
         changed = replace(variant, facts=Facts(figures=(figure,)))
         (result,) = asked(
@@ -259,7 +259,7 @@ def test_a_program_that_no_longer_ends_in_the_range_fails_with_every_seed_it_tri
     calibrated, goldens
 ):
     example = calibrated(FAILING[CALIBRATED], WHEN_CALIBRATED[CALIBRATED])
-    finals = baselines.read(baselines.path_of(example, SCRATCH, "stand-in")).finals("val_loss")
+    finals = committed.read(committed.path_of(example, SCRATCH, "stand-in")).finals("val_loss")
     figure = Figure("val_loss", None, real=(min(finals), max(finals)))
     variant = replace(example.variants[0], facts=Facts(figures=(figure,)))
     changed = replace(example, variants=(variant,))
@@ -351,7 +351,7 @@ def test_where_some_claims_can_be_tried_they_are():
 
 
 def test_the_fakes_run_is_long_enough_to_be_stopped_in_the_middle():
-    from refimpl.problem import pose
+    from refimpl.training.problem import pose
 
     assert len(list(steps_of(MODULE_OF_EXAMPLE, pose(MODULE_OF_EXAMPLE)))) == 12
 
@@ -368,12 +368,12 @@ MODULE_OF_EXAMPLE = EXAMPLE.variant("module")
 def test_a_slope_is_told_from_rounding_where_that_is_hard(
     example, variant, seed, tensor, scale, outcome, monkeypatch
 ):
-    monkeypatch.setattr(checking, "SEEDS", 1)
+    monkeypatch.setattr(checks, "SEEDS", 1)
     found = registry.load(only=[example]).example(example)
     original = found.variant(variant)
 
     def scaled(problem):
-        for step in original.run(problem):
+        for step in written_steps(original, problem):
             step.parameters[tensor].grad *= scale
             yield step
 

@@ -14,12 +14,12 @@ import click
 import pytest
 from docpages import Reader, blocks, commands
 
-from refimpl import pages
-from refimpl.cli import cli
-from refimpl.executions import refimpl_executions
-from refimpl.listing import listed
-from refimpl.pytest_plugin import DEFAULT_EXECUTIONS
-from refimpl.registry import load
+from refimpl.authoring import pages
+from refimpl.cli.main import cli
+from refimpl.executions.built_in import refimpl_executions
+from refimpl.loading.listing import listed
+from refimpl.loading.registry import load
+from refimpl.runner.pytest_plugin import DEFAULT_EXECUTIONS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -27,7 +27,6 @@ README = ROOT / "README.md"
 TUTORIAL = DOCS / "tutorial.md"
 TUTORIAL_EXAMPLE = DOCS / "tutorial-example"
 LEARNERS = DOCS / "examples"
-MODULES = DOCS / "modules.md"
 REFERENCE = DOCS / "reference.md"
 DOCUMENTS = DOCS / "documents.md"
 
@@ -168,16 +167,6 @@ def test_every_page_can_be_found_from_the_first():
 def first_cells(page: Path) -> list[str]:
     """What stands as code in the first cell of each row of a page's tables."""
     return re.findall(r"^\| `([^`]+)` \|", page.read_text(encoding="utf-8"), re.MULTILINE)
-
-
-def modules_of(package: Path) -> list[str]:
-    """The modules of a package, by their names below it; its own is ``__init__``."""
-    parts = [path.relative_to(package).with_suffix("").parts for path in package.rglob("*.py")]
-    return [".".join(own[:-1] if own[1:] and own[-1] == "__init__" else own) for own in parts]
-
-
-def test_the_map_of_the_package_has_every_module_once_and_no_other():
-    assert sorted(first_cells(MODULES)) == sorted(modules_of(ROOT / "refimpl"))
 
 
 def test_every_document_is_identified_with_the_examples_made_from_it():

@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from refimpl import ModuleVariant, Variant, ensemble, registry
-from refimpl.ensemble import Ensemble, gains, suits, train_together
+from refimpl import ModuleVariant, Variant
+from refimpl.executions import ensemble
+from refimpl.executions.ensemble import Ensemble, gains, supports, train_together
+from refimpl.loading import registry
 from refimpl.metrics import recall, roc_auc
-from refimpl.problem import pose
-from refimpl.training import steps_of, train
-from refimpl.trajectories import look
+from refimpl.training.loop import steps_of, train
+from refimpl.training.problem import pose
+from refimpl.training.trajectories import observe
 
 SEEDS = (3, 4, 7)
 STEPS = 5
@@ -43,7 +45,7 @@ def test_each_member_is_the_plain_run_of_its_seed(example: str, variant: str) ->
         steps += 1
         for k, step in enumerate(plain):
             member = together.member(k, update)
-            for seen, expected in zip(look(own, member), look(own, step), strict=True):
+            for seen, expected in zip(observe(own, member), observe(own, step), strict=True):
                 assert seen.key == expected.key
                 torch.testing.assert_close(seen.value, expected.value, rtol=1e-9, atol=1e-11)
     assert steps == STEPS
@@ -51,7 +53,7 @@ def test_each_member_is_the_plain_run_of_its_seed(example: str, variant: str) ->
 
 def test_a_recurrent_net_is_not_offered_for_it() -> None:
     covid = registry.load(only=["covid-lstm"]).example("covid-lstm")
-    assert not any(suits(variant) for variant in covid.variants)
+    assert not any(supports(variant) for variant in covid.variants)
 
 
 def chosen(example: str, variant: str) -> Variant:

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from refimpl import expectations
-from refimpl.checking import Check, Result, Subject, ask, cells, true
-from refimpl.contract import Example, Execution, Variant
-from refimpl.discovery import Source
-from refimpl.expectations import (
+from refimpl.checking import expectations
+from refimpl.checking.checks import Check, Result, Subject, ask, cells, true
+from refimpl.checking.expectations import (
     ExpectationsError,
     ExpectedFailure,
     beside,
@@ -21,7 +19,9 @@ from refimpl.expectations import (
     read,
     unmatched,
 )
-from refimpl.registry import Registered, Registry
+from refimpl.contract import Example, Execution, Variant
+from refimpl.loading.discovery import Source
+from refimpl.loading.registry import Registered, Registry
 
 CPU = Execution("cpu", "")
 EXAMPLE = Example("made", "t", "d", "s", (Variant("script"), Variant("module")))

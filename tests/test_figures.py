@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from fakes.sound import EXAMPLE
 
-from refimpl.checking import Result, within
+from refimpl.checking.checks import Result, within
+from refimpl.checking.results import Results
 from refimpl.contract import Facts, Figure
-from refimpl.figures import CHECK, lines, markdown
-from refimpl.results import Results
+from refimpl.report.figures import CHECK, lines, markdown
 
 VARIANT = replace(EXAMPLE.variants[0], facts=Facts(figures=(Figure("loss", 0.25),)))
 DOCUMENTED = {EXAMPLE.name: replace(EXAMPLE, variants=(VARIANT,))}

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from refimpl import digests
 from refimpl.errors import DataError
 from refimpl.fixtures import cifar10, covid, idx, imdb, integrity, mnist, tables, titanic
+from refimpl.store import digests
 
 byte_arrays = hnp.arrays(np.uint8, hnp.array_shapes(max_dims=3, max_side=6))
 

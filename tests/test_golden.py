@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from refimpl import Execution, Variant, golden, registry
+from refimpl import Execution, Variant
+from refimpl.loading import registry
+from refimpl.parity import golden
 
 
 @pytest.fixture(scope="module")

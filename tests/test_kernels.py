@@ -7,15 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from refimpl import Execution, kernels, registry
-from refimpl.problem import pose
-from refimpl.training import steps_of, train
+from refimpl import Execution
+from refimpl.loading import registry
+from refimpl.training import fast_kernels
+from refimpl.training.loop import steps_of, train, written_steps
+from refimpl.training.problem import pose
 
 FUSED = [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad]
 
 
 def needs_fused(kind):
-    if not kernels.has_fused(kind):
+    if not fast_kernels.has_fused(kind):
         pytest.skip(f"torch {torch.__version__} has no fused {kind.__name__} on the CPU")
 
 
@@ -25,7 +27,7 @@ def made(kind, shapes, swift):
     tensors = [nn.Parameter(torch.randn(shape)) for shape in shapes]
     optimizer = kind(tensors, lr=0.1)
     if swift:
-        kernels.fuse(optimizer)
+        fast_kernels.fuse(optimizer)
     return optimizer, tensors
 
 
@@ -54,7 +56,7 @@ def test_an_optimizer_that_torch_cannot_fuse_is_left_as_it_is():
 def test_tensors_that_a_fused_update_would_spoil_are_not_fused():
     turned = nn.Parameter(torch.ones(2, 3).T)
     optimizer = torch.optim.Adam([nn.Parameter(torch.ones(2)), turned])
-    kernels.fuse(optimizer)
+    fast_kernels.fuse(optimizer)
     assert optimizer.param_groups[0]["fused"] is None
 
 
@@ -65,7 +67,7 @@ def test_a_checkpoint_of_a_fused_run_is_resumed_as_the_optimizer_was_made():
     fused.step()
     resumed, _ = made(torch.optim.Adam, [(2,)], swift=False)
     resumed.load_state_dict(fused.state_dict())
-    kernels.as_made(resumed)
+    fast_kernels.as_made(resumed)
     assert resumed.param_groups[0]["fused"] is None
 
 
@@ -75,7 +77,7 @@ def test_weights_of_convolutions_are_laid_out_anew_and_keep_their_names_shapes_a
 ):
     net = nn.Sequential(convolution(3, 8, 5), nn.Flatten(), nn.Linear(8, 2))
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    kernels.channels_last(net)
+    fast_kernels.channels_last(net)
     assert net[0].weight.movedim(1, -1).is_contiguous()
     sample = torch.rand(4, 3, *[5] * axes)
     assert net[0](sample).stride(1) == 1, "the output follows"
@@ -113,7 +115,7 @@ def test_only_the_cpu_as_it_is_trains_swiftly():
 
     def steps(problem):
         told.append(problem.swift)
-        yield from scratch.run(problem)
+        yield from written_steps(scratch, problem)
 
     watched = like("scratch", steps=steps)
     problem = pose(watched, seed=0)

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 
 from refimpl import Variant
 from refimpl.errors import ContractError
-from refimpl.ladder import (
+from refimpl.training.ladder import (
     first_of_ladder,
     from_ladder,
     same_but_for_unit_axes,

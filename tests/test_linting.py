@@ -26,11 +26,11 @@ from refimpl import (
     Step,
     Variant,
 )
-from refimpl.cli import cli
-from refimpl.global_rng import NOBODY_SEEDS, draws_from
-from refimpl.linting import lint
-from refimpl.registry import load
-from refimpl.sourcecode import source_of
+from refimpl.authoring.linting import lint
+from refimpl.authoring.sourcecode import source_of
+from refimpl.cli.main import cli
+from refimpl.loading.registry import load
+from refimpl.training.global_rng import NOBODY_SEEDS, draws_from
 
 ROWS, BATCH = 40, 10
 

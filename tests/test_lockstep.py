@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 from refimpl import Step
 from refimpl.errors import ContractError
-from refimpl.lockstep import Comparison, Draws, compare_in_ladder, compare_steps
-from refimpl.problem import pose
-from refimpl.training import steps_of
-from refimpl.trajectories import Seen, look
+from refimpl.parity.lockstep import Comparison, Draws, compare_in_ladder, compare_steps
+from refimpl.training.loop import steps_of
+from refimpl.training.problem import pose
+from refimpl.training.trajectories import Observation, observe
 
 PRECISIONS = pytest.mark.parametrize("precision", ["float64", "float32"])
 REFERENCE = like("scratch")
@@ -49,12 +49,14 @@ def compared(candidate, precision="float64", steps=10, reference=REFERENCE):
 # --- references in reserve ------------------------------------------------------------------------
 
 
-def run_off_by(*errors: float) -> list[list[Seen]]:
+def run_off_by(*errors: float) -> list[list[Observation]]:
     """Steps whose loss, 1 without rounding, is off by so much."""
-    return [[Seen("loss", "", torch.tensor(1 + error, dtype=torch.float64))] for error in errors]
+    return [
+        [Observation("loss", "", torch.tensor(1 + error, dtype=torch.float64))] for error in errors
+    ]
 
 
-def held_against(candidate: list[list[Seen]], reserve) -> Comparison:
+def held_against(candidate: list[list[Observation]], reserve) -> Comparison:
     exact, lucky = run_off_by(0, 0, 0), run_off_by(0, 0, 0)
     return compare_steps(
         Comparison("candidate", "oracle", "float32"),
@@ -221,7 +223,7 @@ def test_float32_sees_a_computation_that_is_coarser_than_float32():
 
 def losses(*values):
     """Steps of which nothing but their losses is seen."""
-    return [[Seen("loss", "", torch.tensor(value, dtype=torch.float64))] for value in values]
+    return [[Observation("loss", "", torch.tensor(value, dtype=torch.float64))] for value in values]
 
 
 def test_a_reference_that_is_right_by_luck_does_not_narrow_the_budget_of_the_steps_that_follow():
@@ -294,7 +296,7 @@ def test_a_gradient_that_is_gone_before_it_is_seen_is_asked_of_its_variant():
 
 def test_a_parameter_of_another_shape_is_refused_with_both_shapes():
     def seen(shape):
-        return [[Seen("parameter", "weights", torch.zeros(shape))]]
+        return [[Observation("parameter", "weights", torch.zeros(shape))]]
 
     comparison = Comparison("planted", "scratch", "float64")
     said = r"step 1: planted has parameter weights of shape \(3, 2\) where scratch has \(2, 3\)"
@@ -323,7 +325,7 @@ def test_a_run_that_stops_early_is_an_error_that_names_both(made, wanted):
 
 def test_a_step_is_seen_in_the_order_in_which_it_is_computed_under_its_ladders_names():
     step = next(steps_of(MODULE_LIKE, pose(MODULE_LIKE, seed=0)))
-    assert [(s.kind, s.name) for s in look(MODULE_LIKE, step)] == [
+    assert [(s.kind, s.name) for s in observe(MODULE_LIKE, step)] == [
         ("output", ""),
         ("loss", ""),
         ("gradient", "bias"),
@@ -339,7 +341,7 @@ MODULE_LIKE = like("module")
 def test_what_was_seen_does_not_change_with_the_steps_that_follow():
     steps = steps_of(MODULE_LIKE, pose(MODULE_LIKE, seed=0, precision="float64"))
     first = next(steps)
-    seen = {(s.kind, s.name): s.value for s in look(MODULE_LIKE, first)}
+    seen = {(s.kind, s.name): s.value for s in observe(MODULE_LIKE, first)}
     before = seen["parameter", "weights"].clone()
     next(steps)
     assert torch.equal(seen["parameter", "weights"], before)
@@ -349,7 +351,7 @@ def test_what_was_seen_does_not_change_with_the_steps_that_follow():
 def test_gradients_that_autograd_did_not_make_are_seen_as_given():
     given = {"weights": torch.tensor([[3.0], [4.0]]), "bias": torch.tensor([5.0])}
     parameters = {"weights": torch.zeros(2, 1), "bias": torch.zeros(1)}
-    seen = look(REFERENCE, Step(1.5, parameters, gradients=given))
+    seen = observe(REFERENCE, Step(1.5, parameters, gradients=given))
     assert [float(s.value.sum()) for s in seen] == [1.5, 5.0, 7.0, 0.0, 0.0]
     assert {s.value.dtype for s in seen} == {torch.float64}
 
@@ -357,7 +359,7 @@ def test_gradients_that_autograd_did_not_make_are_seen_as_given():
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
 def test_the_names_that_wrappers_give_are_those_of_what_they_wrap(prefix):
     parameters = {f"{prefix}lin.weight": torch.zeros(1, 2), f"{prefix}lin.bias": torch.zeros(1)}
-    seen = look(MODULE_LIKE, Step(0.0, parameters))
+    seen = observe(MODULE_LIKE, Step(0.0, parameters))
     assert {s.name for s in seen if s.kind == "parameter"} == {"weights", "bias"}
 
 

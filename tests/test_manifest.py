@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 from fakes.sound import EXAMPLE
 
-from refimpl import manifest
-from refimpl.checking import cells
+from refimpl.checking import manifest
+from refimpl.checking.checks import cells
+from refimpl.checking.manifest import ManifestError, lacking, made_of
 from refimpl.conformance.asking import in_tree_cells
 from refimpl.conformance.checks import ALL
-from refimpl.executions import refimpl_executions
-from refimpl.manifest import ManifestError, lacking, made_of
-from refimpl.problem import CPU
+from refimpl.executions.built_in import refimpl_executions
+from refimpl.training.problem import CPU
 
 pytest_plugins = ["pytester"]
 
@@ -86,7 +86,7 @@ def test_a_run_that_asks_less_fails(pytester, tmp_path):
     committed["autograd/-"] = {**committed["autograd/-"], "layer-table": ("stand-in",)}
     manifest.write(committed, tmp_path / "m.json")
     pytester.makeconftest(
-        f"from pathlib import Path\nfrom refimpl import manifest\n"
+        f"from pathlib import Path\nfrom refimpl.checking import manifest\n"
         f"manifest.path = lambda: Path({str(tmp_path / 'm.json')!r})\n"
     )
     ran = pytester.runpytest_subprocess(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from refimpl.cli import cli
+from refimpl.cli.main import cli
 from refimpl.report.columns import names_meant
 
 ROOT = Path(__file__).parent.parent

@@ -12,7 +12,8 @@ from fakes.sound import EXAMPLE, PROTOCOL
 from torch import Tensor
 from torch.overrides import _get_current_function_mode_stack as modes
 
-from refimpl import baselines, cli
+from refimpl.baselines import committed
+from refimpl.cli import main
 from refimpl.conformance.checks import ALL as CHECKS
 from refimpl.conformance.mutants import ALL, command
 from refimpl.conformance.mutants.equivalents import Equivalent, EquivalentsError, gathered, read
@@ -27,10 +28,10 @@ from refimpl.conformance.mutants.hunting import (
 )
 from refimpl.conformance.mutants.planting import Fault, Mutant, Plant, anything, planted
 from refimpl.errors import UnknownNameError
-from refimpl.problem import CPU, Problem, pose
-from refimpl.runs import trained
-from refimpl.training import steps_of, train
-from refimpl.trajectories import look
+from refimpl.training.loop import steps_of, train
+from refimpl.training.problem import CPU, Problem, pose
+from refimpl.training.runs import trained
+from refimpl.training.trajectories import observe
 
 BY_NAME = {each.name: each for each in ALL}
 SOUND = ("--plugin", str(Path(__file__).parent / "fakes" / "sound.py"))
@@ -60,7 +61,7 @@ def refimpl(capsys):
 
     def run(*arguments):
         with pytest.raises(SystemExit) as ended:
-            cli.main([str(argument) for argument in arguments])
+            main.main([str(argument) for argument in arguments])
         out, err = capsys.readouterr()
         return ended.value.code or 0, out, err
 
@@ -71,7 +72,7 @@ def bits(variant, count=6, **changes) -> list[Tensor]:
     """Every number of the first steps of a run."""
     problem = pose(variant, seed=0, **changes)
     return [
-        seen.value for step in steps_of(variant, problem, count) for seen in look(variant, step)
+        seen.value for step in steps_of(variant, problem, count) for seen in observe(variant, step)
     ]
 
 
@@ -236,7 +237,7 @@ def test_side_by_side_with_the_sound_variant_only_the_candidate_has_the_bug():
     beside = []
     pairs = zip(steps_of(*_posed(candidate), 6), steps_of(*_posed(SCRATCH), 6), strict=True)
     for _, step in pairs:
-        beside += [seen.value for seen in look(SCRATCH, step)]
+        beside += [seen.value for seen in observe(SCRATCH, step)]
     assert fault.hits == 12
     assert same(beside, clean)
     assert not same(bits(candidate), clean)
@@ -516,7 +517,7 @@ def test_mutants_of_executions_are_not_hunted_where_executions_are_not_compared(
 def test_what_was_found_by_other_baselines_or_data_is_not_taken_for_this(tmp_path, monkeypatch):
     plugin = tmp_path / "sound.py"
     plugin.write_text(Path(SOUND[1]).read_text(encoding="utf-8"), encoding="utf-8")
-    monkeypatch.setattr(baselines, "folder_of", lambda example: tmp_path / "baselines")
+    monkeypatch.setattr(committed, "folder_of", lambda example: tmp_path / "baselines")
 
     def digest():
         return command.program([str(plugin)], [EXAMPLE])

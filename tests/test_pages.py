@@ -20,12 +20,12 @@ from refimpl import (
     ModuleVariant,
     Protocol,
     Variant,
-    pages,
 )
-from refimpl.cli import cli
-from refimpl.discovery import Source
-from refimpl.inspection import summary_of
-from refimpl.registry import Registered, load
+from refimpl.authoring import pages
+from refimpl.authoring.info import summary_of
+from refimpl.cli.main import cli
+from refimpl.loading.discovery import Source
+from refimpl.loading.registry import Registered, load
 
 GOOD = Path(__file__).parent / "good_plugins" / "good_training.py"
 

@@ -11,10 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from refimpl import Execution, ModuleVariant, Step, Variant, kernels, parity, registry
-from refimpl.distributed import DistributedError, distributed_steps
-from refimpl.executions import refimpl_executions
-from refimpl.parity import (
+from refimpl import Execution, ModuleVariant, Step, Variant
+from refimpl.executions.built_in import refimpl_executions
+from refimpl.executions.distributed import DistributedError, distributed_steps
+from refimpl.loading import registry
+from refimpl.parity import against_oracle
+from refimpl.parity.against_oracle import (
     DRAWS,
     compare_execution,
     redrawn,
@@ -22,7 +24,9 @@ from refimpl.parity import (
     wrapped_calls,
     yardstick,
 )
-from refimpl.problem import pose
+from refimpl.training import fast_kernels
+from refimpl.training.loop import written_steps
+from refimpl.training.problem import pose
 
 STEPS = 6
 ON_A_DEVICE = Execution("device", "a device of a vendor's")
@@ -55,7 +59,7 @@ def test_kernels_of_whole_runs_that_compute_something_else_are_found(
         for group in optimizer.param_groups:
             group["lr"] *= 1 - fault
 
-    monkeypatch.setattr(kernels, "fuse", slower)
+    monkeypatch.setattr(fast_kernels, "fuse", slower)
     found = compare_execution(titanic, execution(name), "stand-in", STEPS).divergence
     assert found is not None
     assert (found.step, found.kind) == (1, "parameter")
@@ -85,7 +89,7 @@ def test_a_candidate_is_not_compared_with_itself(titanic: Variant) -> None:
 
 def test_a_shard_shows_its_own_rows(titanic: Variant) -> None:
     def whole_batch(problem):
-        yield from titanic.run(problem.but(shard=(0, 1)))
+        yield from written_steps(titanic, problem.but(shard=(0, 1)))
 
     sound = shard_gradients(titanic, "stand-in", shards=3)
     assert sound.shown == sound.rows
@@ -115,7 +119,7 @@ def test_a_batch_with_fewer_rows_than_processes_is_refused_before_one_waits_for_
 
 def test_a_weight_perturbed_after_step_3_is_found_in_step_3(titanic: Variant) -> None:
     def perturbed(problem):
-        for number, step in enumerate(titanic.run(problem), start=1):
+        for number, step in enumerate(written_steps(titanic, problem), start=1):
             if number == 3 and problem.execution.name == "device":
                 with torch.no_grad():
                     weight = step.parameters["linear2.weight"]
@@ -145,7 +149,7 @@ class ScaledUnderDdp:
         self.variant = variant
 
     def __call__(self, problem):
-        for step in self.variant.run(problem):
+        for step in written_steps(self.variant, problem):
             if problem.shard != (0, 1):
                 next(iter(step.parameters.values())).grad.mul_(1.001)
             yield step
@@ -238,7 +242,7 @@ def test_further_draws_are_made_only_for_a_candidate_that_is_out_of_budget(
             drawn.append(again)
             yield again
 
-    monkeypatch.setattr(parity, "redrawn", counted)
+    monkeypatch.setattr(against_oracle, "redrawn", counted)
     assert compare_execution(titanic, execution("cpu"), "stand-in", STEPS).agrees
     assert drawn == []
     assert not compare_execution(titanic, replace(ON_A_DEVICE, wrap=halved), "stand-in", 1).agrees
@@ -249,7 +253,7 @@ def test_a_float64_candidate_is_compared_with_further_draws_in_float64(
     titanic: Variant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[tuple[str, float]] = []
-    redraw = parity.redrawn
+    redraw = against_oracle.redrawn
 
     def noted(problem, precision):
         for again in redraw(problem, precision):
@@ -259,16 +263,16 @@ def test_a_float64_candidate_is_compared_with_further_draws_in_float64(
             yield again
 
     def off_by_many_roundings(problem):
-        for step in titanic.run(problem):
+        for step in written_steps(titanic, problem):
             if problem.execution.name == "cpu-f64":
                 with torch.no_grad():
                     step.parameters["linear1.weight"] *= 1 + 1e-12
             yield step
 
-    monkeypatch.setattr(parity, "redrawn", noted)
+    monkeypatch.setattr(against_oracle, "redrawn", noted)
     faulty = replace(titanic, steps=off_by_many_roundings)
     assert not compare_execution(faulty, execution("cpu-f64"), "stand-in", 3).agrees
-    assert [precision for precision, _ in drawn] == ["float64"] * parity.DRAWS
+    assert [precision for precision, _ in drawn] == ["float64"] * against_oracle.DRAWS
     assert max(moved for _, moved in drawn) < 3e-16
 
 

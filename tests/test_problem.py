@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from refimpl import DataSet, Execution, Rows, Splits
-from refimpl.checkpoint import Checkpoint
 from refimpl.contract import Protocol
 from refimpl.data import philox
 from refimpl.errors import ContractError
-from refimpl.problem import Problem, pose, start_values
+from refimpl.training.checkpoint import Checkpoint
+from refimpl.training.problem import Problem, pose, start_values
 
 SCRATCH, MODULE = like("scratch"), like("module")
 

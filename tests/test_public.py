@@ -8,8 +8,8 @@ import pytest
 
 import refimpl
 from refimpl import compatibility, contract, hookspecs
-from refimpl.fieldtypes import wrong_fields
-from refimpl.validation import HOOKS
+from refimpl.loading.fieldtypes import wrong_fields
+from refimpl.loading.validation import HOOKS
 
 
 @pytest.mark.parametrize("name", refimpl.__all__)
@@ -25,7 +25,11 @@ def test_other_names_are_not():
 
 @pytest.mark.parametrize(
     "statement",
-    ["import refimpl", "from refimpl import hookimpl", "from refimpl.catalogue import entries"],
+    [
+        "import refimpl",
+        "from refimpl import hookimpl",
+        "from refimpl.loading.catalogue import entries",
+    ],
 )
 def test_importing_costs_neither_torch_nor_numpy(statement):
     loaded = modules_after(statement)

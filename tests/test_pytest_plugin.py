@@ -13,12 +13,12 @@ import pytest
 from fakes.sound import EXAMPLE
 from filelock import FileLock
 
-from refimpl import pytest_plugin
+from refimpl.checking.results import read, result_from
+from refimpl.cli.rendering import Asked, again
 from refimpl.conformance.checks import ALL
-from refimpl.pytest_plugin import RESULT, cells_of, results_in
-from refimpl.rendering import Asked, again
-from refimpl.results import read, result_from
-from refimpl.scheduling import CrashSafeScheduling
+from refimpl.runner import pytest_plugin
+from refimpl.runner.pytest_plugin import RESULT, cells_of, results_in
+from refimpl.runner.scheduling import CrashSafeScheduling
 
 TESTS = Path(__file__).parent
 SOUND = str(TESTS / "fakes" / "sound.py")
@@ -414,11 +414,11 @@ def refimpl_examples():
 
 
 def test_the_plugin_of_pytest_imports_no_torch():
-    program = "import refimpl.pytest_plugin, sys; print(*sys.modules)"
+    program = "import refimpl.runner.pytest_plugin, sys; print(*sys.modules)"
     ran = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     )
-    assert "refimpl.pytest_plugin" in ran.stdout.split()
+    assert "refimpl.runner.pytest_plugin" in ran.stdout.split()
     assert "torch" not in ran.stdout.split()
 
 

@@ -8,9 +8,9 @@ from fakes.sound import EXAMPLE, PROTOCOL
 from torch.nn import functional as F
 
 from refimpl import Epoch
-from refimpl.checking import Cell, Subject, ask
+from refimpl.checking.checks import Cell, Subject, ask
 from refimpl.conformance.checks import reading
-from refimpl.problem import CPU
+from refimpl.training.problem import CPU
 
 SCRATCH, MODULE = EXAMPLE.variants
 

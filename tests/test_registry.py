@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from refimpl import discovery, validation
 from refimpl.errors import UnknownNameError
-from refimpl.plugin_problem import PluginProblem
-from refimpl.registry import load
+from refimpl.loading import discovery, validation
+from refimpl.loading.plugin_problem import PluginProblem
+from refimpl.loading.registry import load
+from refimpl.training.loop import written_steps
 
 HERE = Path(__file__).parent
 GOOD = HERE / "good_plugins" / "good.py"
@@ -469,10 +470,10 @@ def test_a_refused_example_is_answered_with_the_reason(everything_at_once):
 
 
 def test_the_training_example_of_these_tests_is_one_the_framework_can_run():
-    from refimpl.problem import pose
+    from refimpl.training.problem import pose
 
     variant = load([str(GOOD_TRAINING)]).example("good-training").variant()
-    steps = list(variant.run(pose(variant)))
+    steps = list(written_steps(variant, pose(variant)))
     assert steps[1].loss < steps[0].loss
 
 

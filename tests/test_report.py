@@ -24,15 +24,15 @@ from fakes.runs import (
     write,
 )
 
-from refimpl.checking import at_most, within_budget
-from refimpl.cli import cli
+from refimpl.checking.checks import at_most, within_budget
+from refimpl.checking.results import ResultsError
+from refimpl.cli.main import cli
 from refimpl.errors import RefimplError
 from refimpl.report.changes import counterpart, since
 from refimpl.report.columns import columns, names_meant
 from refimpl.report.model import report
 from refimpl.report.plots import HEIGHT, WIDTH, Drawn, Series, merged, plot, strips
 from refimpl.report.render import duration, figure, headline, markdown, page, summary
-from refimpl.results import ResultsError
 
 
 class Page(HTMLParser):
@@ -744,7 +744,7 @@ def test_a_folder_without_results_is_an_error(tmp_path):
 def test_making_a_report_imports_no_torch(tmp_path):
     path = write(tmp_path, "a", passed(), trained())
     program = (
-        "import sys; from refimpl.cli import cli; "
+        "import sys; from refimpl.cli.main import cli; "
         f"cli.main(['report', {str(path)!r}, '-o', {str(tmp_path / 'r.html')!r}],"
         " standalone_mode=False); print('torch' in sys.modules)"
     )

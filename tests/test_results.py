@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refimpl.checking import Measurement, Result, at_most, equal, true, within
-from refimpl.results import ResultsError, read
+from refimpl.checking.checks import Measurement, Result, at_most, equal, true, within
+from refimpl.checking.results import ResultsError, read
 
 PASSED = Result(
     "mnist-logistic",

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from refimpl.checking import Measurement, Result
-from refimpl.curves import Curve
-from refimpl.results import CHECK, FOOTER, HEADER, SCHEMA
+from refimpl.checking.checks import Measurement, Result
+from refimpl.checking.results import CHECK, FOOTER, HEADER, SCHEMA
+from refimpl.training.curves import Curve
 
 PAGE = Path(__file__).parent.parent / "docs" / "results-schema.md"
 

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from refimpl import catalogue, discovery, scaffold
-from refimpl.cli import cli
+from refimpl.authoring import scaffold
+from refimpl.authoring.linting import lint
+from refimpl.authoring.scaffold import ScaffoldError, new_distribution, new_in_tree
+from refimpl.checking.expectations import beside, read
+from refimpl.cli.main import cli
 from refimpl.compatibility import NEWEST
 from refimpl.conformance import check_example
-from refimpl.expectations import beside, read
-from refimpl.linting import lint
-from refimpl.registry import load
-from refimpl.scaffold import ScaffoldError, new_distribution, new_in_tree
+from refimpl.loading import catalogue, discovery
+from refimpl.loading.registry import load
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import refimpl
 from refimpl import Facts, Figure, Layer, Sizes
-from refimpl.sourcecode import WIDTH, source_of
+from refimpl.authoring.sourcecode import WIDTH, source_of
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 words = st.text(max_size=40)

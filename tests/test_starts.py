@@ -16,7 +16,7 @@ from torch import nn
 
 from refimpl.data import philox
 from refimpl.errors import ContractError
-from refimpl.starts import default_values, torch_default
+from refimpl.training.starts import default_values, torch_default
 
 ALPHA = 1e-3
 DRAWS = 4000

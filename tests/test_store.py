@@ -21,11 +21,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from refimpl import digests, downloads, store
-from refimpl.cli import cli
+from refimpl.cli.main import cli
 from refimpl.data import DataSet
 from refimpl.errors import DataError, UnknownNameError
 from refimpl.fixtures import integrity, preparation
+from refimpl.store import digests, downloads, sources
 
 CONTENT = bytes(range(256)) * 4_000
 
@@ -134,12 +134,12 @@ def made_from(site: Site, content: bytes, how: str, files: list[str]) -> str:
     )
 
 
-def fetch(table: str, root: Path, attempts: int = 3) -> list[store.Fetched]:
-    return store.fetch(root=root, table=store.parse_table(table), attempts=attempts, pause=0)
+def fetch(table: str, root: Path, attempts: int = 3) -> list[sources.Fetched]:
+    return sources.fetch(root=root, table=sources.parse_table(table), attempts=attempts, pause=0)
 
 
 def states(table: str, root: Path) -> dict[str, str]:
-    return {s.file: s.state for s in store.verify(root=root, table=store.parse_table(table))}
+    return {s.file: s.state for s in sources.verify(root=root, table=sources.parse_table(table))}
 
 
 def leavings(root: Path) -> set[str]:
@@ -276,7 +276,7 @@ def test_a_damaged_file_is_reported_and_fetched_again(site: Site, root: Path) ->
     site.files["/a.bin"] = CONTENT
     fetch(one_file(site), root)
     (root / "toy/a.bin").write_bytes(b"damaged")
-    (status,) = store.verify(root=root, table=store.parse_table(one_file(site)))
+    (status,) = sources.verify(root=root, table=sources.parse_table(one_file(site)))
     assert status.state == "damaged"
     assert str(status) == (
         f"{root / 'toy/a.bin'}: damaged; expected sha256 {sha256(CONTENT)[7:]}, "
@@ -301,7 +301,7 @@ def test_a_data_set_that_cannot_be_fetched_does_not_keep_the_others_from_it(
     site.files["/b.bin"] = CONTENT
     gone = one_file(site, "/gone.bin")
     table = gone + one_file(site, "/b.bin", name="other/b.bin").replace("toy", "other")
-    monkeypatch.setattr(store, "entries", lambda: store.parse_table(table))
+    monkeypatch.setattr(sources, "entries", lambda: sources.parse_table(table))
     monkeypatch.setenv("REFIMPL_DATA", str(root))
     root.mkdir()
     ran = CliRunner().invoke(cli, ["data", "fetch"], standalone_mode=False)
@@ -385,10 +385,10 @@ def test_a_folder_that_cannot_be_written_to_is_named(site: Site, root: Path) -> 
 FETCHER = """
 import sys
 from pathlib import Path
-from refimpl import store
+from refimpl.store import sources
 import pooch, requests, filelock
 print("ready", flush=True)
-done = store.fetch(root=Path(sys.argv[1]), table=store.parse_table(sys.stdin.read()), pause=0)
+done = sources.fetch(root=Path(sys.argv[1]), table=sources.parse_table(sys.stdin.read()), pause=0)
 print(done[0].action, done[0].path.stat().st_size)
 """
 
@@ -520,13 +520,13 @@ def test_an_own_preparation_is_sound_until_it_is_damaged(site: Site, root: Path)
     table = made_from(site, tarred(*REVIEWS), IMDB, IMDB_FILES)
     fetch(table, root)
     path, name = root / IMDB_FILES[0], IMDB_FILES[0]
-    status = store.verify(root=root, table=store.parse_table(table))[0]
+    status = sources.verify(root=root, table=sources.parse_table(table))[0]
     assert status.state == "ok"
     assert status.found != status.expected[0], "it is not the listed file, but its own preparation"
     content = path.read_bytes()
     assert integrity.require_sound(root, name) == digests.of_bytes(content)
     path.write_bytes(content + b"\0")
-    status = store.verify(root=root, table=store.parse_table(table))[0]
+    status = sources.verify(root=root, table=sources.parse_table(table))[0]
     assert (status.state, len(status.expected)) == ("damaged", 2)
     with pytest.raises(DataError, match=f"damaged.*{digests.of_bytes(content)}"):
         integrity.require_sound(root, name)
@@ -552,7 +552,7 @@ def test_images_that_are_not_the_documents_are_refused(site: Site, root: Path) -
 def test_zipped_files_are_known_by_their_content(
     site: Site, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_listed", lambda: {"toy/a.gz": sha256(CONTENT)[7:]})
+    monkeypatch.setattr(sources, "_listed", lambda: {"toy/a.gz": sha256(CONTENT)[7:]})
     packed = gzip.compress(CONTENT, 1, mtime=1)
     site.files["/a.bin"] = packed
     table = one_file(site, digest=sha256(packed), name="toy/a.gz")
@@ -561,7 +561,7 @@ def test_zipped_files_are_known_by_their_content(
     (root / "toy/a.gz").write_bytes(gzip.compress(CONTENT, 9, mtime=2))
     assert states(table, root) == {"toy/a.gz": "ok"}
     (root / "toy/a.gz").write_bytes(packed[:-100])
-    (status,) = store.verify(root=root, table=store.parse_table(table))
+    (status,) = sources.verify(root=root, table=sources.parse_table(table))
     assert status.state == "damaged"
     assert "found no readable file" in str(status)
     fetch(table, root)
@@ -571,7 +571,7 @@ def test_zipped_files_are_known_by_their_content(
 def test_what_passes_its_published_digest_but_is_not_listed_is_deleted(
     site: Site, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_listed", lambda: {"toy/a.bin": "0" * 64})
+    monkeypatch.setattr(sources, "_listed", lambda: {"toy/a.bin": "0" * 64})
     site.files["/a.bin"] = CONTENT
     with pytest.raises(DataError, match=f"expected sha256 {'0' * 64}, found .* is deleted"):
         fetch(one_file(site), root)
@@ -584,15 +584,15 @@ def test_the_progress_bar_is_told_what_has_arrived(site: Site, root: Path) -> No
 
     site.files["/a.bin"], site.statuses["/a.bin"] = CONTENT, [-1]
     progress = Progress(console=Console(file=io.StringIO()))
-    table = store.parse_table(one_file(site))
-    store.fetch(["toy"], root=root, table=table, progress=progress, pause=0)
+    table = sources.parse_table(one_file(site))
+    sources.fetch(["toy"], root=root, table=table, progress=progress, pause=0)
     (task,) = progress.tasks
     assert (task.description, task.completed, task.total) == ("a.bin", len(CONTENT), len(CONTENT))
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones(root: Path) -> None:
     with pytest.raises(UnknownNameError, match=r"'mnits'; there are: mnist, cifar2, cifar10, imdb"):
-        store.verify(["mnits"], root=root)
+        sources.verify(["mnits"], root=root)
 
 
 @pytest.mark.parametrize(
@@ -604,11 +604,11 @@ def test_an_unknown_name_is_answered_with_the_known_ones(root: Path) -> None:
 )
 def test_a_table_that_would_leave_something_unchecked_is_refused(wrong: str) -> None:
     with pytest.raises(ValueError, match="a:"):
-        store.parse_table(wrong)
+        sources.parse_table(wrong)
 
 
 def test_the_real_table_agrees_with_the_listed_digests_and_the_data_sets() -> None:
-    entries = store.entries()
+    entries = sources.entries()
     listed = integrity.registry()
     by_name = {name: entry for entry in entries.values() for name in (entry.name, *entry.aliases)}
     assert set(entries) == {"mnist", "cifar2", "cifar10", "imdb", "titanic", "covid"}

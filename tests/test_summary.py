@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from refimpl import Layer
-from refimpl.summary import BYTES, MEGABYTE, summarise
+from refimpl.training.layer_table import BYTES, MEGABYTE, summarise
 
 
 class Convolutions(nn.Module):

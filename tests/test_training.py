@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from refimpl import Epoch, Execution, ModuleVariant, Step, training
+from refimpl import Epoch, Execution, ModuleVariant, Step
 from refimpl.errors import ContractError
 from refimpl.metrics import absolute_error, roc_auc
-from refimpl.problem import pose
-from refimpl.training import (
+from refimpl.training import loop
+from refimpl.training.loop import (
     History,
     drive,
     evaluate,
@@ -28,6 +28,7 @@ from refimpl.training import (
     steps_of,
     train,
 )
+from refimpl.training.problem import pose
 
 SCRATCH, MODULE = like("scratch"), like("module")
 PER_EPOCH, EPOCHS = 3, PROTOCOL.epochs
@@ -290,8 +291,8 @@ def measures(epochs):
 
 def test_what_a_variant_measures_of_every_epoch_is_not_measured_again(monkeypatch):
     asked = []
-    own = training.validation_figures
-    monkeypatch.setattr(training, "validation_figures", lambda *of: asked.append(of) or own(*of))
+    own = loop.validation_figures
+    monkeypatch.setattr(loop, "validation_figures", lambda *of: asked.append(of) or own(*of))
     assert trained(measures({1, 2, 3, 4})).curve("val_loss") == [3.0, 6.0, 9.0, 12.0]
     assert len(asked) == 1
     trained(SCRATCH)

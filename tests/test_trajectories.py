@@ -7,10 +7,10 @@ import pytest
 import torch
 from fakes.sound import EXAMPLE
 
-from refimpl import trajectories
-from refimpl.executions import refimpl_executions
-from refimpl.problem import pose
-from refimpl.trajectories import first_steps, looks
+from refimpl.executions.built_in import refimpl_executions
+from refimpl.training import trajectories
+from refimpl.training.problem import pose
+from refimpl.training.trajectories import first_steps, observations
 
 VARIANT = EXAMPLE.variant("scratch")
 
@@ -41,7 +41,7 @@ def test_a_run_goes_no_further_than_the_longest_look_at_it(counted):
     variant, made = counted
     for count in (3, 2, 5, 5):
         seen = first_steps(variant, pose(variant), count)
-        assert same(seen, list(looks(VARIANT, pose(VARIANT), count)))
+        assert same(seen, list(observations(VARIANT, pose(VARIANT), count)))
     assert len(made) == 5
 
 
@@ -69,7 +69,7 @@ def test_whatever_decides_a_run_makes_another_one(counted, changes):
     variant, made = counted
     first_steps(variant, pose(variant), 2)
     changed = pose(variant).but(**changes)
-    assert same(first_steps(variant, changed, 2), list(looks(VARIANT, changed, 2)))
+    assert same(first_steps(variant, changed, 2), list(observations(VARIANT, changed, 2)))
     assert len(made) == 4
 
 

@@ -12,11 +12,19 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from refimpl import pytest_workers, workers
-from refimpl.checking import Cell, Check, Subject
+from refimpl.checking.checks import Cell, Check, Subject
 from refimpl.contract import Example, Execution, Facts, Layer, Protocol, Variant
-from refimpl.scheduling import CrashSafeScheduling, estimate, longest_first
-from refimpl.workers import Gpu, Pinning, count_on_gpus, find_gpus, named_gpus, places, threads_each
+from refimpl.runner import pytest_workers, workers
+from refimpl.runner.scheduling import CrashSafeScheduling, estimate, longest_first
+from refimpl.runner.workers import (
+    Gpu,
+    Pinning,
+    count_on_gpus,
+    find_gpus,
+    named_gpus,
+    places,
+    threads_each,
+)
 
 GIB = 1024
 
@@ -123,7 +131,7 @@ def test_a_machine_without_gpus_has_none():
 
 
 def test_looking_for_gpus_imports_no_torch():
-    program = "import sys; from refimpl import pytest_plugin, workers; workers.find_gpus(); "
+    program = "import sys; from refimpl.runner import pytest_plugin, workers; workers.find_gpus(); "
     program += "print('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -631,7 +639,8 @@ def test_the_footer_says_how_much_memory_a_process_has_had(tmp_path, processes):
 
 def test_what_a_process_has_had_is_counted_and_not_what_its_parent_had():
     held = b"x" * 300 * 1024**2
-    program = "import sys; from refimpl.workers import peak_memory; held = b'x' * int(sys.argv[1]);"
+    program = "import sys; from refimpl.runner.workers import peak_memory;"
+    program += "held = b'x' * int(sys.argv[1]);"
     program += "print(peak_memory())"
     small, large = (
         int(subprocess.check_output([sys.executable, "-c", program, str(size)]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from refimpl.checking import Check
+from refimpl.checking.checks import Check
 from refimpl.conformance.checks import (
     agreement,
     convergence,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from refimpl.checking import Measurement, Subject, check, true, within_budget
-from refimpl.curves import Curve, curve
-from refimpl.ladder import first_of_ladder
-from refimpl.lockstep import Comparison, compare_in_ladder
+from refimpl.checking.checks import Measurement, Subject, check, true, within_budget
+from refimpl.parity.lockstep import Comparison, compare_in_ladder
+from refimpl.training.curves import Curve, curve
+from refimpl.training.ladder import first_of_ladder
 
 STEPS = 10
 """The steps over which two variants, or two executions of one, are compared."""

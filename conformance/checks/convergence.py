@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from refimpl import baselines
-from refimpl.bands import POWER, Band, Side, band, fails, stated
-from refimpl.baselines import Baseline, Metric
-from refimpl.checking import Measurement, Subject, check, true, within
-from refimpl.curves import Curve, learning_curves
-from refimpl.runs import trained
-from refimpl.training import History
+from refimpl.baselines import committed
+from refimpl.baselines.bands import POWER, Band, Side, band, fails, stated
+from refimpl.baselines.committed import Baseline, Metric
+from refimpl.checking.checks import Measurement, Subject, check, true, within
+from refimpl.training.curves import Curve, learning_curves
+from refimpl.training.loop import History
+from refimpl.training.runs import trained
 
 
 def _states_figures(subject: Subject) -> bool:
@@ -23,13 +23,13 @@ def reaches_documented_figures(subject: Subject) -> Iterator[Measurement | Curve
     """After the documented epochs, does each figure lie where the document's does?
 
     If the start is drawn and a baseline tells how many seeds end in the stated range, more seeds
-    are run by the rule of ``refimpl.bands``; otherwise the one run decides.
+    are run by the rule of ``refimpl.baselines.bands``; otherwise the one run decides.
     """
     variant = subject.trained
     runs = [trained(variant, subject.tier, subject.execution)]
     yield from learning_curves(runs[0])
     drawn = variant.documented_start is None and _has_baseline(subject)
-    baseline = baselines.read_for(subject.example, variant, subject.tier) if drawn else None
+    baseline = committed.read_for(subject.example, variant, subject.tier) if drawn else None
     for figure, (low, high) in variant.stated_ranges(subject.tier):
         name = figure.metric
         if name not in runs[0].final:
@@ -71,13 +71,13 @@ def _has_baseline(subject: Subject) -> bool:
     variant = subject.trained
     if not variant.trains:
         return False
-    return baselines.path_of(subject.example, variant, subject.tier).exists()
+    return committed.path_of(subject.example, variant, subject.tier).exists()
 
 
 @check("stays-in-calibrated-band", applies=_has_baseline)
 def stays_in_calibrated_band(subject: Subject) -> Iterator[Measurement | Curve]:
-    """Does a run end among those of the baseline, by the rule of ``refimpl.bands``?"""
-    baseline = baselines.read_for(subject.example, subject.trained, subject.tier)
+    """Does a run end among those of the baseline, by the rule of ``refimpl.baselines.bands``?"""
+    baseline = committed.read_for(subject.example, subject.trained, subject.tier)
     runs = [_run(subject, 0)]
     yield from _curves_in_band(runs[0], baseline)
     for name, metric in baseline.metrics.items():

@@ -7,9 +7,9 @@ from math import sqrt
 
 from torch import Tensor, nn
 
-from refimpl.checking import Measurement, Subject, at_most, check, true, within
-from refimpl.problem import pose
-from refimpl.trace import trace
+from refimpl.checking.checks import Measurement, Subject, at_most, check, true, within
+from refimpl.parity.trace import trace
+from refimpl.training.problem import pose
 
 DEVIATIONS = 6.0
 """How many standard deviations the share left out may be off; by chance, once in 5e8 layers."""

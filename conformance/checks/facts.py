@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from refimpl.checking import CannotRunError, Measurement, Subject, check, equal, true
+from refimpl.checking.checks import CannotRunError, Measurement, Subject, check, equal, true
+from refimpl.checking.errata import attempt
 from refimpl.contract import Erratum, Exact, Facts, Failure
-from refimpl.errata import attempt
-from refimpl.live import first_step, live_summary
 from refimpl.requirements import missing
+from refimpl.training.live_model import first_step, live_summary
 
 Claim = TypeVar("Claim", Exact, Failure, Erratum)
 

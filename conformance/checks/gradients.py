@@ -11,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from refimpl.checking import Measurement, Subject, at_most, check, true
-from refimpl.checkpoint import take
+from refimpl.checking.checks import Measurement, Subject, at_most, check, true
 from refimpl.conformance.checks.repetition import STEPS as RERUN
 from refimpl.contract import Step, Variant
 from refimpl.data import philox
 from refimpl.errors import ContractError
-from refimpl.problem import Problem, pose
-from refimpl.training import steps_of
-from refimpl.trajectories import first_steps
+from refimpl.training.checkpoint import take
+from refimpl.training.loop import steps_of
+from refimpl.training.problem import Problem, pose
+from refimpl.training.trajectories import first_steps
 
 STEPS = (1e-7, 1e-6, 1e-8, 1e-5)
 """Step widths, tried until one fits: a kink (ReLU, max-pooling) may lie within the larger ones, and

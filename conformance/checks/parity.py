@@ -6,18 +6,18 @@ from collections.abc import Iterator
 
 import torch
 
-from refimpl.checking import Measurement, Subject, check, equal, true, within_budget
+from refimpl.checking.checks import Measurement, Subject, check, equal, true, within_budget
 from refimpl.conformance.checks.agreement import STEPS, agreement
-from refimpl.curves import Curve
-from refimpl.golden import compare_with_golden, golden_exists
-from refimpl.lockstep import Comparison, Rounding, judge
-from refimpl.parity import (
+from refimpl.parity.against_oracle import (
     compare_execution,
     is_narrow,
     precision_of,
     shard_gradients,
     wrapped_calls,
 )
+from refimpl.parity.golden import compare_with_golden, golden_exists
+from refimpl.parity.lockstep import Comparison, Rounding, judge
+from refimpl.training.curves import Curve
 
 SHARDS = 3
 """An odd number, so that batches fall into uneven shards."""

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import torch
 
-from refimpl.checking import Measurement, Subject, check, equal, within
-from refimpl.checkpoint import take
+from refimpl.checking.checks import Measurement, Subject, check, equal, within
 from refimpl.contract import Epoch, Step, Variant
-from refimpl.problem import Problem, pose
-from refimpl.training import drive, steps_of, swiftly, validation_figures
+from refimpl.training.checkpoint import take
+from refimpl.training.loop import drive, steps_of, swiftly, validation_figures
+from refimpl.training.problem import Problem, pose
 
 WHOLE = 50
 """An epoch of at most this many updates is read whole, a longer one at its beginning and end."""

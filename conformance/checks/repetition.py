@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from refimpl.checking import Measurement, Subject, check, equal, true
-from refimpl.checkpoint import Checkpoint, load, save, take
+from refimpl.checking.checks import Measurement, Subject, check, equal, true
 from refimpl.errors import ContractError
-from refimpl.global_rng import start_draws_from, steps_draw_from
-from refimpl.problem import Problem, pose
-from refimpl.training import predictor, steps_of
-from refimpl.trajectories import Seen, first_steps, looks
+from refimpl.training.checkpoint import Checkpoint, load, save, take
+from refimpl.training.global_rng import start_draws_from, steps_draw_from
+from refimpl.training.loop import predictor, steps_of
+from refimpl.training.problem import Problem, pose
+from refimpl.training.trajectories import Observation, first_steps, observations
 
 STEPS = 12
 """Enough steps to see a difference, and to stop in the middle."""
@@ -37,8 +37,8 @@ def same_seed_same_bits(subject: Subject) -> Iterator[Measurement]:
         for seed in (own, own + 1)
     )
     first = _everything(first_steps(variant, problem, STEPS))
-    again = _everything(looks(variant, problem, STEPS))
-    other = _everything(looks(variant, elsewhere, FEW))
+    again = _everything(observations(variant, problem, STEPS))
+    other = _everything(observations(variant, elsewhere, FEW))
     different = [name for name in first if not _same_bits(first[name], again[name])]
     yield equal("tensors that differ in a rerun", different, [])
     same = [n for n in other if n.startswith("loss") and _same_bits(first[n], other[n])]
@@ -59,7 +59,7 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
     return bool(torch.isclose(one, other, rtol=0, atol=0, equal_nan=True).all())
 
 
-def _everything(steps: Iterable[list[Seen]]) -> dict[str, Tensor]:
+def _everything(steps: Iterable[list[Observation]]) -> dict[str, Tensor]:
     """Every tensor of some steps, by kind, name and step."""
     return {
         f"{_label(seen)} of step {number}": seen.value
@@ -145,7 +145,7 @@ def resumed_run_is_the_same(subject: Subject) -> Iterator[Measurement]:
     *_, last = steps_of(variant, problem, stop)
     resumed = problem.but(checkpoint=take(last, stop))
     whole = first_steps(variant, problem, steps)[stop:]
-    rest = list(looks(variant, resumed, steps - stop))
+    rest = list(observations(variant, resumed, steps - stop))
     yield equal("steps after resuming", len(rest), steps - stop)
     for number, (expected, found) in enumerate(zip(whole, rest, strict=False), stop + 1):
         own = {_label(seen): seen.value for seen in found}
@@ -153,5 +153,5 @@ def resumed_run_is_the_same(subject: Subject) -> Iterator[Measurement]:
         yield equal(f"tensors that differ at step {number}", different, [])
 
 
-def _label(seen: Seen) -> str:
+def _label(seen: Observation) -> str:
     return f"{seen.kind} {seen.name}".strip()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from refimpl.conformance.mutants.planting import Fault, Plant, mutant
 from refimpl.data import philox
-from refimpl.problem import Problem, TensorRows
+from refimpl.training.problem import Problem, TensorRows
 
 # --- labels --------------------------------------------------------------------------------------
 

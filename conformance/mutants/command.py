@@ -6,15 +6,15 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 import torch
 
-import refimpl.conformance
-import refimpl.fixtures
-from refimpl import baselines, digests, registry
+from refimpl.baselines import committed
+from refimpl.checking.expectations import gather
 from refimpl.conformance.checks import ALL as CHECKS
 from refimpl.conformance.checks.parity import same_on_every_execution
 from refimpl.conformance.mutants import ALL
@@ -24,10 +24,11 @@ from refimpl.conformance.mutants.planting import Mutant
 from refimpl.conformance.mutants.table import markdown
 from refimpl.contract import Example
 from refimpl.data import Tier
-from refimpl.discovery import sources
 from refimpl.errors import RefimplError
-from refimpl.expectations import gather
+from refimpl.loading import registry
+from refimpl.loading.discovery import sources
 from refimpl.names import unknown
+from refimpl.store import digests
 
 WIDTHS = (12, 16, 36)
 
@@ -175,14 +176,14 @@ def program(plugins: Sequence[str], examples: Iterable[Example]) -> str:
 
     Of every plugin, whichever ``examples`` are asked for, so that one file can serve many hunts.
     """
-    packages = (refimpl, refimpl.conformance, refimpl.fixtures)
-    folders = {Path(place) for package in packages for place in package.__path__}
-    folders |= {baselines.folder_of(example) for example in examples}
+    packages = ("refimpl", "refimpl.conformance", "refimpl.fixtures")
+    folders = {Path(str(files(package))) for package in packages}
+    folders |= {committed.folder_of(example) for example in examples}
     for path in (source.path for source in sources(plugins)):
         if path is not None:
             folders.add(path.parent if path.name == "__init__.py" else path)
-    files = sorted({file for folder in folders for file in _files_of(folder)})
-    return digests.of_bytes(b"".join(file.read_bytes() for file in files))
+    each = sorted({file for folder in folders for file in _files_of(folder)})
+    return digests.of_bytes(b"".join(file.read_bytes() for file in each))
 
 
 def _files_of(path: Path) -> Iterator[Path]:

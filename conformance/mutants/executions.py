@@ -19,7 +19,8 @@ from refimpl.conformance.mutants.planting import (
     wrong_execution,
 )
 from refimpl.contract import Epoch, Execution, Step, Variant
-from refimpl.problem import CPU, Problem
+from refimpl.training.loop import written_steps
+from refimpl.training.problem import CPU, Problem
 
 SUMMARY = "wrong on purpose"
 
@@ -31,7 +32,7 @@ def _divides(variant: Variant) -> bool:
 
 def _planted_steps(variant: Variant, problem: Problem, plant: Plant, fault: Fault) -> Iterator[Any]:
     injection = Injection(variant, fault, plant)
-    steps = iter(variant.run(injection.posed(problem.but(execution=CPU))))
+    steps = iter(written_steps(variant, injection.posed(problem.but(execution=CPU))))
     while True:
         with injection.in_force():
             step = next(steps, None)
@@ -46,7 +47,7 @@ def shards_not_averaged(fault: Fault) -> Execution:
 
     def steps(variant: Variant, problem: Problem) -> Iterator[Step | Epoch]:
         fault.hit()
-        yield from variant.run(problem.but(shard=(0, 2), execution=CPU))
+        yield from written_steps(variant, problem.but(shard=(0, 2), execution=CPU))
 
     return Execution("shards-not-averaged", SUMMARY, steps=steps, sees_outputs=False)
 

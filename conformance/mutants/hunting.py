@@ -9,17 +9,17 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from refimpl.checking import Cell, Check, Measurement, Result, Subject, ask, obstacle
-from refimpl.checkpoint import Checkpoint, take
+from refimpl.checking.checks import Cell, Check, Measurement, Result, Subject, ask, obstacle
+from refimpl.checking.expectations import ExpectedFailure, judged
 from refimpl.conformance.checks import ALL as CHECKS
 from refimpl.conformance.checks import agreement, convergence, parity
 from refimpl.conformance.mutants.equivalents import Equivalent
 from refimpl.conformance.mutants.planting import Fault, Mutant, planted, sound
 from refimpl.contract import Example, Variant
 from refimpl.data import Tier
-from refimpl.expectations import ExpectedFailure, judged
-from refimpl.problem import CPU, pose
-from refimpl.training import steps_of
+from refimpl.training.checkpoint import Checkpoint, take
+from refimpl.training.loop import steps_of
+from refimpl.training.problem import CPU, pose
 
 Fate = Literal["killed", "SURVIVED", "equivalent", "ineffective"]
 

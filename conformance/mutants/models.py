@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from refimpl.conformance.mutants.planting import Fault, Plant, has_module, in_torch, mutant
 from refimpl.contract import Variant
 from refimpl.data import philox
-from refimpl.problem import start_values
+from refimpl.training.problem import start_values
 
 # --- what applies to which -----------------------------------------------------------------------
 

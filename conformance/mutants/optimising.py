@@ -16,7 +16,7 @@ from refimpl.conformance.mutants.planting import (
     has_module,
     mutant,
 )
-from refimpl.problem import Problem
+from refimpl.training.problem import Problem
 
 Optimizer = torch.optim.Optimizer
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
-from functools import cache
+from functools import cache, partial
 from typing import Any
 from unittest.mock import patch
 
@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from refimpl.contract import Execution, Step, Steps, Variant
-from refimpl.problem import Problem, TensorRows
-from refimpl.starts import torch_default
+from refimpl.training.loop import written_steps
+from refimpl.training.problem import Problem, TensorRows
+from refimpl.training.starts import torch_default
 
 Arrays = Mapping[str, NDArray[Any]]
 Replacement = Callable[..., Any]
@@ -176,27 +177,21 @@ def sound(fault: Fault) -> Plant:
 # --- the planted variant -------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class Planted(Variant):
-    """A variant with a bug in it: its steps are made by the original."""
-
-    original: Variant = field(default_factory=lambda: Variant("nothing"))
-    mutate: Callable[[Fault], Plant] = sound.mutate  # type: ignore[assignment]
-    fault: Fault = field(default_factory=Fault)
-
-    def run(self, problem: Problem) -> Steps:
-        """The steps of one run, with the bug in force while the variant computes."""
-        injection = Injection(self.original, self.fault, self.mutate(self.fault))
-        steps = iter(self.original.run(injection.posed(problem)))
-        while True:
-            with injection.in_force():
-                step = next(steps, None)
-            if step is None:
-                return
-            yield injection.shown(step) if isinstance(step, Step) else step
+def _steps_with_the_bug(
+    original: Variant, mutate: Callable[[Fault], Plant], fault: Fault, problem: Problem
+) -> Steps:
+    """The steps of one run of ``original``, with the bug in force while it computes."""
+    injection = Injection(original, fault, mutate(fault))
+    steps = iter(written_steps(original, injection.posed(problem)))
+    while True:
+        with injection.in_force():
+            step = next(steps, None)
+        if step is None:
+            return
+        yield injection.shown(step) if isinstance(step, Step) else step
 
 
-def planted(variant: Variant, bug: Mutant, fault: Fault) -> Planted:
+def planted(variant: Variant, bug: Mutant, fault: Fault) -> Variant:
     """``variant`` with a bug in it."""
     if bug.mutate is None:
         raise TypeError(f"{bug.name} is about executions, not about variants")
@@ -205,7 +200,8 @@ def planted(variant: Variant, bug: Mutant, fault: Fault) -> Planted:
     change = bug.mutate(fault).start
     if change is not None:
         own.update(_started(variant, fault, change))
-    return Planted(**own, original=variant, mutate=bug.mutate, fault=fault)
+    own["steps"] = partial(_steps_with_the_bug, variant, bug.mutate, fault)
+    return Variant(**own)
 
 
 def _started(variant: Variant, fault: Fault, change: Callable[[Arrays], Arrays]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from refimpl.checking import Measurement, Result
+from refimpl.checking.checks import Measurement, Result
 from refimpl.report.columns import Column
 
 Kind = Literal[

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from packaging.version import InvalidVersion, Version
 
-from refimpl.checking import Result
+from refimpl.checking.checks import Result
+from refimpl.checking.results import Results, ResultsError, read
 from refimpl.errors import RefimplError
-from refimpl.results import Results, ResultsError, read
 
 State = Literal["passed", "failed", "incomplete", "absent", "unreadable"]
 

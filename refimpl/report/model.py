@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from refimpl.checking import Outcome, Result
-from refimpl.curves import Curve
+from refimpl.checking.checks import Outcome, Result
 from refimpl.report.changes import Since, since
 from refimpl.report.columns import Column
 from refimpl.report.plots import COLOURS, Drawn, Plot, Series, Strips, plot, strips
+from refimpl.training.curves import Curve
 
 WORDS: Mapping[str, str] = {
     "passed": "passed",
@@ -38,7 +38,7 @@ VerdictState = Literal["failed", "incomplete", "passed"]
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """One example in one environment."""
 
     anchor: str
@@ -101,7 +101,7 @@ class Row:
     title: str
     document: str
     origin: str
-    cells: tuple[Cell, ...]
+    cells: tuple[TableCell, ...]
     plots: tuple[Plot, ...]
     legend: tuple[Key, ...]
 
@@ -124,7 +124,7 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Divergence:
+class FirstDivergence:
     """Where a comparison first parted, and how the error grew up to there."""
 
     column: str
@@ -187,7 +187,7 @@ class Report:
     since: tuple[Since, ...]
     failures: tuple[tuple[Column, Result, str], ...]
     parity: tuple[tuple[Column, Strips], ...]
-    divergences: tuple[Divergence, ...]
+    divergences: tuple[FirstDivergence, ...]
     skips: tuple[Reason, ...]
     expected_failures: tuple[Reason, ...]
     errata: tuple[ErratumRow, ...]
@@ -272,10 +272,10 @@ def _rows(columns: Sequence[Column]) -> Iterator[Row]:
         )
 
 
-def _cells(anchor: str, example: str, columns: Sequence[Column]) -> Iterator[Cell]:
+def _cells(anchor: str, example: str, columns: Sequence[Column]) -> Iterator[TableCell]:
     for number, column in enumerate(columns, start=1):
         own = tuple(r for r in column.results.values() if r.example == example)
-        yield Cell(f"{anchor}-in-{number}", column, own, example)
+        yield TableCell(f"{anchor}-in-{number}", column, own, example)
 
 
 def _first(values: Iterable[Any]) -> Any:
@@ -305,7 +305,7 @@ class _Told:
         return self.key if self.key == self.result.variant else f"{self.result.variant}, {self.key}"
 
 
-def _learning_curves(cells: Sequence[Cell]) -> Iterator[_Told]:
+def _learning_curves(cells: Sequence[TableCell]) -> Iterator[_Told]:
     """What runs of an example report epoch by epoch; told apart by environment, or by variant."""
     found = [
         (cell.column, result, curve)
@@ -383,12 +383,12 @@ def _parity(columns: Sequence[Column]) -> Iterator[tuple[Column, Strips]]:
             yield column, strips(dict(sorted(ratios.items())))
 
 
-def _divergences(columns: Sequence[Column]) -> Iterator[Divergence]:
+def _divergences(columns: Sequence[Column]) -> Iterator[FirstDivergence]:
     for column in columns:
         for result in sorted(column.results.values(), key=lambda r: r.id):
             for measured in result.measurements:
                 if measured.where:
-                    yield Divergence(column.label, result, measured.where, _growth(result))
+                    yield FirstDivergence(column.label, result, measured.where, _growth(result))
 
 
 def _growth(result: Result) -> Plot | None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from refimpl.curves import evenly_spaced
+from refimpl.training.curves import evenly_spaced
 
 WIDTH, HEIGHT = 320.0, 180.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 8.0, 24.0

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from refimpl.checking import Measurement, Result
+from refimpl.checking.checks import Measurement, Result
 from refimpl.report.columns import Column, moment
 from refimpl.report.model import WORDS, Report, counted, number_of
 from refimpl.report.plots import number

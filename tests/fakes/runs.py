@@ -5,8 +5,8 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from refimpl.checking import Measurement, Result, equal, true, within, within_budget
-from refimpl.curves import curve
+from refimpl.checking.checks import Measurement, Result, equal, true, within, within_budget
+from refimpl.training.curves import curve
 
 ENVIRONMENT = {
     "refimpl": "0.1.0",

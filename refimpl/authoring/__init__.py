@@ -1,0 +1,1 @@
+"""For authors of plugins: new plugins from templates, lint, pages of examples."""

@@ -1,0 +1,264 @@
+"""What an author should know of an example before running the suite.
+
+The stated facts are compared with the live models, and advice gives the source that they should
+read. The variants are searched for what the suite shows only by its consequences: draws from
+global generators, a loop that is needlessly slow, steps that are missing or show little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from refimpl.authoring.pace import pace_of
+from refimpl.contract import Example, Facts, Sizes, Step, Variant
+from refimpl.data import DataSet, Tier, made_by
+from refimpl.errors import one_line
+from refimpl.loading.plugin_problem import from_here
+from refimpl.requirements import missing, missing_data
+from refimpl.training.global_rng import draws_from, start_draws_from, steps_draw_from
+from refimpl.training.live_model import first_step, live_summary
+from refimpl.training.loop import drive
+from refimpl.training.problem import pose, start_values
+from refimpl.whereabouts import describe_error
+
+SLOW = 2.0
+"""How many times as long as the fast loop's a step may take before advice mentions it."""
+
+WHAT_SLOWS = "look for .item(), and for rows fetched one by one, or make it a ModuleVariant"
+
+DIGITS = 6
+"""The number of decimals to which the documents print sizes."""
+
+TODO = "TODO"
+
+Level = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Something to change, or to know. ``variant`` is ``""`` if it is about the example."""
+
+    level: Level
+    variant: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Linted:
+    """The result. ``facts`` are what each variant's facts should read, by variant name."""
+
+    advice: tuple[Advice, ...]
+    facts: dict[str, Facts]
+
+    @property
+    def sound(self) -> bool:
+        """Whether there is nothing on which the suite would fail."""
+        return all(advice.level != "error" for advice in self.advice)
+
+
+def lint(
+    example: Example,
+    tier: Tier = "stand-in",
+    only: str | None = None,
+    source: Path | None = None,
+    every_fact: bool = False,
+) -> Linted:
+    """Look at an example, or at ``only`` one of its variants, on the CPU.
+
+    ``source`` is the plugin's file, to be searched for what is still to do. The facts returned are
+    the stated ones, corrected; ``every_fact`` adds those that the document leaves open.
+    Whatever the plugin raises becomes an error among the advice.
+    """
+    variants = [example.variant(only)] if only else list(example.variants)
+    advice = [*_left_to_do(example, source), *_data_sets(example, variants)]
+    facts: dict[str, Facts] = {}
+    for variant in variants:
+        try:
+            lacking = missing(variant.needs) or (variant.data and missing_data(variant.data, tier))
+            if lacking:
+                advice.append(Advice("note", variant.name, f"not looked at: {lacking}"))
+                continue
+            measured = measured_facts(variant, tier)
+            stated = variant.facts or Facts()
+            facts[variant.name] = measured if every_fact else as_stated(stated, measured)
+            advice += _about(variant, _wrong_facts(stated, facts[variant.name]))
+            for look_at in (_steps, _what_steps_show, _generators):
+                advice += _about(variant, look_at(variant, tier))
+            advice += _about(variant, _pace(example, variant, tier))
+        except Exception as error:
+            text = _said(error, example)
+            if not any(text in said.text for said in advice if not said.variant):
+                advice.append(Advice("error", variant.name, text))
+    return Linted(tuple(advice), facts)
+
+
+Found: TypeAlias = Iterator[tuple[Level, str]]
+
+
+def _about(variant: Variant, found: Found) -> list[Advice]:
+    return [Advice(level, variant.name, text) for level, text in found]
+
+
+def _said(error: Exception, example: Example) -> str:
+    known = type(error).__module__.startswith("refimpl.")
+    return one_line(error) if known else describe_error(example, error)
+
+
+# --- facts ---------------------------------------------------------------------------------------
+
+
+def measured_facts(variant: Variant, tier: Tier) -> Facts:
+    """Everything that a variant's facts may state of its model, measured; the rest as stated.
+
+    Raises :class:`~refimpl.errors.ContractError` if the variant never yields.
+    """
+    found = first_step(variant, tier)
+    measured = replace(
+        variant.facts or Facts(),
+        parameters=found.parameter_count,
+        trainable=found.trainable_count,
+        state_dict=found.state_dict_keys,
+        output=found.output_shape if found.step.output is not None else None,
+    )
+    if not isinstance(found.step.model, nn.Module):
+        return measured
+    summary = live_summary(variant, tier)
+    sizes = {f.name: round(getattr(summary.sizes, f.name), DIGITS) for f in fields(Sizes)}
+    # A module that is its own only layer has no name for a table.
+    layers = tuple(layer for layer in summary.layers if layer.name)
+    return replace(measured, layers=layers, sizes=Sizes(**sizes))
+
+
+def as_stated(stated: Facts, measured: Facts) -> Facts:
+    """What ``stated`` should read: each of its facts as measured, and always the parameters."""
+    if stated == Facts():
+        return measured
+    left_open: dict[str, Any] = {
+        f.name: f.default
+        for f in fields(Facts)
+        if f.name != "parameters" and getattr(stated, f.name) in (None, ())
+    }
+    return replace(measured, **left_open)
+
+
+def _wrong_facts(stated: Facts, should: Facts) -> Found:
+    for name in (f.name for f in fields(Facts)):
+        is_, be = getattr(stated, name), getattr(should, name)
+        if is_ in (None, ()) or is_ == be:
+            continue
+        if name == "layers":
+            yield from _wrong_layers(is_, be)
+        else:
+            yield "error", f"{name}={is_} should read {name}={be}"
+    if stated.parameters is None:
+        yield "error", f"states no parameters; it has {should.parameters}"
+
+
+def _wrong_layers(stated: tuple[Any, ...], should: tuple[Any, ...]) -> Found:
+    for number, (is_, be) in enumerate(zip(stated, should, strict=False), start=1):
+        if is_ != be:
+            yield "error", f"row {number} of layers should read {be}"
+    if len(stated) != len(should):
+        yield "error", f"layers has {len(stated)} rows, the live model {len(should)}"
+
+
+# --- steps ---------------------------------------------------------------------------------------
+
+
+def _steps(variant: Variant, tier: Tier) -> Found:
+    """Whether an epoch has one step for each of its batches."""
+    assert variant.protocol is not None, "a variant without a protocol is refused"
+    one_epoch = replace(variant.protocol, epochs=1, stand_in_epochs=None)
+    problem = pose(variant, tier, seed=0).but(protocol=one_epoch)
+    expected = problem.steps_per_epoch
+    steps = (step for step in drive(variant, problem) if isinstance(step, Step))
+    made = sum(1 for _ in islice(steps, expected + 1))
+    if made < expected:
+        text = f"makes {made} of the {expected} steps of an epoch"
+        yield "error", f"{text}; yield one Step after each update, for each of problem.batches()"
+    elif made > expected:
+        text = f"goes on after the {expected} steps of a protocol with one epoch"
+        yield "error", f"{text}; take the epochs from problem.epochs() or problem.batches()"
+
+
+def _what_steps_show(variant: Variant, tier: Tier) -> Found:
+    """Whether a step yields everything that the checks look at."""
+    found = first_step(variant, tier)
+    step = found.step
+    for name in ("output", "target", "model"):
+        if getattr(step, name) is None:
+            yield "warning", f"yields no {name}=, so that less of it can be checked"
+    if isinstance(step.output, torch.Tensor) and isinstance(step.target, torch.Tensor):
+        output, target = tuple(step.output.shape), tuple(step.target.shape)
+        if output != target and step.output.numel() == step.target.numel():
+            text = f"has outputs {output} but targets {target}"
+            yield "warning", f"{text}; their difference would be that of every pair"
+    own, start = ", ".join(found.parameters), ", ".join(start_values(variant, 0))
+    if set(own.split(", ")) != set(start.split(", ")):
+        text = f"starts from {start} but yields the parameters {own}"
+        yield "error", f"{text}; give both the same names"
+
+
+# --- generators ----------------------------------------------------------------------------------
+
+
+def _generators(variant: Variant, tier: Tier) -> Found:
+    """Whether start or steps depend on a generator that the problem's seed does not control."""
+    hint = "draw from the generator that start= is given"
+    for name in start_draws_from(variant):
+        yield "error", f"its start is drawn from {name}; {hint}"
+    hint = "take order and start from the problem, and leave dropout to nn.Dropout"
+    for name in steps_draw_from(variant, tier):
+        yield "error", f"its steps draw from {name}; {hint}"
+
+
+def _data_sets(example: Example, variants: list[Variant]) -> Iterator[Advice]:
+    """Whether a stand-in differs between processes."""
+    sets = {id(v.data): v.data for v in variants if v.data is not None and not missing(v.needs)}
+    for data in sets.values():
+        try:
+            for name in draws_from(lambda data=data: _rows(data)):  # type: ignore[misc]
+                text = f"data set {data.name!r} is drawn from {name}; take refimpl.data.philox"
+                yield Advice("warning", "", text)
+        except Exception as error:
+            yield Advice("error", "", f"data set {data.name!r}: {_said(error, example)}")
+
+
+def _rows(data: DataSet) -> list[NDArray[Any]]:
+    splits = made_by(data.stand_in, data.stand_in())
+    rows = [part for part in (splits.train, splits.valid) if part is not None]
+    return [np.asarray(array) for part in rows for array in (part.x, part.y)]
+
+
+# --- pace ----------------------------------------------------------------------------------------
+
+
+def _pace(example: Example, variant: Variant, tier: Tier) -> Found:
+    """Whether a step takes much longer than necessary."""
+    pace = pace_of(example, variant, tier)
+    if pace is not None and pace.ratio > SLOW:
+        own, rival = (f"{1e6 * seconds:.0f}" for seconds in (pace.own, pace.rival))
+        text = f"a step takes {pace.ratio:.1f} times the fast loop's ({own} against {rival} µs)"
+        yield "warning", f"{text}; {WHAT_SLOWS}, unless that is what the document shows"
+
+
+# --- what is left to do --------------------------------------------------------------------------
+
+
+def _left_to_do(example: Example, source: Path | None) -> Iterator[Advice]:
+    text = source.read_text(encoding="utf-8") if source is not None else ""
+    lines = [str(n) for n, line in enumerate(text.splitlines(), start=1) if TODO in line]
+    if source is not None and lines:
+        where = f"line{'s' if len(lines) > 1 else ''} {', '.join(lines)} of {from_here(source)}"
+        yield Advice("warning", "", f"there is something left to do: {where}")
+    elif any(TODO in getattr(example, field) for field in ("title", "document", "section")):
+        yield Advice("warning", "", "its title, document or section is still to be filled in")

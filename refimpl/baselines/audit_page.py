@@ -1,0 +1,143 @@
+"""The page of an audit: each figure's band, its two error rates, and the results of fresh runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from refimpl.baselines.auditing import DRAWS, FRESH_RUNS, Audit, Audited, Placed, Ranged, Repeated
+from refimpl.markdown import table
+
+HEAD = """# The rule of convergence, audited
+
+Made by `refimpl audit --fresh docs/audit --table FILE`; not written by hand.
+The rule and its words are explained in [comparing](../comparing.md).
+"""
+
+
+def page(audit: Audit) -> str:
+    """The whole page."""
+    parts = [HEAD, _summary(audit)]
+    if audit.documented:
+        parts += ["## Documented figures among real runs\n", table(_documented(audit.documented))]
+    parts += ["## Every figure\n", table(_figures(audit.figures), 3)]
+    if audit.ranges:
+        parts += ["## Every range that is stated\n", table(_ranges(audit.ranges), 3)]
+    if audit.fresh:
+        parts += ["## Runs that no baseline has\n", table(_fresh(audit.fresh), 4)]
+    return "\n".join(parts)
+
+
+def _summary(audit: Audit) -> str:
+    lines = [
+        f"- {tier}: an unchanged program fails any of {len(audit.limits(tier))} limits with "
+        f"probability {audit.sweep(tier):.2g} (allowed: {audit.allowed:g})"
+        for tier in audit.tiers
+    ]
+    if audit.fresh:
+        decisions, alarms, runs, outside = (
+            sum(getattr(own, part) for own in audit.fresh)
+            for part in ("decisions", "alarms", "runs", "outside")
+        )
+        lent = sum(own.decisions for own in audit.fresh if own.runs_of != own.variant)
+        lines.append(
+            f"- fresh runs: {alarms} false alarms in {decisions:,} decisions; of {runs:,} figures "
+            f"{outside:,} lay outside their limit, so that more seeds were looked at"
+            + (f"; {lent:,} decisions are on the runs of a twin" if lent else "")
+        )
+        lines += [
+            f"- {tier}: fresh runs decided every limit {count} times or more"
+            for tier in audit.tiers
+            if (count := audit.whole_runs(tier))
+        ]
+    lines += [f"- {each}" for each in remarks(audit)]
+    lines += [f"- FAILED {each}" for each in audit.failures()]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def remarks(audit: Audit) -> Iterator[str]:
+    """What the baselines do not cover, a sentence each, and how the rule fared on drawn values."""
+    if audit.figures:
+        yield (
+            f"on drawn baselines and runs the rule failed {audit.alarms_when_tried} of "
+            f"{len(audit.figures) * DRAWS:,} times; it declares {audit.alarms_declared:.2g} at the "
+            "most"
+        )
+    blind = groupby(
+        (own for own in audit.figures if own.blind),
+        lambda own: f"{own.example} · {own.variant} · {own.tier}",
+    )
+    without_own = dict.fromkeys(
+        f"{own.example} · {own.variant}" for own in audit.fresh if own.runs < FRESH_RUNS
+    )
+    lists = {
+        "variants without a baseline of real runs": audit.without_real,
+        "stated ranges without a baseline, where one run alone decides, so that nothing is "
+        "declared of their false alarms": audit.of_one_run,
+        "documented figures that stand nowhere, for there is no baseline of real runs": (
+            audit.unplaced
+        ),
+        "bands so wide that even a shift as large as the figure itself may pass": [
+            f"{who}: {', '.join(own.metric for own in group)}" for who, group in blind
+        ],
+        "baselines of fewer runs": audit.short,
+        f"variants with fewer than {FRESH_RUNS} fresh runs": without_own,
+    }
+    for what, names in lists.items():
+        if names:
+            yield f"{what}: {'; '.join(names)}"
+
+
+def _documented(figures: Sequence[Placed]) -> Iterator[tuple[str, ...]]:
+    yield "variant", "figure", "document", "real runs", "runs below it", "verdict"
+    for each in figures:
+        yield (
+            f"{each.example}/{each.variant}", each.metric, f"{each.documented:g}",
+            f"{each.band.low:.5g} … {each.band.high:.5g}", f"{each.quantile:.0%}",
+            "inside" if each.inside else f"outside: {each.reason or 'NO REASON GIVEN'}",
+        )  # fmt: skip
+
+
+def _figures(figures: Sequence[Audited]) -> Iterator[tuple[str, ...]]:
+    yield (
+        "variant", "data", "figure", "runs", "band", "seeds to fail", "false alarms",
+        "detects", "tried: failed", "tried: outside at first", "",
+    )  # fmt: skip
+    for each in figures:
+        band = each.band
+        yield (
+            f"{each.example}/{each.variant}", each.tier, each.metric, str(band.runs),
+            f"{band.low:.5g} … {band.high:.5g}", str(band.fresh), f"{band.alpha:.1g}",
+            f"{band.detects:.2g}", f"{each.alarmed:.1%}",
+            f"{each.looked_again:.1%} (declared: {each.expected:.1%})",
+            "holds" if each.holds else "FAILS",
+        )  # fmt: skip
+
+
+def _ranges(ranges: Sequence[Ranged]) -> Iterator[tuple[str, ...]]:
+    yield (
+        "variant", "data", "figure", "range", "runs", "below", "above", "seeds to fail",
+        "false alarms", "",
+    )  # fmt: skip
+    for each in ranges:
+        band = each.band
+        yield (
+            f"{each.example}/{each.variant}", each.tier, each.metric,
+            f"{band.low:.5g} … {band.high:.5g}", str(band.runs), str(band.below),
+            str(band.above), str(band.fresh), f"{band.alpha:.1g}",
+            "holds" if each.holds else "FAILS",
+        )  # fmt: skip
+
+
+def _fresh(figures: Sequence[Repeated]) -> Iterator[tuple[str, ...]]:
+    yield (
+        "variant", "data", "figure", "limit", "runs", "of", "outside", "chance of so many",
+        "alarms", "",
+    )  # fmt: skip
+    for each in figures:
+        yield (
+            f"{each.example}/{each.variant}", each.tier, each.metric, each.limit,
+            str(each.runs), "itself" if each.runs_of == each.variant else each.runs_of,
+            str(each.outside), f"{each.chance:.0%}",
+            f"{each.alarms} of {each.decisions}", "holds" if each.holds else "FAILS",
+        )  # fmt: skip

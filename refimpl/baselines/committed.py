@@ -1,0 +1,426 @@
+"""Baselines: how many runs of a variant ended, as raw values, one line for each seed.
+
+A baseline is a file of JSON Lines: a header (which variant, trained how, on what, where), a line
+for each seed (final figures, learning curves, seconds), a footer (how many, and the digest of all
+lines before it). Limits are computed from it when a check runs; see :mod:`refimpl.baselines.bands`.
+
+While a baseline is made, its lines go one by one to a journal beside it, so that killing the run
+loses only the seeds in flight.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from refimpl.contract import Example, Variant
+from refimpl.data import Tier
+from refimpl.errors import RefimplError
+from refimpl.seeds import wrong_seed
+from refimpl.writing import whole_file, write_lines
+
+FORMAT = 1
+
+CURVE_POINTS = 25
+"""For how many epochs a baseline keeps the figures; the first and the last are among them."""
+
+ENOUGH: Mapping[Tier, int] = {"stand-in": 50, "real": 20}
+"""How many runs a baseline should have; of one with fewer, its file says so."""
+
+Better = Literal["lower", "higher", "neither"]
+
+
+class BaselineError(RefimplError):
+    """A baseline is truncated, damaged, has a seed twice, or is of something else."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Which direction is better for a figure, and the step below which two values are the same."""
+
+    better: Better
+    resolution: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """How one seed ended; ``curves`` has a value for each epoch of the baseline's ``epochs``."""
+
+    seed: int
+    final: Mapping[str, float]
+    curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the runs of one baseline have in common, and must share with a check that uses it.
+
+    ``trained`` is the protocol: epochs, batch sizes, learning rate and so on. ``data`` gives the
+    name and shapes of the data; its digest is in ``environment``, since rounding in a library may
+    change the last bit of a generated row and nothing else.
+    """
+
+    example: str
+    variant: str
+    tier: Tier
+    trained: Mapping[str, Any]
+    data: str
+
+    def differences(self, other: Identity) -> str:
+        """How ``other`` differs, in words; empty if it does not."""
+        mine, theirs = _flat(asdict(self)), _flat(asdict(other))
+        return ", ".join(
+            f"{name} is {theirs.get(name)} and not {mine.get(name)}"
+            for name in sorted(mine.keys() | theirs.keys())
+            if mine.get(name) != theirs.get(name)
+        )
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The runs of one variant on one tier, by seed."""
+
+    identity: Identity
+    metrics: Mapping[str, Metric]
+    epochs: tuple[int, ...]
+    environment: Mapping[str, Any]
+    runs: tuple[Run, ...] = ()
+
+    def finals(self, metric: str) -> list[float]:
+        """The final values of one figure, one per run."""
+        return [run.final[metric] for run in self.runs]
+
+    @property
+    def shortfall(self) -> str:
+        """What there is to say of a baseline of fewer runs than it should have; else empty."""
+        enough = ENOUGH[self.identity.tier]
+        if len(self.runs) >= enough:
+            return ""
+        seconds = sum(run.seconds for run in self.runs) / max(1, len(self.runs))
+        return f"{len(self.runs)} runs and not {enough}; one takes {seconds:.0f} s"
+
+
+def identity(example: Example, variant: Variant, tier: Tier) -> Identity:
+    """The identity that this variant's baseline would have. Reads the data to get it."""
+    assert variant.data is not None
+    splits = variant.data.load(tier)
+    shapes = " + ".join(
+        f"{list(rows.x.shape)}" for rows in (splits.train, splits.valid) if rows is not None
+    )
+    without = _without_shapes(example, variant, tier)
+    return replace(without, data=f"{without.data} {shapes}")
+
+
+def _without_shapes(example: Example, variant: Variant, tier: Tier) -> Identity:
+    """The identity as far as it is declared, with the mere name of the data."""
+    assert variant.data is not None
+    assert variant.protocol is not None
+    trained = {
+        **asdict(variant.protocol), "epochs": variant.protocol.epochs_on(tier),
+    }  # fmt: skip
+    del trained["stand_in_epochs"]
+    return Identity(example.name, variant.name, tier, trained, variant.data.name)
+
+
+def metric_of(name: str, values: Sequence[float], rows: int) -> Metric:
+    """What a figure's name implies about it.
+
+    Shares of rows (accuracy, recall) change by at least one row; for all other figures the
+    documents print about four digits.
+    """
+    bare = name.removeprefix("val_")
+    scale = 1e-4 * max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    if bare in ("accuracy", "acc", "recall", "precision"):
+        return Metric("higher", max(1 / rows, scale))
+    if bare in ("auc", "f1"):
+        return Metric("higher", scale)
+    if bare in ("loss", "mspe", "mse", "mae", "error"):
+        return Metric("lower", scale)
+    return Metric("neither", scale)
+
+
+# --- where they are ------------------------------------------------------------------------------
+
+
+def folder_of(example: Example) -> Path:
+    """Where an example's baselines are: beside its plugin, or among refimpl's own fixtures."""
+    return example.baselines or Path(str(files("refimpl.fixtures"))) / "baselines"
+
+
+def path_of(example: Example, variant: Variant, tier: Tier) -> Path:
+    """The file of one baseline, which need not exist."""
+    return folder_of(example) / tier / f"{example.name}.{variant.name}.jsonl"
+
+
+def journal_of(path: Path) -> Path:
+    """Where the finished seeds of an unfinished baseline are."""
+    return path.with_name(path.name + ".part")
+
+
+def require_unused_seeds(reseed: int, examples: Iterable[Example] = ()) -> None:
+    """Refuse to add so much to the seeds of checks that baselines have them.
+
+    No run is judged by a baseline that it is part of. Raises :class:`BaselineError`, also if that
+    is so of a variant of these ``examples``, whose own seed is not 0.
+    """
+    if said := wrong_seed(reseed):
+        raise BaselineError(f"with {reseed}, {said}")
+    for example in examples:
+        for variant in example.variants:
+            if said := wrong_seed(reseed, variant.seed):
+                raise BaselineError(
+                    f"with {reseed} more than the seed {variant.seed} of {example.name} · "
+                    f"{variant.name}, {said}"
+                )
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def read(path: Path) -> Baseline:
+    """A finished baseline.
+
+    Raises :class:`BaselineError` if it is truncated, damaged, or has a seed twice.
+    """
+    try:
+        return _read(path, path.stat().st_mtime_ns)
+    except OSError as error:
+        raise BaselineError(f"{path} cannot be read: {error.strerror}") from error
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, changed: int) -> Baseline:
+    again = "delete it and make it anew with: refimpl calibrate"
+    try:
+        lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise BaselineError(f"{path.name} is damaged: it is not text; {again}") from error
+    footer = _record(lines[-1])
+    if footer is None or "runs" not in footer:
+        raise BaselineError(f"{path.name} is truncated: its last line is no footer; {again}")
+    baseline = _assembled(path, lines[:-1])
+    if footer["runs"] != len(baseline.runs):
+        raise BaselineError(
+            f"{path.name} counts {footer['runs']} runs but has {len(baseline.runs)}; {again}"
+        )
+    if footer.get("digest") != _digest(lines[:-1]):
+        raise BaselineError(f"{path.name} does not have the digest that it states; {again}")
+    return baseline
+
+
+def read_for(example: Example, variant: Variant, tier: Tier) -> Baseline:
+    """The baseline of this variant as it is today.
+
+    Raises :class:`BaselineError` as :func:`read`, and if the file is of another variant, or of this
+    one trained differently.
+    """
+    baseline = read(path_of(example, variant, tier))
+    _require_same(identity(example, variant, tier), baseline.identity)
+    return baseline
+
+
+def read_declared(example: Example, variant: Variant, tier: Tier) -> Baseline:
+    """The same, without a look at the data, which need not be here: their shapes may differ."""
+    baseline = read(path_of(example, variant, tier))
+    name, *_ = baseline.identity.data.split(" [")
+    _require_same(_without_shapes(example, variant, tier), replace(baseline.identity, data=name))
+    return baseline
+
+
+def _require_same(own: Identity, there: Identity) -> None:
+    if differences := own.differences(there):
+        raise BaselineError(
+            f"{own.example}.{own.variant}.jsonl is of something else: its {differences}; "
+            "delete it and run: "
+            f"refimpl calibrate {own.example} --variant {own.variant} --data {own.tier}"
+        )
+
+
+def resume(path: Path) -> Baseline | None:
+    """What exists of a baseline: its journal, else the finished file, else nothing.
+
+    Drops a last line of the journal that a kill cut short; it never was a finished seed.
+    """
+    unfinished = journal_of(path)
+    if not unfinished.exists():
+        return read(path) if path.exists() else None
+    whole, _, rest = unfinished.read_bytes().rpartition(b"\n")
+    if rest:
+        with whole_file(unfinished) as stream:
+            stream.write(whole + b"\n" if whole else b"")
+    lines = whole.decode("utf-8").split("\n")
+    return _assembled(unfinished, lines) if whole else None
+
+
+def _assembled(path: Path, lines: Sequence[str]) -> Baseline:
+    records = [_record(line) for line in lines]
+    header = records[0] if records else None
+    if header is None or "$baseline" not in header:
+        raise BaselineError(f"{path.name} is no baseline: it begins with no header")
+    if header["$baseline"] != FORMAT:
+        raise BaselineError(
+            f"{path.name} has baseline format {header['$baseline']}, this refimpl reads {FORMAT}"
+        )
+    try:
+        runs = tuple(_run(record) for record in records[1:] if record is not None)
+        if len(runs) != len(records) - 1:
+            raise ValueError("a line that is not JSON")
+        baseline = Baseline(
+            Identity(**header["identity"]),
+            {name: Metric(**metric) for name, metric in header["metrics"].items()},
+            tuple(header["epochs"]),
+            header["environment"],
+            runs,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BaselineError(f"{path.name} is damaged: {error}") from error
+    _require_sound(path, baseline)
+    return baseline
+
+
+def _require_sound(path: Path, baseline: Baseline) -> None:
+    seeds = [run.seed for run in baseline.runs]
+    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    if twice:
+        raise BaselineError(f"{path.name} has seed {twice[0]} more than once")
+    for run in baseline.runs:
+        odd = run.final.keys() ^ baseline.runs[0].final.keys()
+        if odd:
+            raise BaselineError(
+                f"{path.name}: seeds {baseline.runs[0].seed} and {run.seed} do not have the same "
+                f"figures ({', '.join(sorted(odd))})"
+            )
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _run(record: Mapping[str, Any]) -> Run:
+    # JSON has no NaN or infinities; they are stored as text, which float() reads.
+    return Run(
+        int(record["seed"]),
+        {name: float(value) for name, value in record["final"].items()},
+        {name: tuple(map(float, values)) for name, values in record["curves"].items()},
+        float(record["seconds"]),
+    )
+
+
+# --- writing -------------------------------------------------------------------------------------
+
+
+def header_line(baseline: Baseline) -> str:
+    """The first line of a baseline's file."""
+    record = {
+        "$baseline": FORMAT,
+        "identity": asdict(baseline.identity),
+        "metrics": {name: asdict(metric) for name, metric in baseline.metrics.items()},
+        "epochs": list(baseline.epochs),
+        "environment": dict(baseline.environment),
+    }
+    return json.dumps(record, ensure_ascii=False)
+
+
+def run_line(run: Run) -> str:
+    """The line of one seed; figures keep float32's precision, curves five digits."""
+    record = {
+        "seed": run.seed,
+        "final": {name: _number(value, 9) for name, value in run.final.items()},
+        "curves": {name: [_number(v, 5) for v in values] for name, values in run.curves.items()},
+        "seconds": round(run.seconds, 3),
+    }
+    return json.dumps(record, ensure_ascii=False)
+
+
+@contextmanager
+def journal(path: Path) -> Iterator[Journal]:
+    """The journal of the baseline ``path``, exclusive to this process.
+
+    Raises :class:`BaselineError` if another process is making the baseline.
+    """
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(path.name + ".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise BaselineError(f"{path.name} is being made by another process") from error
+    try:
+        yield Journal(path)
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)  # while it is held: else another's might go
+        lock.release()
+
+
+@dataclass(frozen=True)
+class Journal:
+    """The finished seeds of an unfinished baseline, beside where it will be."""
+
+    baseline: Path
+
+    @property
+    def path(self) -> Path:
+        """Where the lines are."""
+        return journal_of(self.baseline)
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a journal, of this process or of one that was killed."""
+        return self.path.exists() and self.path.stat().st_size > 0
+
+    def begin(self, with_runs: Baseline) -> None:
+        """Begin with the runs that are there already."""
+        write_lines(self.path, [header_line(with_runs), *map(run_line, with_runs.runs)])
+
+    def append(self, run: Run) -> None:
+        """Put a finished seed on the disk before anything else happens."""
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(run_line(run) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def finish(self) -> None:
+        """Turn it into the baseline: seeds in order, a footer at the end."""
+        header, *_ = lines = self.path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+        baseline = _assembled(self.path, lines)
+        runs = sorted(baseline.runs, key=lambda run: run.seed)
+        ordered = [header, *map(run_line, runs)]
+        footer = {"runs": len(runs), "digest": _digest(ordered)}
+        if baseline.shortfall:
+            footer["fewer"] = baseline.shortfall
+        write_lines(self.baseline, [*ordered, json.dumps(footer)])
+        self.path.unlink()
+
+
+def _digest(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _number(value: float, digits: int) -> float | str:
+    rounded = float(f"{value:.{digits}g}")
+    return rounded if abs(rounded) < float("inf") else str(rounded)
+
+
+def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value))
+        else:
+            flat[name] = value
+    return flat

@@ -1,0 +1,191 @@
+"""Many training runs, each with its own seed, on this machine or on a cluster.
+
+What is sent to another process is a job: some seeds of one variant. A job has many seeds if they
+can be trained together (see :mod:`refimpl.executions.ensemble`), else one. The results of a job are
+handed over as soon as it ends, without waiting for other jobs.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from refimpl.baselines.committed import CURVE_POINTS, Run
+from refimpl.data import Tier
+from refimpl.errors import ContractError, MissingExtraError, RefimplError
+from refimpl.training.curves import evenly_spaced
+
+if TYPE_CHECKING:
+    from refimpl.contract import Variant
+    from refimpl.training.loop import History
+
+AT_ONCE = 32
+"""The most seeds that are trained together; further ones would gain nothing and take memory."""
+
+RETRIES = 5
+"""How often a job is restarted if the cluster loses the machine that had it."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Which variant to train on which data, by name, so that another process can find it itself."""
+
+    example: str
+    variant: str
+    tier: Tier
+    plugins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """Seeds of one task that one process trains; several are trained together."""
+
+    task: Task
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Who does the work: ``workers`` processes of this machine, or the Ray cluster at ``address``.
+
+    Without an ``address``, Ray starts a cluster of this machine alone.
+    """
+
+    workers: int
+    kind: Literal["processes", "ray"] = "processes"
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind == "ray":
+            _require_ray()
+        elif self.address is not None:
+            raise RefimplError("an address is one of a Ray cluster; say --engine ray too")
+
+
+def jobs(task: Task, seeds: Sequence[int], together: bool, workers: int) -> list[Job]:
+    """The seeds of a task as jobs: one seed each, or ``together`` in equal parts for workers."""
+    size = min(AT_ONCE, -(-len(seeds) // workers)) if together else 1
+    return [Job(task, tuple(seeds[i : i + size])) for i in range(0, len(seeds), size)]
+
+
+def run_jobs(work: Iterable[Job], engine: Engine) -> Iterator[tuple[Task, list[Run]]]:
+    """Do every job; results come in the order in which jobs end."""
+    on = _on_cluster if engine.kind == "ray" else _on_processes
+    return on(work, engine)
+
+
+def run_job(job: Job) -> tuple[Task, list[Run]]:
+    """Train one variant with the seeds of a job, in the current process."""
+    import torch
+
+    from refimpl.loading import registry
+
+    torch.set_num_threads(1)
+    task = job.task
+    example = registry.load(task.plugins, only=[task.example]).example(task.example)
+    try:
+        return task, train_seeds(example.variant(task.variant), task.tier, job.seeds)
+    except Exception as error:
+        named = ", ".join(map(str, job.seeds))
+        raise ContractError(
+            f"{task.example} · {task.variant} · seed {named}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def train_seeds(variant: Variant, tier: Tier, seeds: Sequence[int]) -> list[Run]:
+    """Train a variant with these seeds in the current process; several are trained together."""
+    from refimpl.executions.ensemble import train_together
+    from refimpl.training.loop import train
+    from refimpl.training.problem import pose
+
+    began = time.perf_counter()
+    problems = [pose(variant, tier, seed=seed) for seed in seeds]
+    if len(problems) == 1:
+        histories = [train(variant, problems[0])]
+    else:
+        histories = train_together(variant, problems)
+    seconds = (time.perf_counter() - began) / len(seeds)
+    return [as_run(own, seed, seconds) for own, seed in zip(histories, seeds, strict=True)]
+
+
+def as_run(history: History, seed: int, seconds: float) -> Run:
+    """What a baseline keeps of a history."""
+    kept = kept_epochs(len(history.epochs))
+    curves = {
+        name: tuple(history.epochs[epoch - 1].metrics[name] for epoch in kept)
+        for name in history.epochs[-1].metrics
+        if len(kept) > 1 and all(name in history.epochs[epoch - 1].metrics for epoch in kept)
+    }
+    return Run(seed, dict(history.final), curves, seconds)
+
+
+def kept_epochs(count: int) -> Sequence[int]:
+    """The epochs (from 1) whose figures a baseline keeps: evenly spaced, ends included."""
+    return [1 + index for index in evenly_spaced(count, CURVE_POINTS)]
+
+
+# --- engines -------------------------------------------------------------------------------------
+
+
+def _on_processes(work: Iterable[Job], engine: Engine) -> Iterator[tuple[Task, list[Run]]]:
+    from joblib import Parallel, delayed, parallel_config
+
+    with parallel_config(backend="loky", n_jobs=engine.workers, inner_max_num_threads=1):
+        # A job begins only when another has ended, whose results are handed over at once.
+        pool = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs")
+        yield from pool(delayed(run_job)(job) for job in work)
+
+
+def _on_cluster(work: Iterable[Job], engine: Engine) -> Iterator[tuple[Task, list[Run]]]:
+    """Do the jobs as Ray tasks: joblib's Ray back end returns nothing before the last job ends.
+
+    A job whose machine is lost is restarted on another.
+    """
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+
+    if not ray.is_initialized():
+        if engine.address is not None:
+            _require_answer(engine.address)
+        ray.init(address=engine.address, log_to_driver=False, logging_level=logging.ERROR)
+    remote = ray.remote(num_cpus=1, max_retries=RETRIES)(run_job)
+    running: list[ray.ObjectRef[tuple[Task, list[Run]]]] = []
+    pending = iter(work)
+    while True:
+        resources = ray.cluster_resources()  # type: ignore[no-untyped-call, unused-ignore]
+        cores = max(1, int(resources.get("CPU", 1)))
+        while len(running) < cores and (job := next(pending, None)) is not None:
+            running.append(remote.remote(job))
+        if not running:
+            return
+        done, running = ray.wait(running)
+        try:
+            yield from ray.get(done)
+        except RayTaskError as error:
+            raise error.cause from None
+        except RayError as error:
+            raise RefimplError(f"a job was lost by the cluster: {error}") from error
+
+
+def _require_answer(address: str) -> None:
+    """Raise if no cluster answers; Ray itself tries for minutes and then ends the process."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise RefimplError(
+            f"no Ray cluster answers at {address} ({error}); it is given as HOST:PORT"
+        ) from error
+
+
+def _require_ray() -> None:
+    try:
+        import ray  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(
+            f"ray is not to be had ({error}); python -m pip install 'refimpl[ray]'"
+        ) from error

@@ -1,0 +1,1 @@
+"""Checks, their results, and which of them an example must get."""

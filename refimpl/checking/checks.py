@@ -1,0 +1,385 @@
+"""Checks: one question asked of an example, with a measured answer.
+
+A check is a generator of :class:`Measurement`; it passes if it makes at least one and all hold.
+Between them it may yield a :class:`~refimpl.training.curves.Curve`, which a report draws and
+which does not affect the outcome.
+:func:`ask` runs one and never raises, so that one broken plugin costs only its own answers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, TypeVar
+
+from refimpl.contract import Example, Execution, Variant
+from refimpl.data import Tier
+from refimpl.errors import RefimplError, one_line
+from refimpl.requirements import NUMPY_ON_CPU, explains, missing, missing_data
+from refimpl.training.curves import Curve
+from refimpl.whereabouts import describe_error
+
+Outcome = Literal["passed", "failed", "skipped", "xfailed"]
+"""``xfailed`` is a failure that was expected; see :mod:`refimpl.checking.expectations`."""
+
+Scope = Literal["example", "variant", "execution"]
+"""What a check is asked of: an example as a whole, each variant, or each other way to run one."""
+
+About = TypeVar("About")
+
+IN_ORDER = "plugin-in-order"
+EXPECTATIONS = "expected-failures"
+MANIFEST = "checks-of-the-manifest"
+VERDICTS = (IN_ORDER, EXPECTATIONS, MANIFEST)
+"""Results that judge a plugin before anything is asked of its examples."""
+
+
+# --- measurements --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One figure compared with its limit; if it does not hold, ``message`` says what was expected.
+
+    ``low`` and ``high`` are the limit as numbers, if it is a range; ``unit`` is ``"budget"`` if the
+    figure is an error divided by its budget. ``where`` says where a comparison first diverged, if
+    it did.
+    """
+
+    what: str
+    measured: Any
+    limit: str
+    holds: bool
+    message: str = ""
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    where: str = ""
+
+    def __post_init__(self) -> None:
+        if self.holds:
+            object.__setattr__(self, "message", "")
+
+
+def equal(what: str, measured: Any, expected: Any) -> Measurement:
+    """``measured`` must be exactly ``expected``."""
+    holds = bool(measured == expected)
+    return Measurement(
+        what, measured, f"= {expected}", holds, f"{what} is {measured}, expected {expected}"
+    )
+
+
+def at_most(what: str, measured: float, limit: float) -> Measurement:
+    """``measured`` must not exceed ``limit``; NaN does."""
+    holds = bool(measured <= limit)
+    message = f"{what} is {measured:.6g}, at most {limit:.6g}"
+    return Measurement(what, measured, f"≤ {limit:.6g}", holds, message, high=limit)
+
+
+def within_budget(what: str, ratio: float) -> Measurement:
+    """An error divided by its budget must not exceed 1; NaN does."""
+    return replace(at_most(what, ratio, 1.0), unit="budget")
+
+
+def within(what: str, measured: float, low: float, high: float) -> Measurement:
+    """``measured`` must lie between ``low`` and ``high``; NaN does not."""
+    return Measurement(
+        what,
+        measured,
+        f"{low:.10g} … {high:.10g}",
+        bool(low <= measured <= high),
+        f"{what} is {measured:.10g}, expected between {low:.10g} and {high:.10g}",
+        low=low,
+        high=high,
+    )
+
+
+def true(what: str, holds: bool, message: str, where: str = "") -> Measurement:
+    """A statement that must hold; if it does not, ``message`` says what is the case."""
+    return Measurement(what, holds, "= True", bool(holds), message, where=where)
+
+
+# --- checks and their subjects -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a check is asked of. ``variant`` is ``None`` for questions about the whole example."""
+
+    example: Example
+    variant: Variant | None
+    execution: Execution
+    tier: Tier
+
+    @property
+    def trained(self) -> Variant:
+        """The variant, if the question is about one."""
+        if self.variant is None:
+            raise TypeError("this question is about an example as a whole, not about a variant")
+        return self.variant
+
+
+Asked = Callable[[Subject], Iterator[Measurement | Curve]]
+
+
+@dataclass(frozen=True)
+class Check:
+    """A question. ``applies`` selects the subjects for which the documents give something to ask.
+
+    ``of_a_draw`` says that the answer depends on one drawn start, which may lie on a kink.
+    """
+
+    name: str
+    question: str
+    about: Scope
+    ask: Asked
+    applies: Callable[[Subject], bool]
+    of_a_draw: bool = False
+
+
+def check(
+    name: str,
+    about: Scope = "variant",
+    applies: Callable[[Subject], bool] = lambda subject: True,
+    of_a_draw: bool = False,
+) -> Callable[[Asked], Check]:
+    """Turn a generator of measurements into a check; its docstring is the question."""
+
+    def made(ask: Asked) -> Check:
+        if not ask.__doc__:
+            raise TypeError(f"check {name!r} needs a docstring: the question that it asks")
+        question = ask.__doc__.strip().splitlines()[0]
+        return Check(name, question, about, ask, applies, of_a_draw)
+
+    return made
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One check of one subject: the unit of a test, and the key of a recorded result."""
+
+    check: Check
+    subject: Subject
+
+    @property
+    def id(self) -> str:
+        """Stable and readable: example/variant/check/execution/tier."""
+        variant = self.subject.variant.name if self.subject.variant else "-"
+        parts = (
+            self.subject.example.name,
+            variant,
+            self.check.name,
+            self.subject.execution.name,
+            self.subject.tier,
+        )
+        return "/".join(parts)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The answer to one check, with everything that a report shows of it."""
+
+    example: str
+    variant: str
+    check: str
+    execution: str
+    tier: str
+    outcome: Outcome
+    reason: str = ""
+    seconds: float = 0.0
+    measurements: tuple[Measurement, ...] = ()
+    details: str = field(default="", repr=False)
+    question: str = field(default="", repr=False)
+    curves: tuple[Curve, ...] = field(default=(), repr=False)
+    data: str = field(default="", repr=False)
+
+    @property
+    def held_later(self) -> bool:
+        """Whether it passed from another seed than its own, which had failed."""
+        return self.outcome == "passed" and any(m.what == SEEDS_ASKED for m in self.measurements)
+
+    @property
+    def id(self) -> str:
+        """The name of its cell: example, variant, check, execution and tier, with slashes."""
+        return "/".join((self.example, self.variant, self.check, self.execution, self.tier))
+
+    def record(self) -> dict[str, Any]:
+        """Plain data for a results file; what is not a JSON value becomes text."""
+        record: dict[str, Any] = json.loads(json.dumps(_finite(asdict(self)), default=str))
+        return record
+
+
+def cells(
+    example: Example,
+    checks: Sequence[Check],
+    execution: Execution,
+    tier: Tier,
+    others: Sequence[Execution] = (),
+) -> Iterator[Cell]:
+    """Every check of an example that applies to it, variant by variant.
+
+    ``execution`` is what the checks run on; ``others`` are the executions that checks about
+    executions compare with it.
+    """
+    for question in checks:
+        if question.about == "example":
+            subjects = [Subject(example, None, execution, tier)]
+        elif question.about == "variant":
+            subjects = [Subject(example, variant, execution, tier) for variant in example.variants]
+        else:
+            subjects = [
+                Subject(example, variant, other, tier)
+                for variant in example.variants
+                for other in others
+                if _is_to_be_asked(other.supports, variant)
+            ]
+        yield from (
+            Cell(question, subject)
+            for subject in subjects
+            if _is_to_be_asked(question.applies, subject)
+        )
+
+
+def _is_to_be_asked(applies: Callable[[About], bool], about: About) -> bool:
+    """Whether it applies. If the plugin's code fails even at this, the answer will say why."""
+    try:
+        return applies(about)
+    except Exception:
+        return True
+
+
+# --- asking --------------------------------------------------------------------------------------
+
+SEEDS = 3
+"""How many seeds in a row must fail a check that depends on a drawn start. A fault fails them all;
+only one start in hundreds has two pixels so nearly equal that rounding decides which is larger."""
+
+SEEDS_ASKED = "seeds that were asked until one held"
+
+
+class CannotRunError(Exception):
+    """Raised by a check that lacks something; its text is one of the fixed reasons."""
+
+
+def obstacle(subject: Subject) -> str | None:
+    """Why this subject cannot be run here at all, or ``None``."""
+    lacking = subject.execution.missing()
+    variant = subject.variant
+    if lacking or variant is None:
+        return lacking
+    if variant.numpy and subject.execution.device != "cpu":
+        return NUMPY_ON_CPU
+    if reason := missing(variant.needs):
+        return reason
+    return missing_data(variant.data, subject.tier) if variant.data else None
+
+
+def data_seen(subject: Subject) -> str:
+    """A subject's data set and the digest of its arrays; empty if it has none or cannot read it."""
+    data = subject.variant.data if subject.variant else None
+    try:
+        return f"{data.name} {data.digest(subject.tier)}" if data is not None else ""
+    except Exception:  # the check's own answer says why it cannot be read
+        return ""
+
+
+def ask(cell: Cell, to_the_end: bool = True) -> Result:
+    """The answer to one check: passed, failed with the reason, or skipped with the reason.
+
+    Unless ``to_the_end``, it stops after the first measurement that does not hold. An answer that
+    depends on a drawn start is a failure only if :data:`SEEDS` seeds in a row give it.
+    """
+    first = _answer(cell, to_the_end)
+    answers = [first]
+    while cell.check.of_a_draw and _out_of_limits(answers[-1]) and len(answers) < SEEDS:
+        answers.append(_answer(_reseeded(cell, len(answers)), to_the_end))
+    seconds = sum(answer.seconds for answer in answers)
+    if len(answers) == 1 or answers[-1].outcome != "passed":
+        return replace(first, seconds=seconds)
+    seeds = at_most(SEEDS_ASKED, len(answers), SEEDS)
+    return replace(
+        answers[-1],
+        seconds=seconds,
+        measurements=(*answers[-1].measurements, seeds),
+        details=f"the first seed failed: {first.reason}",
+    )
+
+
+def _out_of_limits(answer: Result) -> bool:
+    """Whether a check failed by what it measured, and not for lack of an answer."""
+    return answer.outcome == "failed" and any(not m.holds for m in answer.measurements)
+
+
+def _reseeded(cell: Cell, by: int) -> Cell:
+    """The same check of the same variant with another seed."""
+    subject = cell.subject
+    example = subject.example.reseeded(by)
+    variant = example.variant(subject.variant.name) if subject.variant else None
+    return replace(cell, subject=replace(subject, example=example, variant=variant))
+
+
+def _answer(cell: Cell, to_the_end: bool) -> Result:
+    """The answer from the variant's own seed."""
+    began = time.perf_counter()
+    measurements: list[Measurement] = []
+    curves: list[Curve] = []
+    lacking = ""
+
+    def skipped(reason: str) -> Result:
+        if explains(reason, cell.subject.execution.missing()):
+            return result("skipped", reason)
+        return result("failed", f"would be skipped for no reason of the list: {reason!r}")
+
+    def result(outcome: Outcome, reason: str = "", details: str = "") -> Result:
+        example, variant, name, execution, tier = cell.id.split("/")
+        seconds = time.perf_counter() - began
+        return Result(
+            example, variant, name, execution, tier,
+            outcome, reason, seconds, tuple(measurements), details,
+            cell.check.question, tuple(curves),
+            data_seen(cell.subject) if outcome != "skipped" else "",
+        )  # fmt: skip
+
+    try:
+        if reason := obstacle(cell.subject):
+            return skipped(reason)
+        for answer in cell.check.ask(cell.subject):
+            if isinstance(answer, Curve):
+                curves.append(answer)
+                continue
+            measurements.append(answer)
+            if not (answer.holds or to_the_end):
+                break
+    except CannotRunError as error:
+        lacking = str(error)
+    except RefimplError as error:
+        return result("failed", one_line(error))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        # SystemExit and pytest's own outcomes too: a plugin must not end or skip anything by them.
+        return result("failed", describe_error(cell.subject.example, error), traceback.format_exc())
+    wrong = [m.message for m in measurements if not m.holds]
+    if wrong:
+        more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
+        return result("failed", "; ".join(wrong[:3]) + more)
+    if lacking:
+        return skipped(lacking)
+    if not measurements:
+        return result("failed", "the check measured nothing, so it proves nothing")
+    return result("passed")
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with NaN and the infinities, which JSON does not have, as text."""
+    if isinstance(value, dict):
+        return {key: _finite(own) for key, own in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(own) for own in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

@@ -1,0 +1,102 @@
+"""The manifest: the committed list of checks that each example of this distribution must get.
+
+A check that silently stops applying (a fact was lost, a file was not installed) would leave a run
+green although it proves less. ``fixtures/manifest.json`` lists, for each variant of each example,
+its checks and their tiers. A run that lacks one of them fails. New checks are accepted; they are
+required once ``refimpl manifest --update`` has added them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import TypeAlias, get_args
+
+from refimpl.checking.checks import Cell
+from refimpl.data import Tier
+from refimpl.errors import RefimplError
+
+Manifest: TypeAlias = Mapping[str, Mapping[str, tuple[Tier, ...]]]
+"""``example/variant`` → check (with the execution, for checks about executions) → tiers."""
+
+
+class ManifestError(RefimplError):
+    """The manifest cannot be read."""
+
+
+def path() -> Path:
+    """The path of the manifest, found by the name of the package that contains it."""
+    return Path(str(files("refimpl.fixtures"))) / "manifest.json"
+
+
+def read(file: Path) -> Manifest:
+    """The manifest in ``file``. Raises :class:`ManifestError` if it is damaged."""
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        manifest = {
+            subject: {check: tuple(tiers) for check, tiers in checks.items()}
+            for subject, checks in record.items()
+        }
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ManifestError(
+            f"{file.name} cannot be read ({error}); restore it, or: refimpl manifest --update"
+        ) from error
+    for checks in manifest.values():
+        for tiers in checks.values():
+            if not tiers or not set(tiers) <= set(get_args(Tier)):
+                raise ManifestError(f"{file.name} names tiers that there are not: {list(tiers)}")
+    return manifest
+
+
+def made_of(cells: Iterable[Cell]) -> Manifest:
+    """The manifest that lists these cells, which are of both tiers."""
+    made: dict[str, dict[str, list[Tier]]] = defaultdict(lambda: defaultdict(list))
+    for cell in cells:
+        subject, check = key(cell)
+        made[subject][check].append(cell.subject.tier)
+    return {
+        subject: {check: tuple(sorted(tiers)) for check, tiers in sorted(checks.items())}
+        for subject, checks in sorted(made.items())
+    }
+
+
+def write(manifest: Manifest, file: Path) -> None:
+    """Write a manifest with a paragraph for each variant, so that diffs are easy to read."""
+    record = {subject: {c: list(t) for c, t in own.items()} for subject, own in manifest.items()}
+    lines = [
+        f" {json.dumps(subject)}: {{\n"
+        + ",\n".join(f"  {json.dumps(check)}: {json.dumps(tiers)}" for check, tiers in own.items())
+        + "\n }"
+        for subject, own in record.items()
+    ]
+    file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+
+def key(cell: Cell) -> tuple[str, str]:
+    """``example/variant`` and check, with the execution only if the check is about executions."""
+    subject = cell.subject
+    variant = subject.variant.name if subject.variant else "-"
+    about = f":{subject.execution.name}" if cell.check.about == "execution" else ""
+    return f"{subject.example.name}/{variant}", f"{cell.check.name}{about}"
+
+
+def lacking(
+    manifest: Manifest, example: str, cells: Iterable[Cell], tier: Tier, executions: Iterable[str]
+) -> list[str]:
+    """The checks of an example that are in the manifest but not in a run, as text.
+
+    ``executions`` are those that the run was asked for; checks of others are not missed.
+    """
+    asked, there = set(executions), {key(cell) for cell in cells}
+    missed = [
+        f"{check} of {subject}"
+        for subject, checks in manifest.items()
+        if subject.partition("/")[0] == example
+        for check, tiers in checks.items()
+        if tier in tiers and (subject, check) not in there
+        if ":" not in check or check.partition(":")[2] in asked
+    ]
+    return sorted(missed)

@@ -1,0 +1,88 @@
+"""For authors of plugins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from refimpl.cli.commands.arguments import registry_of
+from refimpl.cli.commands.options import data_option, debug_option, output_option, plugin_option
+
+if TYPE_CHECKING:
+    from refimpl.data import Tier
+
+
+@click.command()
+@click.argument("name")
+@click.option("--distribution", "folder", type=click.Path(file_okay=False, path_type=Path),
+              metavar="DIR", help="Make a distribution of its own in this folder.")  # fmt: skip
+@debug_option
+def new(name: str, folder: Path | None) -> None:
+    """Make a plugin that passes every check, to begin with.
+
+    It is for you to replace piece by piece.
+    """
+    from refimpl.authoring import scaffold
+
+    made = scaffold.new_distribution(name, folder) if folder else scaffold.new_in_tree(name)
+    for path in made:
+        click.echo(f"made {path}")
+    if folder is not None:
+        click.echo(f"then: python -m pip install --editable {folder}")
+    click.echo(f"then: refimpl check {name}")
+
+
+@click.command()
+@click.argument("name")
+@click.option("--variant", help="Only this variant.")
+@data_option
+@click.option("--facts", "every_fact", is_flag=True,
+              help="Print all that the facts of each variant could state.")  # fmt: skip
+@plugin_option
+@debug_option
+def lint(
+    name: str, variant: str | None, tier: Tier, every_fact: bool, plugins: tuple[str, ...]
+) -> int:
+    """Hold an example's facts against its live models.
+
+    Its variants are looked over, too. Prints what wrong or missing facts should read, to be
+    pasted. Fails on nothing that the suite would pass, but the suite asks more: it trains. What
+    it only warns of is for you to judge.
+    """
+    loaded = registry_of(name, plugins)
+    unstated = loaded.unstated.get(name)
+    example = unstated.value if unstated else loaded.example(name)
+    registered = unstated or loaded.examples[name]
+
+    from refimpl.authoring import linting
+    from refimpl.cli.rendering import linted_text
+
+    linted = linting.lint(example, tier, variant, registered.source.path, every_fact)
+    click.echo(linted_text(example, linted, every_fact))
+    return 0 if linted.sound else 1
+
+
+@click.command()
+@click.argument("names", nargs=-1)
+@output_option("--output", folder=True, default=Path("docs/examples"), show_default=True,
+               help="Where they go; missing folders are made.")  # fmt: skip
+@click.option("--no-curves", is_flag=True, help="Leave the pictures as they are; trains nothing.")
+@plugin_option
+@debug_option
+def docs(names: tuple[str, ...], output: Path, no_curves: bool, plugins: tuple[str, ...]) -> None:
+    """Write a learner's page of each example named, or of all.
+
+    A page has the learning curves of its example.
+    """
+    from refimpl.authoring import pages
+    from refimpl.loading import registry
+
+    loaded = registry.load(plugins, only=names or None)
+    wanted = names or sorted(loaded.examples)
+    for name in wanted:
+        loaded.example(name)
+    registered = [loaded.examples[name] for name in wanted]
+    for path in pages.write(registered, output, curves=not no_curves, index=not names):
+        click.echo(f"wrote {path}")

@@ -1,0 +1,138 @@
+"""Baselines: made from many runs, and held to the error rates that they declare."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from refimpl.cli.commands.options import data_option, debug_option, output_option, plugin_option
+from refimpl.errors import RefimplError
+from refimpl.names import unknown
+
+if TYPE_CHECKING:
+    from refimpl.contract import Example
+    from refimpl.data import Tier
+
+
+@click.command()
+@click.argument("names", nargs=-1)
+@click.option("--seeds", default=50, show_default=True, type=click.IntRange(5),
+              help="How many runs each baseline shall have in all.")  # fmt: skip
+@click.option("--variant", "variants", multiple=True, metavar="NAME",
+              help="Only variants of this name (repeatable).")  # fmt: skip
+@data_option
+@click.option("-n", "workers", type=click.IntRange(1), default=None, metavar="N",
+              help="How many processes; one a core by default.")  # fmt: skip
+@click.option("--engine", "kind", type=click.Choice(["processes", "ray"]), default="processes",
+              show_default=True,
+              help="Who trains: processes of this machine, or a Ray cluster.")  # fmt: skip
+@click.option("--address", metavar="HOST:PORT",
+              help="Where the Ray cluster is; without it, "
+              "Ray starts one of this machine.")  # fmt: skip
+@output_option("--fresh", folder=True,
+               help="Put runs of seeds that no baseline has into this folder instead, for "
+               "audit --fresh; missing folders are made.")  # fmt: skip
+@plugin_option
+@debug_option
+def calibrate(
+    names: tuple[str, ...],
+    seeds: int,
+    variants: tuple[str, ...],
+    tier: Tier,
+    workers: int | None,
+    kind: Literal["processes", "ray"],
+    address: str | None,
+    fresh: Path | None,
+    plugins: tuple[str, ...],
+) -> None:
+    """Train many seeds and keep how they end as baselines.
+
+    Of the examples named, or of all. Each finished seed is written to the disk at once. If it
+    is interrupted, only the seeds in flight are lost; run it again to go on.
+    """
+    from dataclasses import replace
+
+    from refimpl.baselines import calibration
+    from refimpl.baselines.sweep import Engine
+    from refimpl.cli.progress import CalibrationProgress
+    from refimpl.loading import registry
+    from refimpl.requirements import require_some_real_data
+    from refimpl.seeds import FIRST_SEED, FRESH_SEED
+
+    engine = Engine(workers or os.cpu_count() or 1, kind, address)
+    loaded = registry.load(plugins, only=names or None)
+    examples = loaded.chosen(names)
+    _require_variants(names, examples, variants)
+    if tier == "real":
+        require_some_real_data(examples)
+    first_seed = FIRST_SEED
+    if fresh is not None:
+        examples, first_seed = [replace(each, baselines=fresh) for each in examples], FRESH_SEED
+    chosen = list(calibration.wanted(examples, variants, tier))
+    if not chosen:
+        raise RefimplError("nothing of what was named trains here, so there is no baseline to make")
+    with CalibrationProgress() as progress:
+        paths = calibration.calibrate(
+            chosen, tier, seeds, engine, plugins, progress, first_seed, curves=fresh is None
+        )
+    click.echo(f"{len(paths)} baselines of {seeds} seeds in {paths[0].parent}")
+
+
+def _require_variants(
+    names: Sequence[str], examples: Iterable[Example], variants: Iterable[str]
+) -> None:
+    known = {variant.name for example in examples for variant in example.variants}
+    for variant in variants:
+        if variant not in known:
+            whose = ", ".join(names) or "any example"
+            raise unknown(f"there is no variant {variant!r} of {whose}", variant, known)
+
+
+@click.command()
+@click.argument("names", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="As JSON, with every figure.")
+@click.option("--fresh", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              metavar="FOLDER",
+              help="Judge the runs that calibrate --fresh has put there "
+              "and count the alarms.")  # fmt: skip
+@output_option("--table", help="Write the page of the audit to this file; "
+               "missing folders are made.")  # fmt: skip
+@plugin_option
+@debug_option
+def audit(
+    names: tuple[str, ...],
+    as_json: bool,
+    fresh: Path | None,
+    table: Path | None,
+    plugins: tuple[str, ...],
+) -> int:
+    """Hold the baselines to the error rates that they declare.
+
+    They declare how often a check of an unchanged program would fail.
+
+    Exits with 1 where the rule fails more often than declared, on drawn values or on fresh runs;
+    where a training variant has no baseline of stand-in runs, or one that is of something else;
+    where most runs miss a range that is stated; or where a documented figure lies outside its band
+    without a reason.
+    """
+    from refimpl.baselines import audit_page
+    from refimpl.baselines.auditing import audited
+    from refimpl.cli.rendering import print_audit
+    from refimpl.loading import registry
+    from refimpl.writing import write_lines
+
+    loaded = registry.load(plugins, only=names or None)
+    examples = loaded.chosen(names)
+    found = audited(examples, fresh)
+    if as_json:
+        click.echo(json.dumps(found.record(), indent=2))
+    else:
+        print_audit(found)
+    if table is not None:
+        write_lines(table, audit_page.page(found).splitlines())
+    return 0 if found.holds else 1

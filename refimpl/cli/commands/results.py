@@ -1,0 +1,74 @@
+"""What results files tell: one page, and the documents' figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from refimpl.cli.commands.arguments import make_folder, require_apart
+from refimpl.cli.commands.options import debug_option, output_option, plugin_option
+
+
+@click.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@output_option("-o", "--output", default="report.html", show_default=True,
+               help="Where the page goes; its folder must be there.")  # fmt: skip
+@click.option("--against", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
+              help="Say what changed since these earlier results.")  # fmt: skip
+@output_option("--markdown", help="Write a summary too, for the page of a CI job.")
+@click.option("--expect", multiple=True, metavar="NAME",
+              help="There should be a NAME.jsonl, or the cell is shown as not run; "
+              "py3{10,11}-torch26 means two.")  # fmt: skip
+@click.option("--exit-code", is_flag=True, help="Exit with 1 unless everything passed.")
+@debug_option
+def report(
+    results: tuple[Path, ...],
+    output: Path,
+    against: tuple[Path, ...],
+    markdown: Path | None,
+    expect: tuple[str, ...],
+    exit_code: bool,
+) -> int:
+    """Make one page out of results files, or of folders of them.
+
+    The page holds everything it shows and fetches nothing.
+    """
+    from refimpl.report.columns import names_meant
+    from refimpl.report.command import write_report
+
+    require_apart({"-o": output, "--markdown": markdown}, (*results, *against))
+    made = write_report(results, output, against, markdown, names_meant(expect))
+    click.echo(f"{made.verdict.headline}: {made.verdict.sentence}")
+    click.echo(f"wrote {output}" + (f" and {markdown}" if markdown else ""))
+    return int(exit_code and made.verdict.state != "passed")
+
+
+@click.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@output_option("-o", "--output", help="Write the table to this file instead of printing it; "
+               "missing folders are made.")  # fmt: skip
+@plugin_option
+@debug_option
+def figures(results: tuple[Path, ...], output: Path | None, plugins: tuple[str, ...]) -> None:
+    """The documents' figures beside those measured on real data.
+
+    They are a table in Markdown.
+    """
+    from refimpl.checking.results import read
+    from refimpl.loading import registry
+    from refimpl.report.figures import lines, markdown
+
+    examples = {name: r.value for name, r in registry.load(plugins).examples.items()}
+    table = markdown(list(lines([read(path) for path in results], examples)))
+    if output is None:
+        click.echo(table, nl=False)
+    else:
+        head = (
+            "# The documents' figures, measured on real data\n\n"
+            "Made by `refimpl figures RESULTS -o FILE` from the results files of "
+            "`refimpl check --data real`; not written by hand.\n\n"
+        )
+        make_folder(output)
+        output.write_text(head + table, encoding="utf-8")
+        click.echo(f"wrote {output}")

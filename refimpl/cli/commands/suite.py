@@ -1,0 +1,273 @@
+"""The suite: its checks, the bugs it must find, and what it holds runs against."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from refimpl.cli.commands.arguments import (
+    make_folder,
+    registry_of,
+    require_device,
+    require_results_or_nothing,
+)
+from refimpl.cli.commands.options import (
+    data_option,
+    debug_option,
+    device_option,
+    output_option,
+    plugin_option,
+)
+from refimpl.errors import RefimplError
+from refimpl.names import unknown
+
+if TYPE_CHECKING:
+    from refimpl.contract import Example
+    from refimpl.data import Tier
+
+SUITE_SETTINGS = Path(str(files("refimpl.runner"))) / "suite.ini"
+
+
+@click.command()
+@click.argument("names", nargs=-1)
+@click.option("-n", "workers", default="auto", show_default=True, metavar="N",
+              help="How many processes, or auto; 0 for none but this.")  # fmt: skip
+@data_option
+@device_option
+@click.option("--execution", "executions", multiple=True, metavar="NAME",
+              help="Hold this execution against the oracle "
+              "(repeatable; 'all' for every one).")  # fmt: skip
+@click.option("--reseed", type=click.IntRange(min=0), default=0, metavar="N",
+              help="Add N to the seed of every run: the same checks of other draws. Baselines have "
+              "the seeds from 1000 on, so take a multiple of 100 up to 800, "
+              "or 2000 and more.")  # fmt: skip
+@output_option("--results", help="Write the results to this file, as JSON Lines; "
+               "missing folders are made.")  # fmt: skip
+@click.option("--expected-failures", metavar="FILE",
+              type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path),
+              help="Failures to expect, beside those plugins bring.")  # fmt: skip
+@plugin_option
+@debug_option
+def check(
+    names: tuple[str, ...],
+    workers: str,
+    tier: Tier,
+    device: str,
+    executions: tuple[str, ...],
+    reseed: int,
+    results: Path | None,
+    expected_failures: Path | None,
+    plugins: tuple[str, ...],
+) -> int:
+    """Ask every check of the examples named, or of all.
+
+    Prints one table, and what to do about each failure.
+    """
+    if workers != "auto" and not workers.isdigit():
+        raise click.BadParameter(f"{workers!r} is neither a number nor 'auto'", param_hint="-n")
+    from refimpl.baselines.committed import BaselineError, require_unused_seeds
+
+    require_results_or_nothing(results)
+    _require_examples(names, expected_failures, plugins)
+    try:
+        require_unused_seeds(reseed)
+    except BaselineError as error:
+        raise click.BadParameter(str(error), param_hint="--reseed") from error
+    require_device(device)
+    if executions or tier == "real":
+        _require_what_plugins_give(names, executions, tier, plugins)
+
+    import pytest
+
+    arguments = ["--pyargs", "refimpl.conformance", "-q", "--no-header", "-n", workers]
+    arguments += ["-c", str(SUITE_SETTINGS), "--rootdir", os.getcwd(), "--noconftest"]
+    arguments += ["-p", "no:cacheprovider", "--data", tier, "--device", device]
+    arguments += ["--reseed", str(reseed)]
+    arguments += [part for name in names for part in ("--example", name)]
+    arguments += [part for plugin in plugins for part in ("--plugin", plugin)]
+    arguments += [part for each in executions for part in ("--execution", each)]
+    if results:
+        arguments += ["--results", str(results)]
+    if expected_failures:
+        arguments += ["--expected-failures", str(expected_failures)]
+    return int(pytest.main(arguments))
+
+
+def _require_examples(
+    names: Sequence[str], expected_failures: Path | None, plugins: Sequence[str]
+) -> None:
+    """Refuse a name that no example has, here or in a file of expected failures.
+
+    Of the file, as of the suite itself, this is asked where every example is.
+    """
+    from refimpl.loading.catalogue import entries
+
+    found = entries(plugins)
+    known = {entry.name for entry in found if entry.name}
+    all_known = all(entry.complete for entry in found)
+    for name in names:
+        if name not in known and all_known:
+            raise unknown(f"there is no example {name!r}", name, known)
+        if name not in known:
+            _require_given(name, plugins)
+    if expected_failures is None:
+        return
+    from refimpl.checking.expectations import read
+
+    for entry in read(expected_failures):
+        if entry.example not in known and all_known and not names:
+            what = f"{expected_failures} expects failures of {entry.example!r}, which is no example"
+            raise unknown(what, entry.example, known)
+
+
+def _require_given(name: str, plugins: Sequence[str]) -> None:
+    """Refuse a name that no plugin gives; an example that was refused is left to the suite."""
+    loaded = registry_of(name, plugins)
+    if not any(name in problem.examples for problem in loaded.problems):
+        loaded.example(name)
+
+
+def _require_what_plugins_give(
+    names: Sequence[str], executions: Sequence[str], tier: Tier, plugins: Sequence[str]
+) -> None:
+    """Refuse an execution that there is not, and a tier of which there is no data at all.
+
+    An example whose plugin was refused is left for the suite to report.
+    """
+    from refimpl.loading import registry
+    from refimpl.requirements import require_some_real_data
+
+    loaded = registry.load(plugins, only=names or None)
+    for execution in executions:
+        if execution != "all":
+            loaded.execution(execution)
+    if tier == "real":
+        found = loaded.examples
+        require_some_real_data(found[name].value for name in names or found if name in found)
+
+
+@click.command()
+@click.argument("names", nargs=-1)
+@click.option("--mutant", "mutants", multiple=True, metavar="NAME",
+              help="Plant this one only (repeatable).")  # fmt: skip
+@click.option("--variant", "variants", multiple=True, metavar="NAME",
+              help="In this variant only (repeatable).")  # fmt: skip
+@click.option("--every-variant", is_flag=True,
+              help="In every variant, not only in the first where it takes effect.")  # fmt: skip
+@click.option("--without", multiple=True, metavar="CHECK",
+              help="Do without this check, to see what the others catch.")  # fmt: skip
+@click.option("--only", multiple=True, metavar="CHECK",
+              help="Ask this check alone, to see what it catches (repeatable).")  # fmt: skip
+@click.option("--equivalent", "equivalents", multiple=True, metavar="FILE",
+              type=click.Path(dir_okay=False, path_type=Path),
+              help="Mutants that are no bug, beside those that the suite lists.")  # fmt: skip
+@data_option
+@output_option("--results", help="Keep what is found in this file, and go on where it ends; "
+               "missing folders are made.")  # fmt: skip
+@output_option("--table", help="Write the page of the mutants to this file; "
+               "missing folders are made.")  # fmt: skip
+@click.option("--list", "only_list", is_flag=True, help="Say which mutants there are.")
+@plugin_option
+@debug_option
+def mutants(
+    names: tuple[str, ...],
+    mutants: tuple[str, ...],
+    variants: tuple[str, ...],
+    every_variant: bool,
+    without: tuple[str, ...],
+    only: tuple[str, ...],
+    equivalents: tuple[Path, ...],
+    tier: Tier,
+    results: Path | None,
+    table: Path | None,
+    only_list: bool,
+    plugins: tuple[str, ...],
+) -> int:
+    """Plant known training bugs: a check must kill each.
+
+    They are planted in the examples named, or in all.
+    """
+    from importlib import import_module
+
+    command = import_module("refimpl.conformance.mutants.command")
+    if only_list:
+        click.echo(command.catalogue())
+        return 0
+    make_folder(results)
+    make_folder(table)
+    found: int = command.hunt(
+        names, plugins, tier, mutants=mutants, variants=variants, every_variant=every_variant,
+        without=command.left_out(without, only), equivalents=equivalents, results=results,
+        table=table,
+    )  # fmt: skip
+    return found
+
+
+@click.command()
+@click.argument("names", nargs=-1)
+@click.option("--update", is_flag=True, help="Write the golden files anew from this torch.")
+@plugin_option
+@debug_option
+def golden(names: tuple[str, ...], update: bool, plugins: tuple[str, ...]) -> int:
+    """Hold first steps against those committed from another torch.
+
+    Of every variant of the examples named, or of all.
+    """
+    from refimpl.loading import registry
+    from refimpl.parity import golden as goldens
+
+    loaded = registry.load(plugins, only=names or None)
+    examples = loaded.chosen(names)
+    if update:
+        _update_goldens(examples)
+        return 0
+    agree: list[bool] = []
+    for example in examples:
+        if not example.variants:
+            click.echo(f"{example.name}: trains nothing, so it has no golden trajectory")
+        for variant in example.variants:
+            if lacking := goldens.not_comparable(example.name, variant):
+                click.echo(f"{example.name}: {variant.name} is not compared: {lacking}")
+                continue
+            comparison = goldens.compare_with_golden(example.name, variant)
+            agree.append(comparison.agrees)
+            click.echo(f"{example.name}: {comparison}")
+    if not agree:
+        raise RefimplError(
+            "nothing was compared: no variant of what was named has a golden trajectory to be "
+            "held against here"
+        )
+    return 0 if all(agree) else 1
+
+
+def _update_goldens(examples: Iterable[Example]) -> None:
+    from refimpl.parity.golden import update
+
+    written = False
+    for path in update(examples):
+        written = True
+        click.echo(f"wrote {path.name} ({path.stat().st_size / 1024:.0f} KiB)")
+    if not written:
+        raise RefimplError("nothing was written: no variant of what was named trains anywhere")
+
+
+@click.command()
+@click.option("--update", is_flag=True, help="Write down the checks that are asked today.")
+@debug_option
+def manifest(update: bool) -> int:
+    """Say which checks of the manifest are gone, and which are new."""
+    from importlib import import_module
+
+    from refimpl.checking import manifest as manifests
+    from refimpl.cli.rendering import print_manifest
+
+    today = manifests.made_of(import_module("refimpl.conformance.asking").in_tree_cells())
+    if update:
+        manifests.write(today, manifests.path())
+    committed = manifests.read(manifests.path())
+    return print_manifest(committed, today)

@@ -1,0 +1,201 @@
+"""Train an example, or compare two ways to train it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from refimpl.cli.commands.arguments import (
+    example_of,
+    make_folder,
+    require_apart,
+    require_device,
+    saying_where,
+)
+from refimpl.cli.commands.options import (
+    data_option,
+    debug_option,
+    device_option,
+    output_option,
+    plugin_option,
+)
+from refimpl.errors import RefimplError
+
+if TYPE_CHECKING:
+    from refimpl.contract import Example, Variant
+    from refimpl.data import Tier
+
+LINES_OF_PROGRESS = 20
+"""How many epochs a run shows at the most where it does not write to a terminal."""
+
+
+@click.command()
+@click.argument("name")
+@click.option("--variant", help="Which variant (default: the example's first).")
+@data_option
+@click.option("--epochs", type=click.IntRange(min=1), help="Instead of the documented number.")
+@click.option("--seed", type=click.IntRange(min=0),
+              help="Of start and batch order (default: the start that the document prints, if "
+              "it does, and else the variant's own seed).")  # fmt: skip
+@device_option
+@output_option("--plot", help="Draw the learning curves to this file; missing folders are made.")
+@output_option("--save", help="Save parameters and optimizer state to this file; "
+               "missing folders are made.")  # fmt: skip
+@plugin_option
+@debug_option
+def run(
+    name: str,
+    variant: str | None,
+    tier: Tier,
+    epochs: int | None,
+    seed: int | None,
+    device: str,
+    plot: Path | None,
+    save: Path | None,
+    plugins: tuple[str, ...],
+) -> None:
+    """Train an example by its document's protocol.
+
+    Prints its epochs as they end, and its final figures.
+    """
+    from dataclasses import replace
+
+    require_apart({"--plot": plot, "--save": save})
+    example, _ = example_of(name, plugins)
+    chosen = example.variant(variant)
+    if plot is not None:
+        from refimpl.authoring.plotting import require_format
+
+        require_format(plot)
+    require_device(device)
+    if epochs is not None and chosen.protocol is not None:
+        protocol = replace(chosen.protocol, epochs=epochs, stand_in_epochs=None)
+        chosen = replace(chosen, protocol=protocol)
+
+    from refimpl.checking.checks import Subject, obstacle
+    from refimpl.cli.progress import RunProgress, final_line
+    from refimpl.executions.built_in import on_device
+    from refimpl.training.loop import train
+    from refimpl.training.problem import pose
+
+    execution = on_device(device)
+    if chosen.data is not None and tier == "real":
+        chosen.data.load(tier)  # what is wrong with the data is an error here, not a skip
+    lacking = obstacle(Subject(example, chosen, execution, tier))
+    if lacking:
+        raise RefimplError(f"{name} {chosen.name} cannot run here: {lacking}")
+    with (
+        saying_where(example),
+        RunProgress(example, chosen, tier, LINES_OF_PROGRESS) as progress,
+    ):
+        problem = pose(chosen, tier, seed=seed, execution=execution)
+        history = train(chosen, problem, on_epoch=progress.epoch)
+    if save:
+        from refimpl.training.checkpoint import save as save_checkpoint
+        from refimpl.training.checkpoint import take
+
+        assert history.last is not None
+        save_checkpoint(take(history.last, history.steps), save)
+        click.echo(f"saved {save}")
+    if plot:
+        from refimpl.authoring.plotting import plot_history
+
+        make_folder(plot)
+        plot_history(history, f"{name} · {chosen.name} · {tier} data", plot)
+        click.echo(f"plotted {plot}")
+    click.echo(final_line(history.final))
+
+
+@click.command()
+@click.argument("name")
+@click.argument("variants", nargs=-1)
+@click.option("--execution", metavar="NAME",
+              help="Compare the variant carried out so, not two variants.")  # fmt: skip
+@click.option("--against", type=click.Choice(["cpu"]), default="cpu", show_default=True,
+              help="What an execution is held against: the oracle, which is the variant "
+              "in float64 on the CPU.")  # fmt: skip
+@data_option
+@click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True,
+              help="How many updates to compare.")  # fmt: skip
+@device_option
+@plugin_option
+@debug_option
+def compare(
+    name: str,
+    variants: tuple[str, ...],
+    execution: str | None,
+    against: str,
+    tier: Tier,
+    steps: int,
+    device: str,
+    plugins: tuple[str, ...],
+) -> int:
+    """Compare two variants, or a variant on two executions.
+
+    They make the same updates in lock-step; where they first part is named.
+
+    refimpl compare NAME A B: both take B's start and A's batches; A in float64 is the oracle.
+
+    refimpl compare NAME [VARIANT] --execution cuda: the variant there against its oracle here.
+    """
+    example, _ = example_of(name, plugins)
+    if execution is not None:
+        if len(variants) > 1:
+            raise click.UsageError("with --execution, name one variant at the most")
+        if device != "cpu":
+            raise click.UsageError(
+                f"--execution {execution} says where to run; leave --device {device} out"
+            )
+        chosen = example.variant(variants[0] if variants else None)
+        with saying_where(example):
+            return _compare_execution(chosen, execution, tier, steps, plugins)
+    if len(variants) != 2:
+        raise click.UsageError("name two variants, A and B, or one --execution")
+    require_device(device)
+    first, second = example.variant(variants[0]), example.variant(variants[1])
+    _require_one_ladder(example, first, second)
+
+    from refimpl.executions.built_in import on_device
+    from refimpl.parity.lockstep import compare_in_ladder
+
+    on = on_device(device)
+    agrees = True
+    for precision in ("float64", "float32"):
+        with saying_where(example):
+            comparison = compare_in_ladder(first, second, tier, steps, precision, on)
+        agrees = agrees and comparison.agrees
+        click.echo(str(comparison))
+    return 0 if agrees else 1
+
+
+def _compare_execution(
+    variant: Variant, name: str, tier: Tier, steps: int, plugins: Sequence[str]
+) -> int:
+    from refimpl.loading import registry
+    from refimpl.parity.against_oracle import compare_execution
+
+    execution = registry.load(plugins, only=[]).execution(name)
+    lacking = execution.missing()
+    if lacking:
+        raise RefimplError(f"execution {name!r} cannot be carried out here: {lacking}")
+    if not execution.supports(variant):
+        raise RefimplError(f"variant {variant.name!r} cannot be carried out as {name!r}")
+    comparison = compare_execution(variant, execution, tier, steps)
+    click.echo(str(comparison))
+    return 0 if comparison.agrees else 1
+
+
+def _require_one_ladder(example: Example, first: Variant, second: Variant) -> None:
+    if first.ladder is None or first.ladder != second.ladder:
+        others = [
+            v.name
+            for v in example.variants
+            if v.ladder and v.ladder == first.ladder and v.name != first.name
+        ]
+        raise RefimplError(
+            f"{first.name} and {second.name} of {example.name} are not the same computation; "
+            f"{first.name} can be compared with: {', '.join(others) or 'nothing'}"
+        )

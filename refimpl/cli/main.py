@@ -1,0 +1,80 @@
+"""The command line: its commands together, and how it answers errors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from refimpl._version import __version__
+from refimpl.cli.commands import authors, baselines, data, inspect, results, suite, training
+from refimpl.cli.commands.arguments import complain
+from refimpl.cli.commands.group import Group
+from refimpl.errors import RefimplError
+
+NO_ARGUMENTS: type[Exception] | tuple[()] = getattr(click.exceptions, "NoArgsIsHelpError", ())
+"""What newer versions of click raise with the help as its text; older ones print it themselves."""
+
+COMMANDS = (
+    inspect.list_command,
+    inspect.info,
+    inspect.env,
+    inspect.errata,
+    training.run,
+    training.compare,
+    suite.check,
+    suite.mutants,
+    suite.golden,
+    suite.manifest,
+    baselines.calibrate,
+    baselines.audit,
+    results.report,
+    results.figures,
+    data.data,
+    authors.new,
+    authors.lint,
+    authors.docs,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line; an error is one line on standard error and a non-zero exit."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = cli.main(given, prog_name="refimpl", standalone_mode=False)
+    except click.ClickException as error:
+        if isinstance(error, NO_ARGUMENTS):
+            click.echo(error.format_message(), err=True)
+        else:
+            complain(error.format_message())
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        complain("interrupted")
+        sys.exit(130)
+    except RefimplError as error:
+        if "--debug" in given:
+            raise
+        complain(str(error))
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except Exception as error:
+        if "--debug" in given:
+            raise
+        complain(f"{type(error).__name__}: {error} (--debug shows where)")
+        sys.exit(1)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="refimpl")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Does PyTorch still do what its documents say?"""
+
+
+for command in COMMANDS:
+    cli.add_command(command)

@@ -1,0 +1,383 @@
+"""What people see on the terminal: tables and failures, printed with rich."""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from refimpl.authoring.linting import Linted
+    from refimpl.baselines.auditing import Audit, Repeated
+    from refimpl.checking.checks import Result
+    from refimpl.checking.errata import Tried
+    from refimpl.checking.manifest import Manifest
+    from refimpl.contract import Example
+    from refimpl.loading.listing import Listed
+    from refimpl.store.sources import Entry, FileStatus
+
+FAILURES_SHOWN = 40
+
+UNWRAPPED = 10_000
+"""The width of output to a file or to another program, which reads it line by line."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options of a run that a command to repeat one of its checks must have too."""
+
+    device: str = "cpu"
+    plugins: Sequence[str] = ()
+    reseed: int = 0
+    expected_failures: Sequence[Path] = ()
+
+
+def conformance_table(results: Sequence[Result], width: int, asked: Asked) -> str:
+    """The counts of each example's checks, and what failed, as text for a terminal."""
+    out = io.StringIO()
+    console = Console(file=out, width=max(width, 60), force_terminal=False, highlight=False)
+    console.print(_counts(results))
+    failed = [result for result in results if result.outcome == "failed"]
+    _print_failures(console, failed, asked)
+    _print_reasons(console, "skipped", [r for r in results if r.outcome == "skipped"])
+    _print_reasons(console, "failed as expected", [r for r in results if r.outcome == "xfailed"])
+    _print_held_later(console, [r for r in results if r.held_later])
+    return out.getvalue()
+
+
+def _counts(results: Sequence[Result]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("example", no_wrap=True)
+    counted = {"passed": "passed", "failed": "failed", "skipped": "skipped", "xfailed": "expected"}
+    if all(result.outcome != "xfailed" for result in results):
+        del counted["xfailed"]
+    for name in ("checks", *counted.values(), "measured", "seconds"):
+        table.add_column(name, justify="right")
+    by_example: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        by_example[result.example].append(result)
+    for example, own in sorted(by_example.items()):
+        table.add_row(example, *_row(own, counted))
+    table.add_section()
+    table.add_row("all", *_row(results, counted), style="bold")
+    return table
+
+
+def _row(results: Sequence[Result], counted: Iterable[str]) -> list[str]:
+    outcomes: list[str] = [result.outcome for result in results]
+    measured = sum(len(r.measurements) for r in results)
+    seconds = sum(r.seconds for r in results)
+    return [
+        str(len(results)),
+        *(str(outcomes.count(outcome)) for outcome in counted),
+        str(measured),
+        f"{seconds:.1f}",
+    ]
+
+
+def _print_failures(console: Console, failed: Sequence[Result], asked: Asked) -> None:
+    for result in failed[:FAILURES_SHOWN]:
+        console.print()
+        console.print(Text(f"FAILED {result.example} · {result.variant} · {result.check}"))
+        console.print(Text(f"  {result.reason}"), soft_wrap=True)
+        console.print(Text(f"  again: {again(result, asked)}"), soft_wrap=True)
+    if len(failed) > FAILURES_SHOWN:
+        console.print(f"… and {len(failed) - FAILURES_SHOWN} more failures")
+
+
+def again(result: Result, asked: Asked) -> str:
+    """The command that repeats a check as it was asked.
+
+    If a plugin was refused before its examples were known, that is the list of all examples, which
+    ends with what was refused.
+    """
+    plugins = [word for plugin in asked.plugins for word in ("--plugin", plugin)]
+    if "#" in result.example:
+        return shlex.join(["refimpl", "list", *plugins])
+    words = ["refimpl", "check", result.example, "--data", result.tier, "--device", asked.device]
+    if result.execution != asked.device:
+        words += ["--execution", result.execution]
+    if asked.reseed:
+        words += ["--reseed", str(asked.reseed)]
+    for file in asked.expected_failures:
+        words += ["--expected-failures", str(file)]
+    return shlex.join([*words, *plugins])
+
+
+def _print_reasons(console: Console, what: str, results: Sequence[Result]) -> None:
+    reasons: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        reasons[result.reason].append(result)
+    for reason, own in sorted(reasons.items()):
+        console.print(Text(f"{what}: {_checks_of_examples(own)}: {reason}"))
+
+
+def _print_held_later(console: Console, results: Sequence[Result]) -> None:
+    if results:
+        checks = _checks_of_examples(results)
+        console.print(Text(f"passed: {checks}: only from another seed than its own"))
+
+
+def _checks_of_examples(results: Sequence[Result]) -> str:
+    count = "1 check" if len(results) == 1 else f"{len(results)} checks"
+    return f"{count} of {', '.join(sorted({r.example for r in results}))}"
+
+
+# --- lists and descriptions ----------------------------------------------------------------------
+
+
+def stdout() -> Console:
+    """A console on standard output that takes text as it is, without rich's markup.
+
+    Lines are wrapped only on a terminal.
+    """
+    console = Console(highlight=False, markup=False, soft_wrap=False)
+    if not console.is_terminal:
+        console.width = UNWRAPPED
+    return console
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, name in enumerate(columns):
+        table.add_column(name, no_wrap=number == 0, overflow="fold")
+    return table
+
+
+def print_list(examples: Sequence[Listed]) -> None:
+    """Print one line for each example, with its origin if that is not this distribution."""
+    table = _table("example", "document", "variants", "title")
+    for line in examples:
+        title = line.title
+        if not line.origin.startswith("in-tree"):
+            title += f" ({line.origin})"
+        document = f"{line.document} {line.section}"
+        table.add_row(line.name, document, str(len(line.variants)), Text(title))
+    stdout().print(table)
+
+
+def print_info(description: Mapping[str, Any]) -> None:
+    """Print an example: its document, each variant, and the tables of its live models."""
+    console = stdout()
+    console.print(Text(f"{description['name']}: {description['title']}", style="bold"))
+    console.print(f"{description['document']}, {description['section']} · {description['origin']}")
+    shown: list[Any] = []
+    for variant in description["variants"]:
+        console.print()
+        console.print(Text(variant["name"], style="bold"), variant["summary"])
+        if variant["skipped"]:
+            console.print(f"  not measured: {variant['skipped']}")
+            continue
+        count, trainable = variant["parameters"], variant["trainable"]
+        console.print(f"  {count:,} parameters, {trainable:,} trainable")
+        _print_figures(console, variant["documented"].get("figures", ()))
+        if variant["layers"] and variant["layers"] not in shown:
+            shown.append(variant["layers"])
+            _print_layers(console, variant)
+    _print_names(console, "exact values", [v["name"] for v in description["values"]])
+    _print_names(console, "documented failures", description["failures"])
+    _print_names(console, "errata", [e["name"] for e in description["errata"]])
+
+
+def _print_figures(console: Console, figures: Sequence[Mapping[str, Any]]) -> None:
+    stated = [f for f in figures if f["documented"] is not None]
+    if stated:
+        text = ", ".join(f"{f['metric']} {f['documented']}" for f in stated)
+        console.print(f"  documented: {text}")
+
+
+def _print_layers(console: Console, variant: Mapping[str, Any]) -> None:
+    table = _table("  layer", "kind", "output", "parameters")
+    table.columns[-1].justify = "right"
+    for row in variant["layers"]:
+        shape = ", ".join(map(str, row["output"]))
+        table.add_row(f"  {row['name']}", row["kind"], f"({shape})", f"{row['parameters']:,}")
+    console.print(table)
+    sizes = ", ".join(
+        f"{name.replace('_', '/')} {value:.6f}" for name, value in variant["sizes"].items()
+    )
+    console.print(f"  MB: {sizes}")
+
+
+def _print_names(console: Console, head: str, names: Sequence[str]) -> None:
+    if names:
+        console.print()
+        console.print(Text(f"{len(names)} {head}", style="bold"))
+        for name in names:
+            console.print(f"  {name}")
+
+
+def print_environment(facts: Mapping[str, Any], extras: Mapping[str, str]) -> None:
+    """Print versions, devices and extras, one line each."""
+    table = _table("", "")
+    table.show_header = False
+    table.add_row("refimpl", facts["refimpl"])
+    table.add_row("python", f"{facts['python']} ({facts['implementation']}, {facts['platform']})")
+    for name, found in facts["packages"].items():
+        if found and not any(name == extra.split(" ")[0] for extra in extras):
+            table.add_row(name, found)
+    table.add_row("devices", ", ".join(facts["devices"]))
+    table.add_row("threads", str(facts["threads"]))
+    for name, state in extras.items():
+        table.add_row(name, Text(state))
+    stdout().print(table)
+
+
+def print_errata(found: Sequence[Tried]) -> None:
+    """Print each erratum: what the document says, what holds today, since when, and the finding."""
+    console = stdout()
+    for line in found:
+        console.print(Text(f"{line.example}: {line.name}", style="bold"))
+        console.print(Text(f"  the document: {line.says}"))
+        console.print(Text(f"  today: {line.today} (since {line.since})"))
+        if line.holds is None:
+            verdict = f"not tried: {line.skipped}"
+        else:
+            verdict = f"{'holds' if line.holds else 'does not hold'} on {line.found}"
+            verdict += "" if line.as_expected else ", which is NOT what was expected"
+        console.print(Text(f"  here: {verdict}"))
+
+
+def print_manifest(committed: Manifest, today: Manifest) -> int:
+    """Print each check that is no longer asked or is new; return 1 if there is any, else 0."""
+    before, now = (
+        {
+            (check, tier, of)
+            for of, own in m.items()
+            for check, tiers in own.items()
+            for tier in tiers
+        }
+        for m in (committed, today)
+    )
+    console = stdout()
+    for check, tier, subject in sorted(before - now):
+        console.print(f"no more: {check} of {subject} on {tier} data", soft_wrap=True)
+    for check, tier, subject in sorted(now - before):
+        console.print(f"new: {check} of {subject} on {tier} data", soft_wrap=True)
+    console.print(f"{len(now)} checks of {len(today)} variants and examples")
+    return int(before != now)
+
+
+def print_audit(audit: Audit) -> None:
+    """Print every figure with its band and its two error rates, then the error rate of a sweep."""
+    from refimpl.baselines.audit_page import remarks
+
+    console = stdout()
+    for _, group in groupby(audit.figures, lambda line: (line.example, line.variant, line.tier)):
+        own = list(group)
+        band = own[0].band
+        console.print(
+            f"{own[0].example} · {own[0].variant} · {own[0].tier}: {band.runs} runs; an unchanged "
+            f"program fails a figure with probability {band.alpha:.1g}",
+            soft_wrap=True,
+        )
+        table = _table("  figure", "band", "detects", "outside at first", "declared")
+        for line in own:
+            table.add_row(
+                f"  {line.metric}",
+                f"{line.band.low:.5g} … {line.band.high:.5g}",
+                f"{line.band.detects:.2g}",
+                f"{line.looked_again:.1%}",
+                f"{line.expected:.1%}{'' if line.holds else ' FAILS'}",
+            )
+        console.print(table)
+    for stated in audit.ranges:
+        limits = stated.band
+        if limits.below or limits.above or not stated.holds:
+            verdict = f"{limits.fresh} seeds in a row fail" if stated.holds else "FAILS"
+            console.print(
+                f"{stated.example} · {stated.variant} · {stated.tier} · {stated.metric}: of "
+                f"{limits.runs} runs {limits.below} end below {limits.low:.5g} … "
+                f"{limits.high:.5g} and {limits.above} above; {verdict}",
+                soft_wrap=True,
+            )
+    for placed in audit.documented:
+        where = "inside" if placed.inside else f"outside: {placed.reason or 'NO REASON GIVEN'}"
+        console.print(
+            f"{placed.example} · {placed.variant} · {placed.metric}: the document's "
+            f"{placed.documented:g} is above {placed.quantile:.0%} of real runs, {where}",
+            soft_wrap=True,
+        )
+    if audit.fresh:
+        print_fresh(audit.fresh)
+        for tier in audit.tiers:
+            if count := audit.whole_runs(tier):
+                console.print(f"{tier}: fresh runs decided every limit {count} times or more")
+    for remark in remarks(audit):
+        console.print(remark, soft_wrap=True)
+    for failure in audit.failures():
+        console.print(f"FAILED {failure}", soft_wrap=True)
+    for tier in audit.tiers:
+        console.print(
+            f"{tier}: an unchanged program fails any of {len(audit.limits(tier))} limits with "
+            f"probability {audit.sweep(tier):.2g} (allowed: {audit.allowed:g})",
+            soft_wrap=True,
+        )
+
+
+def print_fresh(fresh: Sequence[Repeated]) -> None:
+    """Print how often the rule was applied to fresh runs, and what it decided.
+
+    The chance is that of so many runs, or more, outside the limit.
+    """
+    table = _table("figure", "limit", "runs", "outside", "chance", "alarms")
+    for own in fresh:
+        table.add_row(
+            f"{own.example} · {own.variant} · {own.tier} · {own.metric}",
+            own.limit,
+            f"{own.runs}",
+            f"{own.outside}",
+            f"{own.chance:.0%}",
+            f"{own.alarms} of {own.decisions}{'' if own.holds else ' FAILS'}",
+        )
+    stdout().print(table)
+    decisions, alarms = (sum(getattr(f, part) for f in fresh) for part in ("decisions", "alarms"))
+    stdout().print(f"fresh runs: {alarms} false alarms in {decisions} decisions")
+
+
+def print_data(entries: Mapping[str, Entry], statuses: Sequence[FileStatus]) -> None:
+    """Print each data set, what it is, and the state of its files; then the folder of them all."""
+    from refimpl.data import DATA_VARIABLE, data_root
+
+    table = _table("data set", "state", "what")
+    for name, entry in entries.items():
+        states = sorted({status.state for status in statuses if status.entry == name})
+        table.add_row(name, ", ".join(states), Text(entry.about))
+    stdout().print(table)
+    named = bool(os.environ.get(DATA_VARIABLE))
+    why = DATA_VARIABLE if named else f"the user's cache, since {DATA_VARIABLE} is not set"
+    stdout().print(f"they are looked for in {data_root()} ({why})", soft_wrap=True)
+
+
+def linted_text(example: Example, linted: Linted, every_fact: bool) -> str:
+    """The advice on an example, and the source of its facts, unindented so that it can be pasted.
+
+    Facts are shown for variants that have an error, or with ``every_fact`` for all; variants with
+    the same facts share one source.
+    """
+    from refimpl.authoring.sourcecode import source_of
+
+    lines = [
+        f"{advice.level}: {f'{advice.variant}: ' if advice.variant else ''}{advice.text}"
+        for advice in linted.advice
+    ]
+    wrong = {advice.variant for advice in linted.advice if advice.level == "error"}
+    shown: dict[str, list[str]] = defaultdict(list)
+    for variant, facts in linted.facts.items():
+        if every_fact or (variant in wrong and facts != example.variant(variant).facts):
+            shown[source_of(facts)].append(variant)
+    for source, variants in shown.items():
+        lines += ["", f"# {', '.join(variants)}", source]
+    if linted.sound:
+        lines.append(f"{example.name}: its facts are those of its live models")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""How a computation is run: devices, precisions, wrappers, processes, many seeds at once."""

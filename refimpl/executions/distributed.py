@@ -1,0 +1,162 @@
+"""DistributedDataParallel in real processes, started by torch's own elastic launcher.
+
+Each process computes on its shard of every batch. Gradients are weighted by the sizes of the
+shards, so they equal those of the whole batch even if the shards are uneven.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from refimpl.contract import Execution, Step, Variant
+from refimpl.errors import RefimplError
+from refimpl.loading.discovery import find_spec
+from refimpl.training.loop import steps_of
+from refimpl.training.problem import Problem
+
+PROCESSES = 2
+
+
+class DistributedError(RefimplError):
+    """A process of a distributed run did not finish."""
+
+
+def distributed_steps(variant: Variant, problem: Problem) -> Iterator[Step]:
+    """The variant under DDP in :data:`PROCESSES` processes on this machine, over gloo or NCCL.
+
+    ``problem.horizon`` must say how many steps to make. Raises :class:`DistributedError` if it does
+    not, if a batch of them has fewer rows than there are processes, or if a process fails.
+    """
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    if problem.horizon is None:
+        raise DistributedError("a distributed run needs a horizon: how many steps to make")
+    _require_rows_for_each(problem, problem.horizon)
+    multiprocessing.set_forkserver_preload(["torch", "refimpl.executions.distributed"])
+    with tempfile.TemporaryDirectory() as folder:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=PROCESSES,
+            start_method="forkserver",
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            max_restarts=0,
+            monitor_interval=0.1,
+            run_id=Path(folder).name,
+        )
+        try:
+            elastic_launch(config, _process)(_packed(variant, problem), folder)
+        except ChildFailedError as error:
+            raise DistributedError(f"a process of the distributed run failed: {error}") from error
+        shards = [torch.load(Path(folder) / f"{rank}.pt") for rank in range(PROCESSES)]
+    yield from _gathered(shards)
+
+
+def _require_rows_for_each(problem: Problem, horizon: int) -> None:
+    """Refuse a batch that leaves a process without a row, for which the others would wait."""
+    per_epoch, size = problem.steps_per_epoch, problem.batch_size
+    rows = len(problem.train) - (per_epoch - 1) * size if horizon >= per_epoch else size
+    if rows < PROCESSES:
+        raise DistributedError(
+            f"a batch of the first {horizon} has {rows} row, too few for {PROCESSES} processes; "
+            f"compare fewer than {per_epoch} steps, or use another batch size"
+        )
+
+
+def _packed(variant: Variant, problem: Problem) -> bytes:
+    """Variant and problem, by value if another process cannot import their module."""
+    import cloudpickle
+
+    module = sys.modules.get(getattr(variant.steps or variant.build, "__module__", ""), None)
+    # Whether a process with the same path finds it; that it is loaded here does not show it.
+    by_value = module is not None and find_spec(module.__name__) is None
+    if by_value:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        packed: bytes = cloudpickle.dumps((variant, problem))
+        return packed
+    finally:
+        if by_value:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def _process(packed: bytes, folder: str) -> None:
+    """One process: trains on its shard of every batch and saves what it sees to a file."""
+    import cloudpickle
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    variant, problem = cloudpickle.loads(packed)
+    on_gpu = problem.device.type == "cuda"
+    rank = int(os.environ["RANK"])
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        execution = Execution(
+            "shard",
+            "one process of several",
+            device=f"cuda:{rank}" if on_gpu else "cpu",
+            dtype=problem.execution.dtype,
+            wrap=_weighted_ddp,
+        )
+        own = replace(problem, execution=execution, shard=(rank, dist.get_world_size()))
+        seen = []
+        for step in steps_of(variant, own, problem.horizon):
+            rows = len(step.target) if step.target is not None else own.batch_size
+            seen.append(
+                {
+                    "loss": torch.as_tensor(step.loss).detach().cpu(),
+                    "rows": rows,
+                    "gradients": _copies({n: p.grad for n, p in step.parameters.items()}),
+                    "parameters": _copies(step.parameters),
+                }
+            )
+        torch.save(seen, Path(folder) / f"{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def _weighted_ddp(module: nn.Module) -> nn.Module:
+    """``module`` under DDP, with gradients averaged over rows instead of processes."""
+    import torch.distributed as dist
+    from torch.nn.parallel import DistributedDataParallel
+
+    wrapped = DistributedDataParallel(module)
+    rows = torch.zeros((), dtype=torch.float64)
+
+    def count(_: nn.Module, args: tuple[Any, ...]) -> None:
+        rows.fill_(len(args[0]))
+
+    def weighted(_, bucket):  # type: ignore[no-untyped-def]  # torch refuses string annotations
+        total = rows.clone().to(bucket.buffer().device)
+        dist.all_reduce(total)
+        share = float(rows / total.cpu())
+        work = dist.all_reduce(bucket.buffer().mul_(share), async_op=True)
+        return work.get_future().then(lambda done: done.value()[0])
+
+    wrapped.register_forward_pre_hook(count)
+    wrapped.register_comm_hook(None, weighted)
+    return wrapped
+
+
+def _copies(tensors: Any) -> dict[str, Tensor]:
+    return {n: t.detach().cpu().clone() for n, t in tensors.items() if t is not None}
+
+
+def _gathered(shards: list[list[dict[str, Any]]]) -> Iterator[Step]:
+    """One step from the same step of every process; the loss is the mean over all rows."""
+    for parts in zip(*shards, strict=True):
+        rows = sum(part["rows"] for part in parts)
+        loss = sum(part["loss"].double() * part["rows"] for part in parts) / rows
+        yield Step(loss, parts[0]["parameters"], gradients=parts[0]["gradients"])

@@ -1,0 +1,1 @@
+"""Finds plugins, reads them, validates them and keeps those that are in order."""

@@ -1,0 +1,248 @@
+"""Compares two runs step by step, up to the first tensor in which they diverge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import zip_longest
+
+import torch
+
+from refimpl.contract import Execution, Variant
+from refimpl.data import Tier
+from refimpl.errors import ContractError
+from refimpl.training.comparison import Closeness, Kind, closeness, distance
+from refimpl.training.ladder import from_ladder, same_but_for_unit_axes, to_ladder
+from refimpl.training.problem import CPU, Problem, pose
+from refimpl.training.trajectories import Observation, first_steps
+
+ORDER: tuple[Kind, ...] = ("output", "loss", "gradient", "parameter")
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first tensor of the first step in which a candidate exceeds its budget.
+
+    ``growth`` has the worst error ratio of every step up to and including this one. ``inside``
+    says in which module the step first goes wrong, if that could be seen.
+    """
+
+    step: int
+    kind: Kind
+    name: str
+    closeness: Closeness
+    growth: tuple[float, ...]
+    inside: str = ""
+
+    def __str__(self) -> str:
+        c = self.closeness
+        where = f"{self.kind} {self.name}" if self.name else self.kind
+        at = f"[{', '.join(map(str, c.index))}]" if c.index else ""
+        before = ", ".join(f"{ratio:.2g}" for ratio in self.growth[-6:])
+        return (
+            f"step {self.step}, {where}{at}: found {c.found:.9g}, expected {c.expected:.9g}; "
+            f"error {c.error:.3g} is {c.error_ratio:.3g} times the budget {c.budget:.3g} "
+            f"(worst ratio of the last steps: {before})"
+            + (f"; first inside: {self.inside}" if self.inside else "")
+        )
+
+
+@dataclass
+class Comparison:
+    """The result of a comparison: how many steps were compared, and their worst error ratios.
+
+    ``repeats_a_reference`` says that the candidate began as one of the references did, to the bit.
+    ``until`` says why there are fewer steps than were asked for, if there are.
+    """
+
+    candidate: str
+    oracle: str
+    precision: str
+    steps: int = 0
+    ratios: list[float] = field(default_factory=list)
+    divergence: Divergence | None = None
+    repeats_a_reference: bool = False
+    until: str = ""
+
+    @property
+    def worst_ratio(self) -> float:
+        """The largest error ratio seen; at most 1 if they agree."""
+        return max(self.ratios, default=0.0)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every tensor of every step stayed within its budget, and there was a step."""
+        return self.divergence is None and self.steps > 0
+
+    def __str__(self) -> str:
+        head = f"{self.candidate} against {self.oracle} in {self.precision}"
+        if self.divergence:
+            return f"{head} diverges at {self.divergence}"
+        if not self.steps:
+            return f"{head}: neither makes a step, so nothing was compared"
+        steps = "1 step" if self.steps == 1 else f"{self.steps} steps"
+        until = f", {self.until}" if self.until else ""
+        return f"{head} agrees over {steps}{until} (worst error {self.worst_ratio:.3g} of budget)"
+
+
+GRADIENTS_ALONE = "since only loss and gradients are claimed to be the same"
+
+
+def until_its_end(problem: Problem, steps: int) -> str:
+    """That the run ends before so many steps, if it does."""
+    return "with which the run ends" if problem.length < steps else ""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Runs that differ from the oracle by rounding to ``dtype``, and by nothing else."""
+
+    runs: Iterable[Iterable[list[Observation]]] = ()
+    dtype: torch.dtype = torch.float32
+
+
+def compare_steps(
+    comparison: Comparison,
+    candidate: Iterable[list[Observation]],
+    oracle: Iterable[list[Observation]],
+    references: Draws,
+    dtype: torch.dtype,
+    kinds: tuple[Kind, ...] = ORDER,
+    reserve: Draws | None = None,
+) -> Comparison:
+    """Compare a candidate's steps with the oracle's until they end or diverge.
+
+    The budget of a tensor at a step depends on how far any of the ``references`` has been from the
+    oracle in that tensor at any step so far, so that a lucky cancellation raises no alarm. Those of
+    the ``reserve`` are made one by one, and only if the budget is exceeded without them.
+    """
+    rounding = Rounding(references.dtype)
+    witnesses = [(iter(reference), references.dtype) for reference in references.runs]
+    reserve = reserve or Draws()
+    in_reserve = iter(reserve.runs)
+    so_far: list[list[Observation]] = []
+    for number, (found, expected) in enumerate(zip_longest(candidate, oracle), start=1):
+        rounded = [(next(witness, None), own) for witness, own in witnesses]
+        if found is None or expected is None or any(seen is None for seen, _ in rounded):
+            raise ContractError(
+                f"{comparison.candidate} and {comparison.oracle} do not make the same number of "
+                f"steps: one of them ends before step {number}"
+            )
+        expected = [seen for seen in expected if seen.kind in kinds]
+        so_far.append(expected)
+        for reference, own in rounded:
+            if reference is not None:
+                rounding.widen(reference, expected, own)
+        judged = judge(comparison, number, found, expected, rounding, dtype)
+        while _exceeded(judged) and (further := next(in_reserve, None)) is not None:
+            witness = iter(further)
+            for before, reference in zip(so_far, witness, strict=False):
+                rounding.widen(reference, before, reserve.dtype)
+            witnesses.append((witness, reserve.dtype))
+            judged = judge(comparison, number, found, expected, rounding, dtype)
+        comparison.steps = number
+        comparison.ratios.append(max((c.error_ratio for _, c in judged), default=0.0))
+        for tensor, close in judged:
+            if not close.error_ratio <= 1:
+                comparison.divergence = Divergence(
+                    number, tensor.kind, tensor.name, close, tuple(comparison.ratios)
+                )
+                return comparison
+    return comparison
+
+
+def _exceeded(judged: list[tuple[Observation, Closeness]]) -> bool:
+    return any(not close.error_ratio <= 1 for _, close in judged)
+
+
+class Rounding:
+    """How far references have been from the oracle, tensor by tensor, in terms of one dtype."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        self.dtype = dtype
+        self.errors: dict[tuple[Kind, str], float] = {}
+
+    def widen(
+        self,
+        reference: list[Observation],
+        oracle: list[Observation],
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Take one more step of a reference into account, which may be rounded to another dtype."""
+        coarser = 1.0 if dtype is None else torch.finfo(self.dtype).eps / torch.finfo(dtype).eps
+        values = {seen.key: seen.value for seen in reference}
+        for seen in oracle:
+            error = coarser * distance(values[seen.key].reshape(seen.value.shape), seen.value)
+            self.errors[seen.key] = max(error, self.errors.get(seen.key, 0.0))
+
+
+def judge(
+    comparison: Comparison,
+    number: int,
+    candidate: list[Observation],
+    oracle: list[Observation],
+    rounding: Rounding,
+    dtype: torch.dtype,
+) -> list[tuple[Observation, Closeness]]:
+    """Compare every tensor of one step with the oracle's.
+
+    Raises :class:`ContractError` if the candidate lacks a tensor or has it in another shape.
+    """
+    found = {seen.key: seen.value for seen in candidate}
+    judged = []
+    for expected in oracle:
+        what = f"{expected.kind} {expected.name}".strip()
+        if expected.key not in found:
+            there = ", ".join(s.name for s in candidate if s.kind == expected.kind) or "none"
+            raise ContractError(
+                f"step {number}: {comparison.candidate} shows no {what} to hold against "
+                f"{comparison.oracle} (it shows {there}); yield it, or map its name with names="
+            )
+        value = found[expected.key]
+        if not same_but_for_unit_axes(value.shape, expected.value.shape):
+            raise ContractError(
+                f"step {number}: {comparison.candidate} has {what} of shape {tuple(value.shape)} "
+                f"where {comparison.oracle} has {tuple(expected.value.shape)}"
+            )
+        close = closeness(
+            value.reshape(expected.value.shape),
+            expected.value,
+            rounding.errors.get(expected.key, 0.0),
+            dtype,
+            rounding.dtype,
+        )
+        judged.append((expected, close))
+    return judged
+
+
+def compare_in_ladder(
+    reference: Variant,
+    candidate: Variant,
+    tier: Tier,
+    steps: int,
+    precision: str = "float32",
+    execution: Execution = CPU,
+) -> Comparison:
+    """Run two variants of a ladder from one start over the same batches and compare each step.
+
+    The batches are the reference's, and its float64 run on the CPU is the oracle. The start is the
+    candidate's own: another document's start may lie where the two do not claim to agree, for
+    example with wide weights that saturate a sigmoid. ``precision`` and ``execution`` apply to the
+    candidate. Outputs are left out: a ladder may move the last activation into the loss.
+    """
+    problem = pose(reference, tier, dropout=False)
+    from_ladder(candidate, to_ladder(reference, problem.values))  # raises if one is missing
+    own_start = pose(candidate, tier).values
+    problem = problem.but(values=from_ladder(reference, to_ladder(candidate, own_start)))
+    own = problem.but(values=own_start, precision=precision, execution=execution, horizon=steps)
+    only_gradients = "gradients" in (reference.ladder_depth, candidate.ladder_depth)
+    count = 1 if only_gradients else steps
+    until = GRADIENTS_ALONE if only_gradients else until_its_end(problem, steps)
+    return compare_steps(
+        Comparison(candidate.name, reference.name, precision, until=until),
+        first_steps(candidate, own, count),
+        first_steps(reference, problem.but(precision="float64"), count),
+        Draws([first_steps(reference, problem.but(precision="float32"), count)]),
+        getattr(torch, precision),
+        ("loss", "gradient") if only_gradients else ("loss", "gradient", "parameter"),
+    )

@@ -1,0 +1,1 @@
+"""Runs the suite under pytest: options, workers, scheduling, results."""

@@ -1,0 +1,478 @@
+"""The pytest plugin of refimpl, which pytest finds by its entry point.
+
+Options and markers are defined here and not in a conftest, so that they also exist under
+``--pyargs``. Nothing at module level imports torch: with xdist, a worker's threads and devices must
+be settled before torch is imported.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Callable, Generator, Iterator, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pytest_reportlog.plugin import ReportLogPlugin
+
+from refimpl.runner import pytest_workers
+
+if TYPE_CHECKING:
+    from refimpl.checking.checks import Cell, Outcome, Result
+    from refimpl.checking.expectations import Gathered
+    from refimpl.contract import Example, Execution
+    from refimpl.loading.registry import Registry
+
+RESULT = "refimpl-result"
+"""The name under which a test's report carries its result."""
+
+OUTCOMES = ("passed", "failed", "skipped", "xfailed")
+
+CHECKS = "refimpl_checks"
+"""The mark that :func:`refimpl.conformance.parametrize_with_checks` puts on a test."""
+
+DEFAULT_EXECUTIONS = (
+    "cpu",
+    "cpu-f64",
+    "cuda",
+    "channels-last",
+    "autocast-bf16",
+    "data-parallel",
+    "ensemble",
+)
+"""Executions that take well under a second for each variant; ``--execution`` asks for others."""
+
+_CELL_ID = re.compile(
+    r"\[(?P<example>[^/]+)/(?P<variant>[^/]+)/(?P<check>[^/]+)/(?P<execution>[^/]+)/(?P<tier>[^/]+)\]"
+)
+"""The id of a cell at the end of a test's id, where xdist may have appended a group."""
+
+_REGISTRY: pytest.StashKey[Registry] = pytest.StashKey()
+_EXPECTED: pytest.StashKey[Gathered] = pytest.StashKey()
+_RESULTS: pytest.StashKey[list[dict[str, Any]]] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """The options of the conformance suite, and those of runs on several workers."""
+    pluginmanager.register(pytest_workers, "refimpl-workers")
+    group = parser.getgroup("refimpl", "conformance of documented PyTorch examples")
+    group.addoption("--example", action="append", default=[], metavar="NAME",
+                    help="check only this example (may be given several times)")  # fmt: skip
+    group.addoption("--data", choices=("stand-in", "real"), default="stand-in",
+                    help="which tier of data to train on (default: stand-in)")  # fmt: skip
+    group.addoption("--device", default="cpu", metavar="DEVICE",
+                    help="what to run on, by torch's name for it (default: cpu)")  # fmt: skip
+    group.addoption("--execution", action="append", default=[], metavar="NAME",
+                    help="hold this execution against the oracle (several times, or all; "
+                    f"default: {', '.join(DEFAULT_EXECUTIONS)})")  # fmt: skip
+    group.addoption("--reseed", type=int, default=0, metavar="N",
+                    help="add N to the seed of every run, for other draws")  # fmt: skip
+    group.addoption("--plugin", action="append", default=[], metavar="FILE|MODULE",
+                    help="check the examples of this plugin too")  # fmt: skip
+    group.addoption("--results", metavar="FILE", type=Path,
+                    help="write the results to this file, as JSON Lines")  # fmt: skip
+    group.addoption("--expected-failures", action="append", default=[], metavar="FILE", type=Path,
+                    help="failures to expect, beside those that plugins bring")  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Open the results file, unless this process is a worker."""
+    config.addinivalue_line("markers", f"{CHECKS}(questions): one test of each question")
+    config.stash[_RESULTS] = []
+    if hasattr(config, "workerinput"):
+        return
+    path: Path | None = config.option.results
+    if path is not None:
+        config.pluginmanager.register(ResultsFile(config, path), "refimpl-results")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Close the results file."""
+    results = config.pluginmanager.get_plugin("refimpl-results")
+    if results is not None:
+        results.close()
+
+
+# --- what the suite is parametrised over ---------------------------------------------------------
+
+
+def registry_of(config: pytest.Config) -> Registry:
+    """The plugins of this run, loaded once."""
+    if _REGISTRY not in config.stash:
+        from refimpl.loading import registry
+
+        only = config.option.example or None
+        config.stash[_REGISTRY] = registry.load(config.option.plugin, only=only)
+    return config.stash[_REGISTRY]
+
+
+def cells_of(config: pytest.Config, checks: list[Any]) -> list[Cell]:
+    """Every check of the examples asked for, on the device and tier asked for.
+
+    An unknown name is a collection error, except for that of an example whose plugin was refused,
+    since the refusal is reported; so is a ``--reseed`` that takes the seeds of baselines.
+    """
+    from refimpl.baselines.committed import BaselineError, require_unused_seeds
+    from refimpl.checking.checks import cells
+    from refimpl.errors import UnknownNameError
+    from refimpl.executions.built_in import on_device
+
+    loaded = registry_of(config)
+    names = dict.fromkeys(config.option.example or sorted(loaded.examples))
+    refused = {name for problem in loaded.problems for name in problem.examples}
+    try:
+        examples = [loaded.example(n) for n in names if n in loaded.examples or n not in refused]
+        others = _other_executions(config)
+        execution = on_device(config.option.device)
+        require_unused_seeds(config.option.reseed, examples)
+    except (UnknownNameError, BaselineError) as error:
+        raise pytest.Collector.CollectError(str(error)) from None
+    if by := config.option.reseed:
+        examples = [example.reseeded(by) for example in examples]
+    return [
+        cell
+        for example in examples
+        for cell in cells(example, checks, execution, config.option.data, others)
+    ]
+
+
+def _other_executions(config: pytest.Config) -> list[Execution]:
+    """The executions to compare with the oracle: those asked for, or the default ones."""
+    loaded = registry_of(config)
+    asked: list[str] = config.option.execution or []
+    if "all" in asked:
+        return [registered.value for registered in loaded.executions.values()]
+    return [loaded.execution(name) for name in asked or DEFAULT_EXECUTIONS]
+
+
+def verdicts_on_plugins(config: pytest.Config, check: str) -> list[Result]:
+    """Whether the plugin of each example is in order; if not, failed with the reason."""
+    from refimpl.checking.checks import Result, true
+
+    loaded = registry_of(config)
+    wanted = set(config.option.example)
+    device, tier = config.option.device, config.option.data
+    good = [
+        Result(name, "-", check, device, tier, "passed",
+               measurements=(true(f"registered from {registered.origin}", True, ""),))
+        for name, registered in loaded.examples.items()
+        if not wanted or name in wanted
+    ]  # fmt: skip
+    bad = [
+        Result(f"{problem.plugin}#{number}", "-", check, device, tier, "failed", str(problem))
+        for number, problem in enumerate(loaded.problems, start=1)
+    ]
+    return sorted(good, key=lambda r: r.example) + bad
+
+
+def expected_failures_of(config: pytest.Config) -> Gathered:
+    """The failures that the plugins and the run expect; a bad file of the run is an error."""
+    if _EXPECTED not in config.stash:
+        from refimpl.checking.expectations import ExpectationsError, gather
+
+        loaded = registry_of(config)
+        try:
+            gathered = gather(loaded, config.option.expected_failures)
+        except ExpectationsError as error:
+            raise pytest.Collector.CollectError(str(error)) from error
+        unknown = {entry.example for entry in gathered.entries} - loaded.examples.keys()
+        if unknown and not config.option.example and not loaded.problems:
+            raise pytest.Collector.CollectError(
+                f"failures are expected of examples that there are not: {', '.join(unknown)}"
+            )
+        config.stash[_EXPECTED] = gathered
+    return config.stash[_EXPECTED]
+
+
+def verdicts_on_expected_failures(
+    config: pytest.Config, check: str, cells: Sequence[Cell]
+) -> list[Result]:
+    """For each example with expected failures, whether every entry is about a check."""
+    from refimpl.checking.checks import Result, true
+    from refimpl.checking.expectations import unmatched
+
+    asked = {cell.subject.example.name for cell in cells}
+    expected = expected_failures_of(config)
+    wrong = dict(expected.problems)
+    for example, reason in unmatched(expected.entries, cells, registry_of(config).executions):
+        wrong[example] = "; ".join(filter(None, (wrong.get(example), reason)))
+    about = {entry.example for entry in expected.entries} | wrong.keys()
+    device, tier = config.option.device, config.option.data
+    return [
+        Result(name, "-", check, device, tier, "failed" if name in wrong else "passed",
+               wrong.get(name, ""),
+               measurements=(true("every entry is about a check", name not in wrong, ""),))
+        for name in sorted(about & asked)
+    ]  # fmt: skip
+
+
+def verdicts_on_manifest(config: pytest.Config, check: str, cells: Sequence[Cell]) -> list[Result]:
+    """For each example in the manifest, whether it gets every check that it must get."""
+    from refimpl.checking import manifest
+    from refimpl.checking.checks import Result, true
+
+    loaded, wanted = registry_of(config), set(config.option.example)
+    device, tier = config.option.device, config.option.data
+    asked: list[str] = config.option.execution or list(DEFAULT_EXECUTIONS)
+    executions = [*loaded.executions] if "all" in asked else asked
+    try:
+        must = manifest.read(manifest.path())
+    except manifest.ManifestError as error:
+        return [Result("manifest", "-", check, device, tier, "failed", str(error))]
+    verdicts = []
+    for name in sorted({subject.partition("/")[0] for subject in must}):
+        if wanted and name not in wanted:
+            continue
+        own = [cell for cell in cells if cell.subject.example.name == name]
+        missed = manifest.lacking(must, name, own, tier, executions)
+        reason = (
+            f"{len(missed)} checks of the manifest are not asked: {', '.join(missed[:3])}"
+            f"{' …' if len(missed) > 3 else ''}; if that is meant: refimpl manifest --update"
+        )
+        what = true("every check of the manifest is asked", not missed, reason)
+        outcome: Outcome = "failed" if missed else "passed"
+        verdicts.append(
+            Result(name, "-", check, device, tier, outcome, reason if missed else "",
+                   measurements=(what,))
+        )  # fmt: skip
+    return verdicts
+
+
+def answer(config: pytest.Config, cell: Cell) -> Result:
+    """The result of a cell's check, adjusted for expected failures."""
+    from refimpl.checking.checks import ask
+    from refimpl.checking.expectations import judged
+
+    return judged(ask(cell), cell, expected_failures_of(config).entries)
+
+
+def parameter(cell: Cell) -> Any:
+    """A cell as a test parameter: named by its key, grouped with the cells that share its runs."""
+    variant = cell.subject.variant.name if cell.subject.variant else "-"
+    group = pytest.mark.xdist_group(f"{cell.subject.example.name}/{variant}")
+    return pytest.param(cell, id=cell.id, marks=group)
+
+
+def report_result(request: pytest.FixtureRequest, result: Result) -> None:
+    """Attach a result to the test's report, then end the test as the result says."""
+    _report(request.node, result)
+
+
+def _report(node: pytest.Item, result: Result) -> None:
+    node.user_properties.append((RESULT, result.record()))
+    if result.outcome == "failed":
+        pytest.fail(result.details or result.reason, pytrace=False)
+    if result.outcome == "skipped":
+        pytest.skip(result.reason)
+    if result.outcome == "xfailed":
+        pytest.xfail(result.reason)
+
+
+# --- tests of other repositories ----------------------------------------------------------------
+
+
+class Question:
+    """One check, as given to a test in a plugin's own repository: call it to run it.
+
+    ``key`` is that of its result. Called outside such a test, it just returns the result.
+    """
+
+    def __init__(self, key: str, ask: Callable[[], Result]) -> None:
+        self.key, self.ask = key, ask
+        self.test: pytest.Item | None = None
+
+    def __call__(self) -> Result:
+        """Run the check and end the test by its result: failed, skipped, or failed as expected."""
+        result = self.ask()
+        if self.test is not None:
+            _report(self.test, result)
+        return result
+
+    def __repr__(self) -> str:
+        return f"check {self.key}"
+
+
+def question_parameter(question: Question) -> Any:
+    """A question as a test parameter: named by its key, grouped with those that share its runs."""
+    example, variant, *_ = question.key.split("/")
+    group = pytest.mark.xdist_group(f"{example}/{variant}")
+    return pytest.param(question, id=question.key, marks=group)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test for each question that the mark of ``parametrize_with_checks`` asks."""
+    mark = metafunc.definition.get_closest_marker(CHECKS)
+    if mark is not None:
+        metafunc.parametrize("check", mark.args[0](metafunc.config))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tell a question which test it is asked in."""
+    parameters = getattr(item, "callspec", None)
+    question = parameters.params.get("check") if parameters else None
+    if isinstance(question, Question):
+        question.test = item
+
+
+# --- what comes of it ----------------------------------------------------------------------------
+
+
+def results_in(report: pytest.TestReport) -> Iterator[dict[str, Any]]:
+    """The results in a test's report; if it failed without one (its worker died), a failed one."""
+    properties: list[tuple[str, Any]] = report.user_properties
+    carried = [value for name, value in properties if name == RESULT]
+    if report.when == "call" and carried:
+        yield from carried
+    elif report.failed and (key := _CELL_ID.search(report.nodeid)):
+        last_words = str(report.longrepr).strip().splitlines() or ["its worker died"]
+        yield {
+            **key.groupdict(),
+            "outcome": "failed",
+            "reason": last_words[-1],
+            "seconds": round(getattr(report, "duration", 0.0), 3),
+            "measurements": [],
+            "details": str(report.longrepr),
+        }
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
+) -> None:
+    """Print one table of the examples, then each failure with the command that repeats it."""
+    reports = [
+        report
+        for outcome in (*OUTCOMES, "error")
+        for report in terminalreporter.stats.get(outcome, [])
+        if isinstance(report, pytest.TestReport)
+    ]
+    records = [record for report in reports for record in results_in(report)]
+    if records:
+        _print_table(terminalreporter, config.option, records)
+        if exitstatus == pytest.ExitCode.INTERRUPTED:
+            terminalreporter.write_line("interrupted: not every check was asked")
+
+
+def _print_table(
+    terminalreporter: pytest.TerminalReporter, option: Any, records: Sequence[dict[str, Any]]
+) -> None:
+    from refimpl.checking.results import result_from
+    from refimpl.cli.rendering import Asked, conformance_table
+
+    terminalreporter.ensure_newline()
+    terminalreporter.section("refimpl")
+    results = [result_from(record) for record in records]
+    width = terminalreporter._tw.fullwidth
+    asked = Asked(option.device, option.plugin, option.reseed, option.expected_failures)
+    terminalreporter.write(conformance_table(results, width, asked))
+
+
+def _document(example: Example) -> dict[str, Any]:
+    """What a report says about an example, beside its name."""
+    errata = [
+        {key: str(getattr(erratum, key)) for key in ("name", "says", "today", "since")}
+        for erratum in example.errata
+    ]
+    about = {key: str(getattr(example, key)) for key in ("title", "document", "section")}
+    return {**about, "errata": errata}
+
+
+class ResultsFile(ReportLogPlugin):  # type: ignore[misc]
+    """Writes the results of a run as they come, with pytest-reportlog's writer.
+
+    If the run dies or is interrupted, its results so far are on disk; the footer is only written
+    at the end.
+    """
+
+    def __init__(self, config: pytest.Config, path: Path) -> None:
+        super().__init__(config, path)
+        self.run = uuid.uuid4().hex
+        self.began = time.monotonic()
+        self.peak = 0
+        self.outcomes: dict[str, int] = dict.fromkeys(OUTCOMES, 0)
+        self.recorded: set[tuple[str, ...]] = set()
+        self.interrupted = False
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_sessionstart(self) -> Generator[None, object, object]:
+        """Write the header while the workers start: it needs torch, which is slow to import."""
+        started = yield
+        self._write_header()
+        return started
+
+    def _write_header(self) -> None:
+        """Write what is run, and on what."""
+        from refimpl.checking.results import HEADER, SCHEMA
+        from refimpl.environment import environment
+        from refimpl.store.sources import files_held_to
+        from refimpl.training.loop import tf32_off
+
+        tf32_off()
+        option = self._config.option
+        loaded = registry_of(self._config)
+        self._write_json_data(
+            {
+                "$report_type": HEADER,
+                "schema": SCHEMA,
+                "run": self.run,
+                "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                "tier": option.data,
+                "device": option.device,
+                "reseed": option.reseed,
+                "examples": option.example,
+                "environment": environment(),
+                "workers": pytest_workers.parallel(self._config),
+                "data": files_held_to() if option.data == "real" else {},
+                "plugins": {n: r.origin for n, r in sorted(loaded.examples.items())},
+                "documents": {n: _document(r.value) for n, r in sorted(loaded.examples.items())},
+                "problems": [str(problem) for problem in loaded.problems],
+            }
+        )
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Write a record for each check as it ends."""
+        from refimpl.checking.results import CHECK
+
+        for record in results_in(report):
+            key = tuple(record[part] for part in _CELL_ID.groupindex)
+            if key not in self.recorded:  # a worker can answer a test and then die of it
+                self.recorded.add(key)
+                self.outcomes[record["outcome"]] += 1
+                self._write_json_data({"$report_type": CHECK, **record})
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """Remember that the run did not come to its end."""
+        self.interrupted = True
+
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        """Write the footer: the run has come to its end."""
+        from refimpl.checking.results import FOOTER
+
+        self.peak = pytest_workers.peak_memory(self._config)
+        if self.interrupted:
+            return
+        self._write_json_data(
+            {
+                "$report_type": FOOTER,
+                "run": self.run,
+                "exit_status": int(exitstatus),
+                "seconds": round(time.monotonic() - self.began, 3),
+                "peak_mib": self.peak,
+                **self.outcomes,
+            }
+        )
+
+    def pytest_warning_recorded(self) -> None:
+        """Ignore warnings, which pytest reports itself."""
+
+    def pytest_collectreport(self) -> None:
+        """Ignore collection, for the same reason."""
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print the peak memory, and where the results are."""
+        terminalreporter.write_line(f"memory: at most {self.peak:,} MiB in one process")
+        terminalreporter.write_line(f"results: {self._log_path}")

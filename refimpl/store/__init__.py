@@ -1,0 +1,1 @@
+"""The documents' own data: downloads, digests and safe unpacking."""

@@ -1,0 +1,80 @@
+"""Measurements of a variant's live model, from the first step of its own run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from refimpl.contract import Execution, Step, Variant
+from refimpl.data import Tier
+from refimpl.errors import ContractError
+from refimpl.training.layer_table import Summary, summarise
+from refimpl.training.loop import steps_of
+from refimpl.training.problem import CPU, pose
+
+
+@dataclass(frozen=True)
+class FirstStep:
+    """The first update of a run."""
+
+    step: Step
+    parameters: Mapping[str, Tensor]
+
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers the model has, including those that are not trained."""
+        return sum(p.numel() for p in self.parameters.values())
+
+    @property
+    def trainable_count(self) -> int:
+        """How many of them are trained."""
+        if self.step.gradients is not None:
+            return sum(p.numel() for p in self.step.gradients.values())
+        return sum(p.numel() for p in self.parameters.values() if p.requires_grad)
+
+    @property
+    def state_dict_keys(self) -> tuple[str, ...]:
+        """The keys of the module's state dict; without a module, the parameters' names."""
+        model = self.step.model
+        return tuple(model.state_dict() if isinstance(model, nn.Module) else self.parameters)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The shape of the output of the first batch."""
+        if self.step.output is None:
+            raise ContractError("the variant yields no output=, so its shape cannot be seen")
+        return tuple(self.step.output.shape)
+
+
+def first_step(variant: Variant, tier: Tier, execution: Execution = CPU) -> FirstStep:
+    """Make the first update of a run and look at it.
+
+    Raises :class:`ContractError` if the variant yields none.
+    """
+    problem = pose(variant, tier, execution=execution)
+    step = next(steps_of(variant, problem, 1), None)
+    if step is None:
+        raise ContractError(f"variant {variant.name!r} never yields a Step")
+    parameters = {name: torch.as_tensor(value) for name, value in step.parameters.items()}
+    return FirstStep(step, parameters)
+
+
+def live_summary(variant: Variant, tier: Tier, execution: Execution = CPU) -> Summary:
+    """Layer table and sizes of the variant's module, for one row of its data.
+
+    Raises :class:`ContractError` if the variant has no module to tabulate.
+    """
+    model = first_step(variant, tier, execution).step.model
+    if not isinstance(model, nn.Module):
+        raise ContractError(f"variant {variant.name!r} has no module, so it has no layer table")
+    problem = pose(variant, tier, execution=execution)
+    sample = problem.train.x[:1]
+    if variant.prepare is not None:
+        sample = variant.prepare(sample)
+    shape = variant.facts.summary_input if variant.facts else None
+    if shape is not None:
+        sample = torch.zeros(1, *shape, dtype=sample.dtype, device=sample.device)
+    return summarise(model, sample)

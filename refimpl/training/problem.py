@@ -1,0 +1,338 @@
+"""Everything about a training run except the computation: start, batches, device, dtype."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from refimpl.contract import Execution, Protocol, Variant
+from refimpl.data import DataSet, Rows, Tier, philox
+from refimpl.errors import CheckpointError, ContractError
+from refimpl.training import fast_kernels
+
+if TYPE_CHECKING:
+    from refimpl.training.checkpoint import Checkpoint
+
+Module = TypeVar("Module", bound=nn.Module)
+Optim = TypeVar("Optim", bound=torch.optim.Optimizer)
+
+CPU = Execution("cpu", "the CPU, in the document's own precision")
+
+
+@dataclass(frozen=True)
+class TensorRows:
+    """Rows of one split as tensors on the problem's device; floats are in the problem's dtype."""
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a variant is given to solve. It holds no state: the same problem gives the same run.
+
+    ``values`` are the start values by parameter name. ``seed`` decides the batch order and the
+    draws of dropout. ``precision`` is a dtype, such as ``"float64"``, that takes precedence over
+    those of the execution and the protocol. ``dropout=False`` turns dropout off, so that
+    trajectories can be compared. With a ``checkpoint``, the run continues where another one
+    stopped. ``horizon`` is how many updates will be looked at, if that is known. ``shard`` is
+    (rank, count): of each batch, this process gets every ``count``-th row, from row ``rank`` on.
+    ``swift`` lets torch choose kernels that are faster and round differently
+    (:mod:`refimpl.training.fast_kernels`).
+    """
+
+    data: DataSet
+    tier: Tier
+    protocol: Protocol
+    values: Mapping[str, NDArray[Any]]
+    seed: int = 0
+    execution: Execution = CPU
+    precision: str | None = None
+    dropout: bool = True
+    checkpoint: Checkpoint | None = field(default=None, repr=False)
+    horizon: int | None = None
+    shard: tuple[int, int] = (0, 1)
+    swift: bool = False
+
+    # --- where and in what -----------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """The device that every tensor of the run is on."""
+        return torch.device(self.execution.device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of every floating-point tensor of the run."""
+        name = self.precision or self.execution.dtype or self.protocol.dtype
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+
+    @property
+    def lr(self) -> float:
+        """The document's learning rate."""
+        return self.protocol.learning_rate
+
+    @property
+    def dropout_seed(self) -> int:
+        """The seed of dropout in the first step; it grows by one with each step."""
+        return int(philox("dropout", self.seed).integers(2**62))
+
+    @property
+    def generator(self) -> torch.Generator:
+        """The generator that dropout on this device draws from.
+
+        Seeding it alone takes a microsecond; ``torch.manual_seed`` seeds every back end and may
+        take longer than a whole step of a small net.
+        """
+        if self.device.type == "cuda":
+            torch.cuda.init()  # type: ignore[no-untyped-call]
+            index = torch.cuda.current_device() if self.device.index is None else self.device.index
+            return torch.cuda.default_generators[index]
+        if self.device.type == "mps":
+            return torch.mps._get_default_mps_generator()
+        return torch.default_generator
+
+    # --- data ------------------------------------------------------------------------------------
+
+    @property
+    def train(self) -> TensorRows:
+        """The training rows."""
+        return _tensors(self.data, self.tier, "train", self.device, self.dtype)
+
+    @property
+    def valid(self) -> TensorRows | None:
+        """The validation rows in the order they are read in, or ``None`` if there are none."""
+        if self.data.load(self.tier).valid is None:
+            return None
+        rows = _tensors(self.data, self.tier, "valid", self.device, self.dtype)
+        if not self.protocol.shuffle_valid:
+            return rows
+        order = philox("valid-order", self.seed).permutation(len(rows))
+        shuffled = torch.from_numpy(order).to(self.device)
+        return TensorRows(rows.x[shuffled], rows.y[shuffled])
+
+    @property
+    def batch_size(self) -> int:
+        """Rows in a training batch, or in this process's part of it."""
+        rank, count = self.shard
+        return len(range(rank, self._whole_batch, count))
+
+    @property
+    def valid_batch_size(self) -> int:
+        """Rows in a validation batch; defaults to the training batch size."""
+        return self.protocol.valid_batch_size or self.batch_size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates in one epoch; the last batch may be smaller than the others."""
+        return -(-len(self.train) // self._whole_batch)
+
+    @property
+    def length(self) -> int:
+        """How many updates the whole run has, from its start to the end of its protocol."""
+        return self.steps_per_epoch * self.protocol.epochs_on(self.tier)
+
+    @property
+    def _whole_batch(self) -> int:
+        count = len(self.train)
+        return min(self.protocol.batch_size or count, count)
+
+    @property
+    def first_step(self) -> int:
+        """How many updates were made before this run: 0, or those before the checkpoint."""
+        return self.checkpoint.step if self.checkpoint else 0
+
+    def epochs(self) -> Iterator[int]:
+        """The epochs still to run, counted from 0; part of the first may be done already."""
+        yield from range(
+            self.first_step // self.steps_per_epoch, self.protocol.epochs_on(self.tier)
+        )
+
+    def order(self, epoch: int) -> list[int]:
+        """Numbers of the rows of this epoch that are still to be read, in reading order."""
+        return self.row_order(epoch).tolist()
+
+    def row_order(self, epoch: int) -> Tensor:
+        """The same as ``order``, in a tensor."""
+        count = len(self.train)
+        if self.protocol.shuffle and self._whole_batch < count:
+            order = torch.from_numpy(philox("order", self.seed, epoch).permutation(count))
+        else:
+            order = torch.arange(count)
+        order = order[self._rows_done(epoch) :]
+        rank, shards = self.shard
+        if shards == 1:
+            return order
+        return torch.cat([batch[rank::shards] for batch in torch.split(order, self._whole_batch)])
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every batch that is still to come, epoch by epoch, as inputs and targets."""
+        for epoch in self.epochs():
+            yield from self.epoch_batches(epoch)
+
+    def epoch_batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of one epoch that are still to come."""
+        train, size = self.train, self.batch_size
+        x, y = train.x, train.y
+        if size == len(x):
+            yield x, y
+        elif self.protocol.shuffle or self.shard != (0, 1):
+            for rows in torch.split(self.row_order(epoch).to(self.device), size):
+                yield x[rows], y[rows]
+        else:
+            done = self._rows_done(epoch)
+            yield from zip(torch.split(x[done:], size), torch.split(y[done:], size), strict=True)
+
+    def valid_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The validation rows in batches; none if there are no validation rows."""
+        rows, size = self.valid, self.valid_batch_size
+        if rows is not None:
+            yield from zip(torch.split(rows.x, size), torch.split(rows.y, size), strict=True)
+
+    def _rows_done(self, epoch: int) -> int:
+        steps_done = self.first_step - epoch * self.steps_per_epoch
+        return max(steps_done, 0) * self._whole_batch
+
+    # --- start -----------------------------------------------------------------------------------
+
+    @property
+    def start(self) -> dict[str, Tensor]:
+        """New leaf tensors that require grad, one for each start value, on the device."""
+        return {
+            name: torch.tensor(
+                np.asarray(value), dtype=self.dtype, device=self.device
+            ).requires_grad_()
+            for name, value in self._present_values().items()
+        }
+
+    def load(self, module: Module) -> Module:
+        """``module`` with the start values loaded, on the device, and wrapped by the execution.
+
+        Raises :class:`ContractError` if names or shapes do not match, and
+        :class:`CheckpointError` if the checkpoint lacks a buffer.
+        """
+        module = module.to(self.device, self.dtype)
+        if self.swift:
+            fast_kernels.channels_last(module)
+        own, values = dict(module.named_parameters()), self._present_values()
+        if own.keys() != values.keys():
+            raise ContractError(
+                f"the start has values for {sorted(values)} but {type(module).__name__} has "
+                f"parameters {sorted(own)}; map them with names= or give the variant its own start="
+            )
+        with torch.no_grad():
+            for name, parameter in own.items():
+                if parameter.shape != values[name].shape:
+                    raise ContractError(
+                        f"the start of {name} has shape {values[name].shape} but the parameter of "
+                        f"{type(module).__name__} has {tuple(parameter.shape)}"
+                    )
+                parameter.copy_(torch.tensor(np.asarray(values[name])))
+            if self.checkpoint:
+                for name, buffer in module.named_buffers():
+                    if name not in self.checkpoint.buffers:
+                        raise CheckpointError(
+                            f"the checkpoint lacks buffer {name} of {type(module).__name__}: "
+                            "it is of another model"
+                        )
+                    buffer.copy_(self.checkpoint.buffers[name])
+        if not self.dropout:
+            _turn_dropout_off(module)
+        # Constructors draw from the generator of dropout, and a resumed run constructs once more.
+        self.generator.manual_seed(self.dropout_seed + self.first_step)
+        if self.execution.wrap is None:
+            return module
+        return self.execution.wrap(module)  # type: ignore[return-value]
+
+    def resume(self, optimizer: Optim) -> Optim:
+        """``optimizer``, with the checkpoint's state if the run continues from one."""
+        if self.checkpoint and self.checkpoint.optimizer is not None:
+            optimizer.load_state_dict(dict(self.checkpoint.optimizer))
+            fast_kernels.as_made(optimizer)
+        if self.swift:
+            fast_kernels.fuse(optimizer)
+        return optimizer
+
+    def _present_values(self) -> Mapping[str, NDArray[Any]]:
+        return self.checkpoint.parameters if self.checkpoint else self.values
+
+    # --- the same problem, but -------------------------------------------------------------------
+
+    def but(self, **changes: Any) -> Problem:
+        """The same problem with some fields changed."""
+        return replace(self, **changes)
+
+
+def pose(
+    variant: Variant, tier: Tier = "stand-in", *, seed: int | None = None, **changes: Any
+) -> Problem:
+    """The problem that the document sets for this variant.
+
+    ``seed=None`` means the start that the document prints, if it prints one, and the variant's own
+    seed for everything else. ``changes`` are further fields of :class:`Problem`.
+    """
+    if variant.data is None or variant.protocol is None:
+        raise ContractError(f"variant {variant.name!r} has no data or no protocol to train by")
+    drawn = variant.seed if seed is None else seed
+    if seed is None and variant.documented_start is not None:
+        values = variant.documented_start
+    else:
+        values = start_values(variant, drawn)
+    return Problem(variant.data, tier, variant.protocol, values, **{"seed": drawn, **changes})
+
+
+def start_values(variant: Variant, seed: int) -> Mapping[str, NDArray[Any]]:
+    """The variant's start values for this seed, by its own parameter names.
+
+    Raises :class:`ContractError` if it has none, or if they are not NumPy arrays.
+    """
+    from refimpl.training.starts import torch_default
+
+    draw = variant.start
+    if draw is None and variant.build is not None:
+        draw = torch_default(variant.build)
+    if draw is None:
+        raise ContractError(f"variant {variant.name!r} has no start= to begin from")
+    values = draw(philox("start", seed))
+    for name, value in values.items():
+        if isinstance(value, torch.Tensor):
+            hint = "give a NumPy array, drawn from the generator that start= is given"
+            raise ContractError(f"variant {variant.name!r} starts {name} as a Tensor; {hint}")
+    return values
+
+
+def _turn_dropout_off(module: nn.Module) -> None:
+    """In dropout layers, and between the layers of recurrent ones."""
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.dropout._DropoutNd):
+            layer.p = 0.0
+        elif isinstance(layer, nn.RNNBase):
+            layer.dropout = 0.0
+
+
+@lru_cache(maxsize=32)
+def _tensors(
+    data: DataSet, tier: Tier, split: str, device: torch.device, dtype: torch.dtype
+) -> TensorRows:
+    rows: Rows = getattr(data.load(tier), split)
+
+    def tensor(array: NDArray[Any]) -> Tensor:
+        with warnings.catch_warnings():
+            # Read-only, so that no run changes what the next one reads; no variant writes to it.
+            warnings.filterwarnings("ignore", message=".*not writable.*")
+            made = torch.from_numpy(array)
+        return made.to(device, dtype if made.is_floating_point() else None)
+
+    return TensorRows(tensor(rows.x), tensor(rows.y))
