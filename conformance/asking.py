@@ -29,7 +29,7 @@ from refimpl.executions.built_in import on_device
 from refimpl.loading import registry, validation
 from refimpl.loading.catalogue import entries
 from refimpl.loading.discovery import Source
-from refimpl.loading.plugin_problem import PluginProblem
+from refimpl.loading.refusal import Refusal
 from refimpl.loading.registry import Registered, Registry
 from refimpl.names import unknown
 from refimpl.runner.pytest_plugin import DEFAULT_EXECUTIONS, Question, question_parameter
@@ -161,7 +161,7 @@ def _with(loaded: Registry, example: Example) -> Registry:
         return loaded
     source = there.source if there else Source(name, "an object", "")
     problems = tuple(
-        PluginProblem(source.origin, source.plugin, code, reason, hint, examples=(name,))
+        Refusal(source.origin, source.plugin, code, reason, hint, examples=(name,))
         for code, reason, hint in validation.check_example(example)
     )
     if not problems:

@@ -10,7 +10,7 @@ import pytest
 
 from refimpl.errors import UnknownNameError
 from refimpl.loading import discovery, validation
-from refimpl.loading.plugin_problem import PluginProblem
+from refimpl.loading.refusal import Refusal
 from refimpl.loading.registry import load
 from refimpl.training.loop import written_steps
 
@@ -69,7 +69,7 @@ def distribution(write, tmp_path, monkeypatch):
     return install
 
 
-def problems_of(registry, plugin) -> list[PluginProblem]:
+def problems_of(registry, plugin) -> list[Refusal]:
     return [problem for problem in registry.problems if problem.plugin == plugin]
 
 

@@ -22,7 +22,7 @@ from refimpl.authoring.pace import pace_of
 from refimpl.contract import Example, Facts, Sizes, Step, Variant
 from refimpl.data import DataSet, Tier, made_by
 from refimpl.errors import one_line
-from refimpl.loading.plugin_problem import from_here
+from refimpl.loading.refusal import from_here
 from refimpl.requirements import missing, missing_data
 from refimpl.training.global_rng import draws_from, start_draws_from, steps_draw_from
 from refimpl.training.live_model import first_step, live_summary

@@ -235,16 +235,16 @@ def cells(
                 Subject(example, variant, other, tier)
                 for variant in example.variants
                 for other in others
-                if _is_to_be_asked(other.supports, variant)
+                if _applies_to(other.supports, variant)
             ]
         yield from (
             Cell(question, subject)
             for subject in subjects
-            if _is_to_be_asked(question.applies, subject)
+            if _applies_to(question.applies, subject)
         )
 
 
-def _is_to_be_asked(applies: Callable[[About], bool], about: About) -> bool:
+def _applies_to(applies: Callable[[About], bool], about: About) -> bool:
     """Whether it applies. If the plugin's code fails even at this, the answer will say why."""
     try:
         return applies(about)

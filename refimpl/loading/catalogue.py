@@ -15,7 +15,7 @@ from refimpl.compatibility import NEWEST, refusal
 from refimpl.errors import one_line
 from refimpl.loading.discovery import Source, find_spec, named, sources
 from refimpl.loading.literals import Literals, arguments, hides_some, parameters, returned
-from refimpl.loading.plugin_problem import PluginProblem
+from refimpl.loading.refusal import Refusal
 
 POSITIONAL = ("name", "title", "document", "section", "variants")
 """The first fields of an Example, which a call may pass by position."""
@@ -44,7 +44,7 @@ class Entry:
     origin: str
     plugin: str
     line: int | None = None
-    problem: PluginProblem | None = None
+    problem: Refusal | None = None
 
     @property
     def complete(self) -> bool:
@@ -67,7 +67,7 @@ class Page:
         return tuple(entry.name for entry in self.entries if entry.name is not None)
 
     @property
-    def refusals(self) -> tuple[PluginProblem, ...]:
+    def refusals(self) -> tuple[Refusal, ...]:
         """Why it must not be run: its source cannot be, or its contract is unknown here."""
         return tuple(entry.problem for entry in self.entries if entry.problem is not None)
 
@@ -141,9 +141,9 @@ def read(source: Source) -> Page:
 
 def duplicate(
     source: Source, name: str, owner: Source, line: int | None = None, kind: str = "example"
-) -> PluginProblem:
+) -> Refusal:
     """The problem of an example of ``source`` whose name is already taken by one of ``owner``."""
-    return PluginProblem(
+    return Refusal(
         origin=source.origin,
         plugin=source.plugin,
         code=f"duplicate-{kind}",
@@ -154,7 +154,7 @@ def duplicate(
     )
 
 
-def _unreadable(source: Source, error: Exception) -> PluginProblem:
+def _unreadable(source: Source, error: Exception) -> Refusal:
     line = None
     if isinstance(error, SyntaxError):
         code, reason, hint, line = "syntax-error", f"{error.msg}", "correct the line", error.lineno
@@ -163,7 +163,7 @@ def _unreadable(source: Source, error: Exception) -> PluginProblem:
     else:
         code, reason, hint = "unreadable", str(error), "is it a Python file?"
     reason = one_line(f"{type(error).__name__}: {reason}")
-    return PluginProblem(source.origin, source.plugin, code, reason, hint, source.path, line)
+    return Refusal(source.origin, source.plugin, code, reason, hint, source.path, line)
 
 
 def _unread(source: Source) -> Entry:
@@ -226,11 +226,11 @@ def _made_by(module: Literals, helper: ast.FunctionDef, call: ast.Call) -> str |
     return module.text(name)
 
 
-def _contract_problem(source: Source, entry: Entry) -> PluginProblem | None:
+def _contract_problem(source: Source, entry: Entry) -> Refusal | None:
     why = refusal(entry.contract) if entry.contract is not None else None
     if why is None:
         return None
-    return PluginProblem(
+    return Refusal(
         source.origin,
         source.plugin,
         "contract",

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from refimpl.loading.catalogue import entries
-from refimpl.loading.plugin_problem import PluginProblem
+from refimpl.loading.refusal import Refusal
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ def listed(plugins: Sequence[str] = ()) -> list[Listed]:
     return _gathered(tuple(plugins))[0]
 
 
-def problems(plugins: Sequence[str] = ()) -> tuple[PluginProblem, ...]:
+def problems(plugins: Sequence[str] = ()) -> tuple[Refusal, ...]:
     """Every refused plugin or example, as far as this list had to look."""
     return _gathered(tuple(plugins))[1]
 
 
 @lru_cache(maxsize=1)
-def _gathered(plugins: tuple[str, ...]) -> tuple[list[Listed], tuple[PluginProblem, ...]]:
+def _gathered(plugins: tuple[str, ...]) -> tuple[list[Listed], tuple[Refusal, ...]]:
     found = entries(plugins)
     if any(not entry.complete and entry.problem is None for entry in found):
         return _imported(plugins)
@@ -51,7 +51,7 @@ def _gathered(plugins: tuple[str, ...]) -> tuple[list[Listed], tuple[PluginProbl
     return sorted(lines, key=lambda line: line.name), refused
 
 
-def _imported(plugins: tuple[str, ...]) -> tuple[list[Listed], tuple[PluginProblem, ...]]:
+def _imported(plugins: tuple[str, ...]) -> tuple[list[Listed], tuple[Refusal, ...]]:
     from refimpl.loading import registry
 
     loaded = registry.load(plugins)

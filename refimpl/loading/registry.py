@@ -1,6 +1,6 @@
 """Loads each plugin by itself and keeps what is in order.
 
-A plugin that is broken in any way becomes a :class:`PluginProblem` with its origin and reason;
+A plugin that is broken in any way becomes a :class:`Refusal` with its origin and reason;
 the others are not affected.
 """
 
@@ -26,7 +26,7 @@ from refimpl.loading import validation
 from refimpl.loading.catalogue import Page, duplicate, pages
 from refimpl.loading.discovery import Source
 from refimpl.loading.plugin_error import explain
-from refimpl.loading.plugin_problem import PluginProblem
+from refimpl.loading.refusal import Refusal
 from refimpl.loading.validation import Finding
 from refimpl.names import unknown
 
@@ -58,7 +58,7 @@ class Registry:
 
     examples: dict[str, Registered[Example]] = field(default_factory=dict)
     executions: dict[str, Registered[Execution]] = field(default_factory=dict)
-    problems: tuple[PluginProblem, ...] = ()
+    problems: tuple[Refusal, ...] = ()
     unstated: dict[str, Registered[Example]] = field(default_factory=dict)
 
     def example(self, name: str) -> Example:
@@ -130,7 +130,7 @@ class _Loader:
         self.examples: dict[str, Registered[Example]] = {}
         self.executions: dict[str, Registered[Execution]] = {}
         self.unstated: dict[str, Registered[Example]] = {}
-        self.problems: list[PluginProblem] = []
+        self.problems: list[Refusal] = []
 
     def add(self, page: Page) -> None:
         """Load one plugin; whatever it raises becomes a problem of that plugin."""
@@ -217,7 +217,7 @@ class _Loader:
         source = page.source
         missing = page.names if examples is None else examples
         for code, reason, hint in findings:
-            problem = PluginProblem(
+            problem = Refusal(
                 source.origin, source.plugin, code, reason, hint, file, line, missing, trace
             )
             self.problems.append(problem)

@@ -47,7 +47,7 @@ def example_of(name: str, plugins: Sequence[str]) -> tuple[Example, str]:
 
 
 @contextmanager
-def saying_where(example: Example) -> Iterator[None]:
+def located_errors(example: Example) -> Iterator[None]:
     """Add the line of the plugin to whatever its code raises."""
     from refimpl.whereabouts import describe_error
 
@@ -101,7 +101,7 @@ def require_writable(
     return path
 
 
-def require_apart(outputs: Mapping[str, Path | None], inputs: Iterable[Path] = ()) -> None:
+def require_distinct_files(outputs: Mapping[str, Path | None], inputs: Iterable[Path] = ()) -> None:
     """Refuse an output that would overwrite another one, or what is read."""
     taken = {path.absolute(): f"{path} is read" for path in inputs}
     for option, path in outputs.items():

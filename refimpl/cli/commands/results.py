@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from refimpl.cli.commands.arguments import make_folder, require_apart
+from refimpl.cli.commands.arguments import make_folder, require_distinct_files
 from refimpl.cli.commands.options import debug_option, output_option, plugin_option
 
 
@@ -37,7 +37,7 @@ def report(
     from refimpl.report.columns import names_meant
     from refimpl.report.command import write_report
 
-    require_apart({"-o": output, "--markdown": markdown}, (*results, *against))
+    require_distinct_files({"-o": output, "--markdown": markdown}, (*results, *against))
     made = write_report(results, output, against, markdown, names_meant(expect))
     click.echo(f"{made.verdict.headline}: {made.verdict.sentence}")
     click.echo(f"wrote {output}" + (f" and {markdown}" if markdown else ""))

@@ -10,10 +10,10 @@ import click
 
 from refimpl.cli.commands.arguments import (
     example_of,
+    located_errors,
     make_folder,
-    require_apart,
     require_device,
-    saying_where,
+    require_distinct_files,
 )
 from refimpl.cli.commands.options import (
     data_option,
@@ -63,7 +63,7 @@ def run(
     """
     from dataclasses import replace
 
-    require_apart({"--plot": plot, "--save": save})
+    require_distinct_files({"--plot": plot, "--save": save})
     example, _ = example_of(name, plugins)
     chosen = example.variant(variant)
     if plot is not None:
@@ -88,7 +88,7 @@ def run(
     if lacking:
         raise RefimplError(f"{name} {chosen.name} cannot run here: {lacking}")
     with (
-        saying_where(example),
+        located_errors(example),
         RunProgress(example, chosen, tier, LINES_OF_PROGRESS) as progress,
     ):
         problem = pose(chosen, tier, seed=seed, execution=execution)
@@ -150,7 +150,7 @@ def compare(
                 f"--execution {execution} says where to run; leave --device {device} out"
             )
         chosen = example.variant(variants[0] if variants else None)
-        with saying_where(example):
+        with located_errors(example):
             return _compare_execution(chosen, execution, tier, steps, plugins)
     if len(variants) != 2:
         raise click.UsageError("name two variants, A and B, or one --execution")
@@ -164,7 +164,7 @@ def compare(
     on = on_device(device)
     agrees = True
     for precision in ("float64", "float32"):
-        with saying_where(example):
+        with located_errors(example):
             comparison = compare_in_ladder(first, second, tier, steps, precision, on)
         agrees = agrees and comparison.agrees
         click.echo(str(comparison))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class PluginProblem:
+class Refusal:
     """A plugin, or one of its examples, that was refused.
 
     ``origin`` says where the plugin came from; ``plugin`` is its short name. ``code`` is a stable
