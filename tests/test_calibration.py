@@ -105,7 +105,7 @@ def test_a_kill_loses_no_finished_seed_and_none_is_run_twice(slow):
 
     ran = finish(slow, 10)
     assert ran.returncode == 0, ran.stderr
-    assert f"{10 - len(kept)} runs to do for 1 baselines; {len(kept)} are there" in ran.stdout
+    assert f"{10 - len(kept)} runs to do for 1 baselines; {len(kept)} exist already" in ran.stdout
     assert sorted(begun(slow)) == sorted(set(range(1000, 1010)) - set(kept))
     assert len(tried) - len(kept) <= 4  # two at work, and as many handed to them
     seeds = [run.seed for run in committed.read(file_of(slow)).runs]

@@ -97,7 +97,7 @@ def test_a_check_of_a_draw_holds_if_one_of_its_seeds_does_and_says_how_many_it_a
 def test_a_run_tells_how_many_checks_held_only_from_another_seed():
     own, other, neither = (of_seeds(holding)[0] for holding in ({0}, {1}, {3}))
     assert [result.held_later for result in (own, other, neither)] == [False, True, False]
-    said = "passed: 1 check of fake-sound: only from another seed than its own"
+    said = "passed: 1 check of fake-sound: on a retry with another seed"
     assert said in conformance_table([own, other], 120, Asked())
     assert "another seed" not in conformance_table([own, neither], 120, Asked())
 

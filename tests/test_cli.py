@@ -136,7 +136,7 @@ def test_an_audit_of_nothing_fails(refimpl):
 def test_what_trains_nothing_has_no_baseline_to_make(refimpl):
     ran = refimpl("calibrate", "autograd")
     assert ran.status == 1
-    assert "nothing of what was named trains here" in ran.err
+    assert "no named example trains here" in ran.err
 
 
 def test_a_baseline_of_real_data_that_is_not_here_says_so(refimpl, no_data):
@@ -395,8 +395,8 @@ def test_what_could_not_be_written_is_refused_before_the_work(refimpl, tmp_path,
     file.touch()
     ran = refimpl(*command, file / "made" / "out.png")
     assert ran.status == 1
-    assert ran.complaint.startswith(f"cannot write {file}/made/out.png: no file can be made in")
-    assert ran.complaint.endswith(f"; give {command[-1]} another place")
+    assert ran.complaint.startswith(f"cannot write {file}/made/out.png: cannot create a file in")
+    assert ran.complaint.endswith(f"; choose another place for {command[-1]}")
     assert list(tmp_path.iterdir()) == [file]
 
 
@@ -404,7 +404,7 @@ def test_what_could_not_be_written_is_refused_before_the_work(refimpl, tmp_path,
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a /proc, which takes no files")
 def test_a_folder_that_takes_no_files_is_refused_before_the_work(refimpl):
     ran = refimpl("run", "titanic-dnn", "--save", "/proc/x.ckpt")
-    assert ran.complaint.startswith("cannot write /proc/x.ckpt: no file can be made in /proc (")
+    assert ran.complaint.startswith("cannot write /proc/x.ckpt: cannot create a file in /proc (")
 
 
 @pytest.mark.usefixtures("untrained")
@@ -463,11 +463,11 @@ def test_real_data_that_is_not_here_is_an_error_that_says_what_to_do(
 def test_the_list_of_data_says_in_which_folder_they_are_looked_for(refimpl, monkeypatch, tmp_path):
     monkeypatch.setenv("REFIMPL_DATA", str(tmp_path))
     assert refimpl("data", "list").out.splitlines()[-1] == (
-        f"they are looked for in {tmp_path} (REFIMPL_DATA)"
+        f"data folder: {tmp_path} (REFIMPL_DATA)"
     )
     monkeypatch.delenv("REFIMPL_DATA")
     assert refimpl("data", "list").out.splitlines()[-1] == (
-        f"they are looked for in {cache_root()} (the user's cache, since REFIMPL_DATA is not set)"
+        f"data folder: {cache_root()} (the user's cache, since REFIMPL_DATA is not set)"
     )
 
 
@@ -475,7 +475,7 @@ def test_digests_that_were_compared_with_nothing_are_no_success(refimpl, monkeyp
     monkeypatch.setenv("REFIMPL_DATA", str(tmp_path))
     ran = refimpl("data", "verify")
     assert ran.status == 1
-    assert "no file is here to be compared" in ran.err
+    assert "there is no data file to check" in ran.err
 
 
 # --- check ---------------------------------------------------------------------------------------
@@ -553,7 +553,7 @@ def test_an_execution_of_a_plugin_is_known_to_a_check(refimpl, asked, plugin):
         ("[[expected-failure]]\nexample = 'x'", "entry 1: it has no check"),
         (
             "[[expected-failure]]\nexample = 'titanc-dnn'\ncheck = 'x'\nreason = 'y'",
-            "expects failures of 'titanc-dnn', which is no example; did you mean 'titanic-dnn'",
+            "names an unknown example 'titanc-dnn'; did you mean 'titanic-dnn'",
         ),
     ],
 )
@@ -586,7 +586,7 @@ def test_a_check_runs_other_seeds(refimpl, asked, reseed):
 def test_what_the_help_of_reseed_advises_is_right_for_every_example(refimpl):
     high = FIRST_SEED + SEEDS_OF_A_BASELINE
     said = " ".join(refimpl("check", "--help").out.split())
-    assert f"from {FIRST_SEED} on, so take a multiple of 100 up to 800, or {high} and more" in said
+    assert f"from {FIRST_SEED} on, so choose a multiple of 100 up to 800, or {high} or more" in said
     examples = [own.value for own in registry.load().examples.values()]
     for advised in (*range(0, 801, 100), high):
         require_unused_seeds(advised, examples)
@@ -677,10 +677,10 @@ def test_an_unknown_name_is_answered_with_the_nearest(refimpl, arguments, said):
         (["check", "-n", "some"], "'some' is neither a number nor 'auto'"),
         (["check", "--reseed", "-1"], "-1 is not in the range x>=0"),
         (["check", "--expected-failures", "/nope.toml"], "'/nope.toml' does not exist"),
-        (["compare", "ring-dnn", "low"], "name two variants, A and B, or one --execution"),
+        (["compare", "ring-dnn", "low"], "name two variants to compare, or give --execution"),
         (
             ["compare", "titanic-dnn", "--execution", "cpu", "--device", "nonsense"],
-            "--execution cpu says where to run; leave --device nonsense out",
+            "--execution cpu says where to run; leave out --device nonsense",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -733,10 +733,10 @@ def test_a_plugin_that_is_not_there_is_refused_before_anything_is_asked(
     ("command", "said"),
     [
         (["run", "fake-sound", *SOUND, "--plot", "a.png", "--save", "./a.png"],
-         "--save a.png: --plot goes there; give another file"),
-        (["report", "old.jsonl", "-o", "old.jsonl"], "-o old.jsonl: old.jsonl is read"),
+         "--save a.png: --plot writes to it too; choose another file"),
+        (["report", "old.jsonl", "-o", "old.jsonl"], "-o old.jsonl: that file is an input"),
         (["check", "tensors", "--results", "mine.py"],
-         "--results mine.py: it is there and is no results file"),
+         "--results mine.py: the file exists and is not a results file"),
     ],
 )  # fmt: skip
 def test_no_file_is_written_over_that_something_else_is_in(
@@ -766,7 +766,7 @@ def test_a_plugin_that_could_not_be_read_is_told_where_another_example_is_looked
 ):
     ran = refimpl("info", "fake-sound", *SOUND, *plugin("def ("))
     assert ran.status == 0
-    assert re.match(r"refimpl: left out: plugin made .*SyntaxError", ran.err)
+    assert re.match(r"refimpl: not loaded: plugin made .*SyntaxError", ran.err)
 
 
 def test_an_exception_of_a_plugin_comes_with_its_line(refimpl, plugin):

@@ -1,4 +1,4 @@
-"""Executions are held against a float64 oracle; planted faults are found and located."""
+"""Executions are compared with a float64 oracle; planted faults are found and located."""
 
 from __future__ import annotations
 

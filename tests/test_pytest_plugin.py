@@ -155,7 +155,7 @@ def test_the_table_counts_the_checks_of_every_example(beside_broken):
 
 
 def test_what_failed_is_followed_by_the_command_that_asks_again(beside_broken):
-    (line,) = re.findall(r"again: (refimpl check wrong-count .*)", beside_broken.out)
+    (line,) = re.findall(r"rerun: (refimpl check wrong-count .*)", beside_broken.out)
     assert line.startswith("refimpl check wrong-count --data stand-in --device cpu --plugin /")
     assert line.endswith("--plugin wrong_count.py")
 

@@ -1,4 +1,4 @@
-"""The command line: its commands together, and how it answers errors."""
+"""The command line: all commands, and how errors are reported."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ COMMANDS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line; an error is one line on standard error and a non-zero exit."""
+    """Run the command line. An error is one line on standard error and a non-zero exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         status = cli.main(given, prog_name="refimpl", standalone_mode=False)

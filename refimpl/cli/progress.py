@@ -99,7 +99,7 @@ class CalibrationProgress(Watcher):
         there = sum(len(plan.there.runs) for plan in plans if plan.there)
         todo = sum(self.left.values())
         self.bar.update(self.task, total=todo)
-        self.console.print(f"{todo} runs to do for {len(plans)} baselines; {there} are there")
+        self.console.print(f"{todo} runs to do for {len(plans)} baselines; {there} exist already")
 
     def ran(self, plan: Plan, run: Run) -> None:
         """Count a seed, and print a line when a baseline has all of its seeds."""

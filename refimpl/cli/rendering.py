@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 FAILURES_SHOWN = 40
 
 UNWRAPPED = 10_000
-"""The width of output to a file or to another program, which reads it line by line."""
+"""The width of output that does not go to a terminal, so that no line is wrapped."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The options of a run that a command to repeat one of its checks must have too."""
+    """The options of a run that the command to repeat one of its checks needs."""
 
     device: str = "cpu"
     plugins: Sequence[str] = ()
@@ -90,16 +90,16 @@ def _print_failures(console: Console, failed: Sequence[Result], asked: Asked) ->
         console.print()
         console.print(Text(f"FAILED {result.example} · {result.variant} · {result.check}"))
         console.print(Text(f"  {result.reason}"), soft_wrap=True)
-        console.print(Text(f"  again: {again(result, asked)}"), soft_wrap=True)
+        console.print(Text(f"  rerun: {again(result, asked)}"), soft_wrap=True)
     if len(failed) > FAILURES_SHOWN:
         console.print(f"… and {len(failed) - FAILURES_SHOWN} more failures")
 
 
 def again(result: Result, asked: Asked) -> str:
-    """The command that repeats a check as it was asked.
+    """The command that repeats a check with the options of its run.
 
-    If a plugin was refused before its examples were known, that is the list of all examples, which
-    ends with what was refused.
+    If a plugin was refused before its examples were known, that is ``refimpl list``, which ends
+    with the refusals.
     """
     plugins = [word for plugin in asked.plugins for word in ("--plugin", plugin)]
     if "#" in result.example:
@@ -125,7 +125,7 @@ def _print_reasons(console: Console, what: str, results: Sequence[Result]) -> No
 def _print_held_later(console: Console, results: Sequence[Result]) -> None:
     if results:
         checks = _checks_of_examples(results)
-        console.print(Text(f"passed: {checks}: only from another seed than its own"))
+        console.print(Text(f"passed: {checks}: on a retry with another seed"))
 
 
 def _checks_of_examples(results: Sequence[Result]) -> str:
@@ -249,7 +249,7 @@ def print_errata(found: Sequence[Tried]) -> None:
 
 
 def print_manifest(committed: Manifest, today: Manifest) -> int:
-    """Print each check that is no longer asked or is new; return 1 if there is any, else 0."""
+    """Print each check that is missing or new; return 1 if there is any, else 0."""
     before, now = (
         {
             (check, tier, of)
@@ -261,7 +261,7 @@ def print_manifest(committed: Manifest, today: Manifest) -> int:
     )
     console = stdout()
     for check, tier, subject in sorted(before - now):
-        console.print(f"no more: {check} of {subject} on {tier} data", soft_wrap=True)
+        console.print(f"missing: {check} of {subject} on {tier} data", soft_wrap=True)
     for check, tier, subject in sorted(now - before):
         console.print(f"new: {check} of {subject} on {tier} data", soft_wrap=True)
     console.print(f"{len(now)} checks of {len(today)} variants and examples")
@@ -312,7 +312,7 @@ def print_audit(audit: Audit) -> None:
         print_fresh(audit.fresh)
         for tier in audit.tiers:
             if count := audit.whole_runs(tier):
-                console.print(f"{tier}: fresh runs decided every limit {count} times or more")
+                console.print(f"{tier}: fresh runs tested every limit at least {count} times")
     for remark in remarks(audit):
         console.print(remark, soft_wrap=True)
     for failure in audit.failures():
@@ -328,7 +328,7 @@ def print_audit(audit: Audit) -> None:
 def print_fresh(fresh: Sequence[Repeated]) -> None:
     """Print how often the rule was applied to fresh runs, and what it decided.
 
-    The chance is that of so many runs, or more, outside the limit.
+    "chance" is the probability that this many runs, or more, lie outside the limit.
     """
     table = _table("figure", "limit", "runs", "outside", "chance", "alarms")
     for own in fresh:
@@ -346,7 +346,7 @@ def print_fresh(fresh: Sequence[Repeated]) -> None:
 
 
 def print_data(entries: Mapping[str, Entry], statuses: Sequence[FileStatus]) -> None:
-    """Print each data set, what it is, and the state of its files; then the folder of them all."""
+    """Print each data set, what it is, and the state of its files; then the data folder."""
     from refimpl.data import DATA_VARIABLE, data_root
 
     table = _table("data set", "state", "what")
@@ -356,7 +356,7 @@ def print_data(entries: Mapping[str, Entry], statuses: Sequence[FileStatus]) -> 
     stdout().print(table)
     named = bool(os.environ.get(DATA_VARIABLE))
     why = DATA_VARIABLE if named else f"the user's cache, since {DATA_VARIABLE} is not set"
-    stdout().print(f"they are looked for in {data_root()} ({why})", soft_wrap=True)
+    stdout().print(f"data folder: {data_root()} ({why})", soft_wrap=True)
 
 
 def linted_text(example: Example, linted: Linted, every_fact: bool) -> str:
@@ -379,5 +379,5 @@ def linted_text(example: Example, linted: Linted, every_fact: bool) -> str:
     for source, variants in shown.items():
         lines += ["", f"# {', '.join(variants)}", source]
     if linted.sound:
-        lines.append(f"{example.name}: its facts are those of its live models")
+        lines.append(f"{example.name}: the facts agree with the live models")
     return "\n".join(lines)

@@ -60,22 +60,22 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     pluginmanager.register(pytest_workers, "refimpl-workers")
     group = parser.getgroup("refimpl", "conformance of documented PyTorch examples")
     group.addoption("--example", action="append", default=[], metavar="NAME",
-                    help="check only this example (may be given several times)")  # fmt: skip
+                    help="check only this example (repeatable)")  # fmt: skip
     group.addoption("--data", choices=("stand-in", "real"), default="stand-in",
-                    help="which tier of data to train on (default: stand-in)")  # fmt: skip
+                    help="data to train on: stand-in or real (default: stand-in)")  # fmt: skip
     group.addoption("--device", default="cpu", metavar="DEVICE",
-                    help="what to run on, by torch's name for it (default: cpu)")  # fmt: skip
+                    help="device to run on, by torch's name for it (default: cpu)")  # fmt: skip
     group.addoption("--execution", action="append", default=[], metavar="NAME",
-                    help="hold this execution against the oracle (several times, or all; "
+                    help="compare this execution with the float64 oracle (repeatable, or all; "
                     f"default: {', '.join(DEFAULT_EXECUTIONS)})")  # fmt: skip
     group.addoption("--reseed", type=int, default=0, metavar="N",
                     help="add N to the seed of every run, for other draws")  # fmt: skip
     group.addoption("--plugin", action="append", default=[], metavar="FILE|MODULE",
-                    help="check the examples of this plugin too")  # fmt: skip
+                    help="also check the examples of this plugin (repeatable)")  # fmt: skip
     group.addoption("--results", metavar="FILE", type=Path,
                     help="write the results to this file, as JSON Lines")  # fmt: skip
     group.addoption("--expected-failures", action="append", default=[], metavar="FILE", type=Path,
-                    help="failures to expect, beside those that plugins bring")  # fmt: skip
+                    help="file of expected failures, besides those of the plugins")  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,4 +1,4 @@
-"""What was given on the command line: looked up, or refused before any work."""
+"""Checks arguments of the command line before any work begins."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 
 def complain(message: str) -> None:
-    """Say what is wrong, on one line of standard error."""
+    """Print an error on one line of standard error."""
     click.echo(f"refimpl: {one_line(message)}", err=True)
 
 
 def registry_of(name: str, plugins: Sequence[str]) -> Registry:
-    """The registry with the plugin of this example; the others are not imported."""
+    """The registry with the plugin of this example; other plugins are not imported."""
     from refimpl.loading import registry
 
     return registry.load(plugins, only=[name])
 
 
 def example_of(name: str, plugins: Sequence[str]) -> tuple[Example, str]:
-    """An example and its origin; an unknown name is answered from the sources alone, at once."""
+    """An example and its origin. An unknown name is refused without importing a plugin."""
     from refimpl.loading.catalogue import entries
 
     found = entries(plugins)
@@ -42,13 +42,13 @@ def example_of(name: str, plugins: Sequence[str]) -> tuple[Example, str]:
     loaded = registry_of(name, plugins)
     example = loaded.example(name)
     for problem in loaded.problems:
-        complain(f"left out: {problem}")
+        complain(f"not loaded: {problem}")
     return example, loaded.examples[name].origin
 
 
 @contextmanager
 def located_errors(example: Example) -> Iterator[None]:
-    """Add the line of the plugin to whatever its code raises."""
+    """Add the line of the plugin to any exception that its code raises."""
     from refimpl.whereabouts import describe_error
 
     try:
@@ -60,7 +60,7 @@ def located_errors(example: Example) -> Iterator[None]:
 
 
 def require_device(device: str) -> None:
-    """Refuse a device that is not here."""
+    """Raise :class:`RefimplError` if this machine does not have the device."""
     from refimpl.executions.built_in import on_device
 
     lacking = on_device(device).missing()
@@ -71,7 +71,7 @@ def require_device(device: str) -> None:
 def require_plugins(
     context: click.Context, parameter: click.Parameter, plugins: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Refuse a plugin that is not there at once, not after everything else was looked at."""
+    """Refuse a plugin that does not exist, before any other work."""
     if plugins:
         from refimpl.loading.catalogue import not_found
 
@@ -83,9 +83,9 @@ def require_plugins(
 def require_writable(
     context: click.Context, parameter: click.Parameter, path: Path | None
 ) -> Path | None:
-    """Refuse what could not be written before the work, not after it; nothing is left there.
+    """Refuse an output path that cannot be written, before the work. Nothing is left behind.
 
-    Folders that are not there yet can be made where the nearest one that is can be written to.
+    Missing folders can be created if the nearest existing one is writable.
     """
     if path is None or (os.path.exists(path) and not path.is_file() and not path.is_dir()):
         return path  # a pipe or a device is written to as it is
@@ -95,34 +95,34 @@ def require_writable(
         tempfile.NamedTemporaryFile(dir=folder, prefix=path.name, suffix=".part").close()
     except OSError as error:
         raise RefimplError(
-            f"cannot write {path}: no file can be made in {folder} ({error.strerror}); "
-            f"give {parameter.opts[0]} another place"
+            f"cannot write {path}: cannot create a file in {folder} ({error.strerror}); "
+            f"choose another place for {parameter.opts[0]}"
         ) from error
     return path
 
 
 def require_distinct_files(outputs: Mapping[str, Path | None], inputs: Iterable[Path] = ()) -> None:
-    """Refuse an output that would overwrite another one, or what is read."""
-    taken = {path.absolute(): f"{path} is read" for path in inputs}
+    """Refuse an output that would overwrite another output or an input."""
+    taken = {path.absolute(): "that file is an input" for path in inputs}
     for option, path in outputs.items():
         if path is None or (path.exists() and not path.is_file()):
             continue  # several things may go to a pipe or a device
         if path.absolute() in taken:
-            raise RefimplError(f"{option} {path}: {taken[path.absolute()]}; give another file")
-        taken[path.absolute()] = f"{option} goes there"
+            raise RefimplError(f"{option} {path}: {taken[path.absolute()]}; choose another file")
+        taken[path.absolute()] = f"{option} writes to it too"
 
 
 def require_results_or_nothing(path: Path | None) -> None:
-    """Refuse to write results over a file that has something else in it."""
+    """Refuse to overwrite a file that is not a results file."""
     if path is not None and path.is_file() and path.stat().st_size:
         with path.open("rb") as stream:
             if not stream.read(20).startswith(b'{"$report_type"'):
                 raise RefimplError(
-                    f"--results {path}: it is there and is no results file; give another file"
+                    f"--results {path}: the file exists and is not a results file; choose another"
                 )
 
 
 def make_folder(path: Path | None) -> None:
-    """Make the folder that this file goes to."""
+    """Make the folder of this file."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)

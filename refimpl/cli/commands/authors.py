@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("name")
 @click.option("--distribution", "folder", type=click.Path(file_okay=False, path_type=Path),
-              metavar="DIR", help="Make a distribution of its own in this folder.")  # fmt: skip
+              metavar="DIR", help="Make a separate distribution in this folder.")  # fmt: skip
 @debug_option
 def new(name: str, folder: Path | None) -> None:
-    """Make a plugin that passes every check, to begin with.
+    """Make a new plugin, which passes every check.
 
-    It is for you to replace piece by piece.
+    Replace it piece by piece with your own example.
     """
     from refimpl.authoring import scaffold
 
@@ -39,17 +39,17 @@ def new(name: str, folder: Path | None) -> None:
 @click.option("--variant", help="Only this variant.")
 @data_option
 @click.option("--facts", "every_fact", is_flag=True,
-              help="Print all that the facts of each variant could state.")  # fmt: skip
+              help="Print every fact that each variant could state.")  # fmt: skip
 @plugin_option
 @debug_option
 def lint(
     name: str, variant: str | None, tier: Tier, every_fact: bool, plugins: tuple[str, ...]
 ) -> int:
-    """Hold an example's facts against its live models.
+    """Compare an example's facts with its live models.
 
-    Its variants are looked over, too. Prints what wrong or missing facts should read, to be
-    pasted. Fails on nothing that the suite would pass, but the suite asks more: it trains. What
-    it only warns of is for you to judge.
+    Also looks for mistakes in its variants. Prints the corrected facts, ready to paste. Every error
+    would also fail in the suite, which checks more: it trains to the end. Warnings are for you to
+    judge.
     """
     loaded = registry_of(name, plugins)
     unstated = loaded.unstated.get(name)
@@ -67,14 +67,14 @@ def lint(
 @click.command()
 @click.argument("names", nargs=-1)
 @output_option("--output", folder=True, default=Path("docs/examples"), show_default=True,
-               help="Where they go; missing folders are made.")  # fmt: skip
-@click.option("--no-curves", is_flag=True, help="Leave the pictures as they are; trains nothing.")
+               help="Folder to write to; missing folders are created.")  # fmt: skip
+@click.option("--no-curves", is_flag=True, help="Keep the existing pictures; nothing is trained.")
 @plugin_option
 @debug_option
 def docs(names: tuple[str, ...], output: Path, no_curves: bool, plugins: tuple[str, ...]) -> None:
-    """Write a learner's page of each example named, or of all.
+    """Write a learner's page of the named examples (default: all).
 
-    A page has the learning curves of its example.
+    Each page shows the learning curves of its example.
     """
     from refimpl.authoring import pages
     from refimpl.loading import registry

@@ -1,4 +1,4 @@
-"""Baselines: made from many runs, and held to the error rates that they declare."""
+"""Baselines: make them from many runs, and audit the error rates that they declare."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("names", nargs=-1)
 @click.option("--seeds", default=50, show_default=True, type=click.IntRange(5),
-              help="How many runs each baseline shall have in all.")  # fmt: skip
+              help="Number of runs that each baseline has in the end.")  # fmt: skip
 @click.option("--variant", "variants", multiple=True, metavar="NAME",
-              help="Only variants of this name (repeatable).")  # fmt: skip
+              help="Only variants with this name (repeatable).")  # fmt: skip
 @data_option
 @click.option("-n", "workers", type=click.IntRange(1), default=None, metavar="N",
-              help="How many processes; one a core by default.")  # fmt: skip
+              help="Number of processes (default: one per core).")  # fmt: skip
 @click.option("--engine", "kind", type=click.Choice(["processes", "ray"]), default="processes",
               show_default=True,
-              help="Who trains: processes of this machine, or a Ray cluster.")  # fmt: skip
+              help="Train in processes on this machine, or on a Ray cluster.")  # fmt: skip
 @click.option("--address", metavar="HOST:PORT",
-              help="Where the Ray cluster is; without it, "
-              "Ray starts one of this machine.")  # fmt: skip
+              help="Address of the Ray cluster "
+              "(default: Ray starts one on this machine).")  # fmt: skip
 @output_option("--fresh", folder=True,
-               help="Put runs of seeds that no baseline has into this folder instead, for "
-               "audit --fresh; missing folders are made.")  # fmt: skip
+               help="Run seeds that no baseline has, and write the runs to this folder for "
+               "audit --fresh; missing folders are created.")  # fmt: skip
 @plugin_option
 @debug_option
 def calibrate(
@@ -50,10 +50,10 @@ def calibrate(
     fresh: Path | None,
     plugins: tuple[str, ...],
 ) -> None:
-    """Train many seeds and keep how they end as baselines.
+    """Train with many seeds; keep the final figures as baselines.
 
-    Of the examples named, or of all. Each finished seed is written to the disk at once. If it
-    is interrupted, only the seeds in flight are lost; run it again to go on.
+    Covers the named examples (default: all). Each finished seed is written to disk at once. If the
+    command is interrupted, only the seeds in progress are lost; run it again to continue.
     """
     from dataclasses import replace
 
@@ -75,7 +75,7 @@ def calibrate(
         examples, first_seed = [replace(each, baselines=fresh) for each in examples], FRESH_SEED
     chosen = list(calibration.wanted(examples, variants, tier))
     if not chosen:
-        raise RefimplError("nothing of what was named trains here, so there is no baseline to make")
+        raise RefimplError("no named example trains here, so there is no baseline to make")
     with CalibrationProgress() as progress:
         paths = calibration.calibrate(
             chosen, tier, seeds, engine, plugins, progress, first_seed, curves=fresh is None
@@ -95,13 +95,13 @@ def _require_variants(
 
 @click.command()
 @click.argument("names", nargs=-1)
-@click.option("--json", "as_json", is_flag=True, help="As JSON, with every figure.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with every figure.")
 @click.option("--fresh", type=click.Path(exists=True, file_okay=False, path_type=Path),
               metavar="FOLDER",
-              help="Judge the runs that calibrate --fresh has put there "
-              "and count the alarms.")  # fmt: skip
+              help="Judge the runs that calibrate --fresh wrote to this folder, "
+              "and count the false alarms.")  # fmt: skip
 @output_option("--table", help="Write the page of the audit to this file; "
-               "missing folders are made.")  # fmt: skip
+               "missing folders are created.")  # fmt: skip
 @plugin_option
 @debug_option
 def audit(
@@ -111,14 +111,13 @@ def audit(
     table: Path | None,
     plugins: tuple[str, ...],
 ) -> int:
-    """Hold the baselines to the error rates that they declare.
+    """Check that the baselines keep their declared error rates.
 
-    They declare how often a check of an unchanged program would fail.
+    A baseline declares how often a check of an unchanged program would fail.
 
-    Exits with 1 where the rule fails more often than declared, on drawn values or on fresh runs;
-    where a training variant has no baseline of stand-in runs, or one that is of something else;
-    where most runs miss a range that is stated; or where a documented figure lies outside its band
-    without a reason.
+    Exits with 1 if the rule fails more often than declared, on drawn values or on fresh runs; if a
+    variant that trains has no baseline of stand-in runs, or one of another program; if most runs
+    miss a stated range; or if a documented figure lies outside its band and no reason is given.
     """
     from refimpl.baselines import audit_page
     from refimpl.baselines.auditing import audited

@@ -12,13 +12,13 @@ from refimpl.errors import DataError, RefimplError
 
 @click.group(cls=Group)
 def data() -> None:
-    """The documents' own data: what is here and whether it is sound."""
+    """List, download and verify the documents' own data."""
 
 
 @data.command("list")
 @debug_option
 def data_list() -> None:
-    """Every real data set and whether it is here."""
+    """List every real data set and whether it is here."""
     from refimpl.cli.rendering import print_data
     from refimpl.store import sources
 
@@ -29,10 +29,10 @@ def data_list() -> None:
 @click.argument("names", nargs=-1)
 @debug_option
 def fetch(names: tuple[str, ...]) -> int:
-    """Download data sets, all of them where none is named.
+    """Download the named data sets (default: all).
 
-    Goes on with what was cut short. Fails where one of them could not be fetched, after it has
-    tried the others.
+    Continues interrupted downloads. If one fails, the others are still tried, and the exit status
+    is 1.
     """
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
@@ -66,7 +66,7 @@ def fetch(names: tuple[str, ...]) -> int:
 def verify(names: tuple[str, ...]) -> int:
     """Compare every file that is here with its digest.
 
-    Fails where one is damaged, or where none is here.
+    Fails if a file is damaged, or if there is no file at all.
     """
     from refimpl.store import sources
 
@@ -74,5 +74,5 @@ def verify(names: tuple[str, ...]) -> int:
     for status in statuses:
         click.echo(str(status))
     if all(status.state == "missing" for status in statuses):
-        raise RefimplError("no file is here to be compared; refimpl data fetch downloads them")
+        raise RefimplError("there is no data file to check; refimpl data fetch downloads them")
     return 1 if any(status.state in ("damaged", "unknown") for status in statuses) else 0

@@ -1,4 +1,4 @@
-"""What there is: examples, this machine, and what documents say that no longer holds."""
+"""Show the examples, this machine, and what the documents say that no longer holds."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @click.command("list")
 @plugin_option
-@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @debug_option
 def list_command(plugins: tuple[str, ...], as_json: bool) -> int:
-    """Every example: its document, how many variants, its title.
+    """List the examples: document, number of variants, title.
 
-    An example of a plugin says where it comes from, too. --json has the variants' names and every
-    origin.
+    Examples of other plugins also show where they come from. --json adds the names of the variants
+    and the origin of every example.
     """
     from refimpl.loading.listing import listed, problems
 
@@ -42,15 +42,15 @@ def list_command(plugins: tuple[str, ...], as_json: bool) -> int:
 @click.argument("name")
 @click.option("--variant", help="Only this variant.")
 @data_option
-@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @plugin_option
 @debug_option
 def info(
     name: str, variant: str | None, tier: Tier, as_json: bool, plugins: tuple[str, ...]
 ) -> None:
-    """Facts, variants and layers of an example.
+    """Show the facts, variants and layers of an example.
 
-    They are measured from its live models.
+    They are measured on its live models.
     """
     from refimpl.authoring.info import describe
 
@@ -67,9 +67,9 @@ def info(
 @click.command()
 @debug_option
 def env() -> None:
-    """Python, torch, devices and extras: what is here.
+    """Show Python, torch, devices and extras.
 
-    Of an extra that is not here, it says why.
+    If an extra is not available, it says why.
     """
     from refimpl.cli.rendering import print_environment
     from refimpl.environment import environment, extras
@@ -79,11 +79,14 @@ def env() -> None:
 
 @click.command()
 @click.argument("names", nargs=-1)
-@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @plugin_option
 @debug_option
 def errata(names: tuple[str, ...], as_json: bool, plugins: tuple[str, ...]) -> int:
-    """What the documents say that no longer holds, tried here."""
+    """Try each statement of the documents that no longer holds.
+
+    Covers the named examples (default: all). Exits with 1 if one is not as expected here.
+    """
     from refimpl.checking.errata import tried
     from refimpl.cli.rendering import print_errata
     from refimpl.loading import registry

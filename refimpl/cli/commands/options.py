@@ -14,18 +14,19 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def plugin_option(command: Command) -> Command:
-    """``--plugin``, as every command that looks at examples takes it."""
+    """``--plugin``, for every command that reads examples."""
     return click.option(
         "--plugin", "plugins", multiple=True, metavar="FILE|MODULE", callback=require_plugins,
-        help="Look at the examples of this plugin too.",
+        help="Also load the examples of this plugin (repeatable).",
     )(command)  # fmt: skip
 
 
 def data_option(command: Command) -> Command:
-    """``--data``, the tier to train on."""
+    """``--data``, the tier of data to train on."""
     return click.option(
         "--data", "tier", type=click.Choice(["stand-in", "real"]), default="stand-in",
-        show_default=True, help="Generated stand-ins, or the documents' own data (REFIMPL_DATA).",
+        show_default=True,
+        help="Data to train on: generated stand-ins, or the documents' own (REFIMPL_DATA).",
     )(command)  # fmt: skip
 
 
@@ -33,7 +34,7 @@ def device_option(command: Command) -> Command:
     """``--device``, by torch's name for it."""
     return click.option(
         "--device", default="cpu", show_default=True, metavar="DEVICE",
-        help="What to run on, by torch's name for it: cpu, cuda, cuda:1, mps …",
+        help="Device to run on, by torch's name for it: cpu, cuda, cuda:1, mps …",
     )(command)  # fmt: skip
 
 
@@ -47,5 +48,5 @@ def output_option(*names: str, folder: bool = False, **more: Any) -> Callable[[C
 
 
 def debug_option(command: Command) -> Command:
-    """``--debug`` after the command's name too, where people type it."""
+    """``--debug`` after the command's name, where people type it."""
     return click.option("--debug", is_flag=True, expose_value=False, hidden=True)(command)

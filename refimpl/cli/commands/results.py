@@ -1,4 +1,4 @@
-"""What results files tell: one page, and the documents' figures."""
+"""What results files show: one page, and the documents' figures."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from refimpl.cli.commands.options import debug_option, output_option, plugin_opt
 @click.command()
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @output_option("-o", "--output", default="report.html", show_default=True,
-               help="Where the page goes; its folder must be there.")  # fmt: skip
+               help="File to write the page to; its folder must exist.")  # fmt: skip
 @click.option("--against", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
-              help="Say what changed since these earlier results.")  # fmt: skip
-@output_option("--markdown", help="Write a summary too, for the page of a CI job.")
+              help="Show what changed since these earlier results (repeatable).")  # fmt: skip
+@output_option("--markdown", help="Also write a Markdown summary, for the page of a CI job.")
 @click.option("--expect", multiple=True, metavar="NAME",
-              help="There should be a NAME.jsonl, or the cell is shown as not run; "
-              "py3{10,11}-torch26 means two.")  # fmt: skip
+              help="Expect a file NAME.jsonl and show it as not run if it is missing; "
+              "py3{10,11}-torch26 stands for two names (repeatable).")  # fmt: skip
 @click.option("--exit-code", is_flag=True, help="Exit with 1 unless everything passed.")
 @debug_option
 def report(
@@ -30,9 +30,9 @@ def report(
     expect: tuple[str, ...],
     exit_code: bool,
 ) -> int:
-    """Make one page out of results files, or of folders of them.
+    """Make one HTML page from results files, or folders of them.
 
-    The page holds everything it shows and fetches nothing.
+    The page is self-contained: it loads nothing from elsewhere.
     """
     from refimpl.report.columns import names_meant
     from refimpl.report.command import write_report
@@ -47,13 +47,13 @@ def report(
 @click.command()
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @output_option("-o", "--output", help="Write the table to this file instead of printing it; "
-               "missing folders are made.")  # fmt: skip
+               "missing folders are created.")  # fmt: skip
 @plugin_option
 @debug_option
 def figures(results: tuple[Path, ...], output: Path | None, plugins: tuple[str, ...]) -> None:
-    """The documents' figures beside those measured on real data.
+    """Show documented figures beside those measured on real data.
 
-    They are a table in Markdown.
+    The output is a Markdown table.
     """
     from refimpl.checking.results import read
     from refimpl.loading import registry

@@ -1,4 +1,4 @@
-"""The suite: its checks, the bugs it must find, and what it holds runs against."""
+"""The suite: its checks, the bugs that they must catch, golden files and the manifest."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ SUITE_SETTINGS = Path(str(files("refimpl.runner"))) / "suite.ini"
 @click.command()
 @click.argument("names", nargs=-1)
 @click.option("-n", "workers", default="auto", show_default=True, metavar="N",
-              help="How many processes, or auto; 0 for none but this.")  # fmt: skip
+              help="Number of worker processes, or auto; 0 runs in this process.")  # fmt: skip
 @data_option
 @device_option
 @click.option("--execution", "executions", multiple=True, metavar="NAME",
-              help="Hold this execution against the oracle "
-              "(repeatable; 'all' for every one).")  # fmt: skip
+              help="Compare this execution with the float64 oracle "
+              "(repeatable; 'all' for every execution).")  # fmt: skip
 @click.option("--reseed", type=click.IntRange(min=0), default=0, metavar="N",
-              help="Add N to the seed of every run: the same checks of other draws. Baselines have "
-              "the seeds from 1000 on, so take a multiple of 100 up to 800, "
-              "or 2000 and more.")  # fmt: skip
+              help="Add N to the seed of every run, to repeat the checks with other draws. "
+              "Baselines use the seeds from 1000 on, so choose a multiple of 100 up to 800, "
+              "or 2000 or more.")  # fmt: skip
 @output_option("--results", help="Write the results to this file, as JSON Lines; "
-               "missing folders are made.")  # fmt: skip
+               "missing folders are created.")  # fmt: skip
 @click.option("--expected-failures", metavar="FILE",
               type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path),
-              help="Failures to expect, beside those plugins bring.")  # fmt: skip
+              help="File of expected failures, in addition to those of the plugins.")  # fmt: skip
 @plugin_option
 @debug_option
 def check(
@@ -64,9 +64,9 @@ def check(
     expected_failures: Path | None,
     plugins: tuple[str, ...],
 ) -> int:
-    """Ask every check of the examples named, or of all.
+    """Run every check on the named examples (default: all).
 
-    Prints one table, and what to do about each failure.
+    Prints one table, then what to do about each failure.
     """
     if workers != "auto" and not workers.isdigit():
         raise click.BadParameter(f"{workers!r} is neither a number nor 'auto'", param_hint="-n")
@@ -101,9 +101,9 @@ def check(
 def _require_examples(
     names: Sequence[str], expected_failures: Path | None, plugins: Sequence[str]
 ) -> None:
-    """Refuse a name that no example has, here or in a file of expected failures.
+    """Refuse an unknown example, on the command line or in a file of expected failures.
 
-    Of the file, as of the suite itself, this is asked where every example is.
+    The names in the file are only checked if every example is known and no example is named.
     """
     from refimpl.loading.catalogue import entries
 
@@ -121,12 +121,12 @@ def _require_examples(
 
     for entry in read(expected_failures):
         if entry.example not in known and all_known and not names:
-            what = f"{expected_failures} expects failures of {entry.example!r}, which is no example"
+            what = f"{expected_failures} names an unknown example {entry.example!r}"
             raise unknown(what, entry.example, known)
 
 
 def _require_given(name: str, plugins: Sequence[str]) -> None:
-    """Refuse a name that no plugin gives; an example that was refused is left to the suite."""
+    """Refuse a name that no plugin has; the suite reports examples that were refused."""
     loaded = registry_of(name, plugins)
     if not any(name in problem.examples for problem in loaded.problems):
         loaded.example(name)
@@ -135,9 +135,9 @@ def _require_given(name: str, plugins: Sequence[str]) -> None:
 def _require_what_plugins_give(
     names: Sequence[str], executions: Sequence[str], tier: Tier, plugins: Sequence[str]
 ) -> None:
-    """Refuse an execution that there is not, and a tier of which there is no data at all.
+    """Refuse an unknown execution, and real data if no example has any.
 
-    An example whose plugin was refused is left for the suite to report.
+    The suite reports examples whose plugin was refused.
     """
     from refimpl.loading import registry
     from refimpl.requirements import require_some_real_data
@@ -154,24 +154,26 @@ def _require_what_plugins_give(
 @click.command()
 @click.argument("names", nargs=-1)
 @click.option("--mutant", "mutants", multiple=True, metavar="NAME",
-              help="Plant this one only (repeatable).")  # fmt: skip
+              help="Plant only this bug (repeatable).")  # fmt: skip
 @click.option("--variant", "variants", multiple=True, metavar="NAME",
-              help="In this variant only (repeatable).")  # fmt: skip
+              help="Plant it only in this variant (repeatable).")  # fmt: skip
 @click.option("--every-variant", is_flag=True,
-              help="In every variant, not only in the first where it takes effect.")  # fmt: skip
+              help="Plant it in every variant, not only in the first "
+              "where it has an effect.")  # fmt: skip
 @click.option("--without", multiple=True, metavar="CHECK",
-              help="Do without this check, to see what the others catch.")  # fmt: skip
+              help="Leave out this check, to see what the others catch (repeatable).")  # fmt: skip
 @click.option("--only", multiple=True, metavar="CHECK",
-              help="Ask this check alone, to see what it catches (repeatable).")  # fmt: skip
+              help="Run only this check, to see what it catches (repeatable).")  # fmt: skip
 @click.option("--equivalent", "equivalents", multiple=True, metavar="FILE",
               type=click.Path(dir_okay=False, path_type=Path),
-              help="Mutants that are no bug, beside those that the suite lists.")  # fmt: skip
+              help="File of mutants that are not bugs, in addition to the suite's own list "
+              "(repeatable).")  # fmt: skip
 @data_option
-@output_option("--results", help="Keep what is found in this file, and go on where it ends; "
-               "missing folders are made.")  # fmt: skip
+@output_option("--results", help="Keep the findings in this file and continue where it ends; "
+               "missing folders are created.")  # fmt: skip
 @output_option("--table", help="Write the page of the mutants to this file; "
-               "missing folders are made.")  # fmt: skip
-@click.option("--list", "only_list", is_flag=True, help="Say which mutants there are.")
+               "missing folders are created.")  # fmt: skip
+@click.option("--list", "only_list", is_flag=True, help="List the mutants and exit.")
 @plugin_option
 @debug_option
 def mutants(
@@ -188,9 +190,9 @@ def mutants(
     only_list: bool,
     plugins: tuple[str, ...],
 ) -> int:
-    """Plant known training bugs: a check must kill each.
+    """Plant known training bugs; a check must catch each one.
 
-    They are planted in the examples named, or in all.
+    They are planted in the named examples (default: all).
     """
     from importlib import import_module
 
@@ -210,13 +212,13 @@ def mutants(
 
 @click.command()
 @click.argument("names", nargs=-1)
-@click.option("--update", is_flag=True, help="Write the golden files anew from this torch.")
+@click.option("--update", is_flag=True, help="Write the golden files again, with this torch.")
 @plugin_option
 @debug_option
 def golden(names: tuple[str, ...], update: bool, plugins: tuple[str, ...]) -> int:
-    """Hold first steps against those committed from another torch.
+    """Compare first steps with those committed from another torch.
 
-    Of every variant of the examples named, or of all.
+    Covers every variant of the named examples (default: all).
     """
     from refimpl.loading import registry
     from refimpl.parity import golden as goldens
@@ -239,8 +241,8 @@ def golden(names: tuple[str, ...], update: bool, plugins: tuple[str, ...]) -> in
             click.echo(f"{example.name}: {comparison}")
     if not agree:
         raise RefimplError(
-            "nothing was compared: no variant of what was named has a golden trajectory to be "
-            "held against here"
+            "nothing was compared: no variant of the named examples has a golden trajectory that "
+            "can be compared here"
         )
     return 0 if all(agree) else 1
 
@@ -253,14 +255,14 @@ def _update_goldens(examples: Iterable[Example]) -> None:
         written = True
         click.echo(f"wrote {path.name} ({path.stat().st_size / 1024:.0f} KiB)")
     if not written:
-        raise RefimplError("nothing was written: no variant of what was named trains anywhere")
+        raise RefimplError("nothing was written: no variant of the named examples trains")
 
 
 @click.command()
-@click.option("--update", is_flag=True, help="Write down the checks that are asked today.")
+@click.option("--update", is_flag=True, help="Write today's checks to the manifest.")
 @debug_option
 def manifest(update: bool) -> int:
-    """Say which checks of the manifest are gone, and which are new."""
+    """Show which checks of the manifest are missing or new."""
     from importlib import import_module
 
     from refimpl.checking import manifest as manifests

@@ -29,21 +29,23 @@ if TYPE_CHECKING:
     from refimpl.data import Tier
 
 LINES_OF_PROGRESS = 20
-"""How many epochs a run shows at the most where it does not write to a terminal."""
+"""The most epochs that a run shows if its output is not a terminal."""
 
 
 @click.command()
 @click.argument("name")
-@click.option("--variant", help="Which variant (default: the example's first).")
+@click.option("--variant", help="Variant to train (default: the example's first).")
 @data_option
-@click.option("--epochs", type=click.IntRange(min=1), help="Instead of the documented number.")
+@click.option(
+    "--epochs", type=click.IntRange(min=1), help="Number of epochs (default: the document's)."
+)
 @click.option("--seed", type=click.IntRange(min=0),
-              help="Of start and batch order (default: the start that the document prints, if "
-              "it does, and else the variant's own seed).")  # fmt: skip
+              help="Seed of start values and batch order (default: the start that the document "
+              "prints, if it prints one, or else the variant's own seed).")  # fmt: skip
 @device_option
-@output_option("--plot", help="Draw the learning curves to this file; missing folders are made.")
+@output_option("--plot", help="Draw the learning curves to this file; missing folders are created.")
 @output_option("--save", help="Save parameters and optimizer state to this file; "
-               "missing folders are made.")  # fmt: skip
+               "missing folders are created.")  # fmt: skip
 @plugin_option
 @debug_option
 def run(
@@ -57,9 +59,9 @@ def run(
     save: Path | None,
     plugins: tuple[str, ...],
 ) -> None:
-    """Train an example by its document's protocol.
+    """Train an example as its document does.
 
-    Prints its epochs as they end, and its final figures.
+    Prints each epoch as it ends, then the final figures.
     """
     from dataclasses import replace
 
@@ -113,13 +115,14 @@ def run(
 @click.argument("name")
 @click.argument("variants", nargs=-1)
 @click.option("--execution", metavar="NAME",
-              help="Compare the variant carried out so, not two variants.")  # fmt: skip
+              help="Compare the variant under this execution with its oracle, "
+              "instead of two variants.")  # fmt: skip
 @click.option("--against", type=click.Choice(["cpu"]), default="cpu", show_default=True,
-              help="What an execution is held against: the oracle, which is the variant "
-              "in float64 on the CPU.")  # fmt: skip
+              help="What to compare an execution with: the oracle, which is the variant's "
+              "float64 run on the CPU.")  # fmt: skip
 @data_option
 @click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True,
-              help="How many updates to compare.")  # fmt: skip
+              help="Number of updates to compare.")  # fmt: skip
 @device_option
 @plugin_option
 @debug_option
@@ -133,27 +136,29 @@ def compare(
     device: str,
     plugins: tuple[str, ...],
 ) -> int:
-    """Compare two variants, or a variant on two executions.
+    """Compare two variants, or an execution with the oracle.
 
-    They make the same updates in lock-step; where they first part is named.
+    Both runs make the same updates, step by step; the first tensor that differs is reported.
 
-    refimpl compare NAME A B: both take B's start and A's batches; A in float64 is the oracle.
+    refimpl compare NAME A B: both start from B's start and read A's batches; A in float64 is the
+    oracle.
 
-    refimpl compare NAME [VARIANT] --execution cuda: the variant there against its oracle here.
+    refimpl compare NAME [VARIANT] --execution cuda: the variant on cuda is compared with its
+    float64 run on the CPU.
     """
     example, _ = example_of(name, plugins)
     if execution is not None:
         if len(variants) > 1:
-            raise click.UsageError("with --execution, name one variant at the most")
+            raise click.UsageError("with --execution, name at most one variant")
         if device != "cpu":
             raise click.UsageError(
-                f"--execution {execution} says where to run; leave --device {device} out"
+                f"--execution {execution} says where to run; leave out --device {device}"
             )
         chosen = example.variant(variants[0] if variants else None)
         with located_errors(example):
             return _compare_execution(chosen, execution, tier, steps, plugins)
     if len(variants) != 2:
-        raise click.UsageError("name two variants, A and B, or one --execution")
+        raise click.UsageError("name two variants to compare, or give --execution")
     require_device(device)
     first, second = example.variant(variants[0]), example.variant(variants[1])
     _require_one_ladder(example, first, second)
@@ -180,9 +185,9 @@ def _compare_execution(
     execution = registry.load(plugins, only=[]).execution(name)
     lacking = execution.missing()
     if lacking:
-        raise RefimplError(f"execution {name!r} cannot be carried out here: {lacking}")
+        raise RefimplError(f"execution {name!r} cannot run here: {lacking}")
     if not execution.supports(variant):
-        raise RefimplError(f"variant {variant.name!r} cannot be carried out as {name!r}")
+        raise RefimplError(f"variant {variant.name!r} does not support execution {name!r}")
     comparison = compare_execution(variant, execution, tier, steps)
     click.echo(str(comparison))
     return 0 if comparison.agrees else 1
