@@ -31,6 +31,22 @@ class CheckpointError(RefimplError):
     """A checkpoint is damaged or belongs to something else."""
 
 
+def printable(text: object) -> str:
+    """``text`` on one line, with whatever a terminal might obey or hide written as an escape.
+
+    For names and messages from outside: control characters would move the cursor or hide text, and
+    others change the direction in which it is read.
+    """
+    line = one_line(text)
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else _escape(c) for c in line)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape", errors="backslashreplace").decode("ascii")
+
+
 def one_line(text: object) -> str:
     """``text`` with each run of white space replaced by one space."""
     return " ".join(str(text).split())

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all; devices and pipes are written to as they are."""
 
 from __future__ import annotations
 
@@ -9,25 +9,76 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from refimpl.errors import RefimplError
+
+
+class WriteError(RefimplError):
+    """A file cannot be written; what was there before is unchanged."""
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A stream whose content replaces ``path``, on the disk, if the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(part, 0o644)
-        os.replace(part, path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
+    """A stream whose content replaces ``path``, on the disk, if the block ends without an error.
+
+    A device, a pipe or this process's own output is opened and written to. Raises
+    :class:`WriteError`, which names ``path``, if the disk is full or nothing can be written there.
+    """
+    with _naming(path):
+        if is_stream(path):
+            with path.open("wb") as stream:
+                yield stream
+            return
+        target = Path(os.path.realpath(path))  # the file that a link names, not the link
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(part, 0o644)
+            os.replace(part, target)
+        except BaseException:
+            Path(part).unlink(missing_ok=True)
+            raise
+
+
+def is_stream(path: Path) -> bool:
+    """Whether this is a device, a pipe or a descriptor of this process, not a file of its own."""
+    if os.path.exists(path) and not path.is_file():
+        return not path.is_dir()
+    folder = os.path.realpath(path.absolute().parent)
+    return folder.startswith("/proc/") or (folder == "/dev" and path.name in ("stdout", "stderr"))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8, whole or not at all.
+
+    What UTF-8 cannot express (half of a surrogate pair, as in a file name of another encoding) is
+    written as an escape.
+    """
+    with whole_file(path) as stream:
+        stream.write(text.encode(errors="backslashreplace"))
 
 
 def write_lines(path: Path, lines: list[str]) -> None:
     """Write lines of text, each followed by a newline."""
-    with whole_file(path) as stream:
-        stream.write("".join(line + "\n" for line in lines).encode())
+    write_text(path, "".join(line + "\n" for line in lines))
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name ``path`` in an error of the file system that is about writing to it."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        named = Path(os.fsdecode(error.filename)) if error.filename else None
+        target = Path(os.path.realpath(path))
+        # An error of write() names no file; one that names another file is the block's own.
+        if named and not named.name.startswith(target.name) and named not in target.parents:
+            raise
+        raise WriteError(
+            f"cannot write {path}: {error.strerror or error}; what was there is unchanged"
+        ) from error

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import gzip
 import io
+import os
 import re
 import stat
 import tarfile
 import tempfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -184,7 +187,7 @@ def test_a_header_that_unpacks_to_gigabytes_is_refused_before_it_is_held_in_memo
     bomb.pax_headers = {"comment": "x" * 8_000_000}
     archive = tar(tmp_path / "archive", {}, bomb)
     assert archive.stat().st_size < 100_000
-    refused(archive, "with its headers", Limits(members=10, bytes=1_000))
+    refused(archive, "a header of 8,000,0", Limits(members=10, bytes=1_000))
 
 
 def test_a_truncated_or_altered_archive_leaves_nothing(build: Build, tmp_path: Path) -> None:
@@ -268,3 +271,25 @@ def test_reading_members_keeps_the_limits_and_names_a_damaged_archive(tmp_path: 
     archive.write_bytes(archive.read_bytes()[:-40])
     with pytest.raises(DataError, match=f"{archive}: damaged"):
         list(read_members(archive, everything))
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_header_that_would_fill_the_memory_is_refused_before_it_is_read(tmp_path, kind):
+    info = tarfile.TarInfo("header")
+    info.type, info.size = kind, 300 << 20
+    archive = tmp_path / "bomb.tar.gz"
+    with gzip.open(archive, "wb") as stream:
+        stream.write(info.tobuf())
+        for _ in range(300):
+            stream.write(bytes(1 << 20))
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"bomb\.tar\.gz: .* a header of 314,572,800 bytes"):
+        unpack(archive, tmp_path / "new")
+    assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    tracemalloc.stop()
+
+
+def test_a_pipe_in_place_of_an_archive_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.tar")
+    with pytest.raises(DataError, match=r"pipe\.tar: .* only plain files are read"):
+        unpack(tmp_path / "pipe.tar", tmp_path / "new")

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import os
 
 import numpy as np
 import pytest
@@ -122,7 +123,16 @@ class TestIntegrity:
             assert integrity.read(tmp_path, "data", as_is, unzip=True) == b"right"
 
     @pytest.mark.usefixtures("listed")
-    def test_a_file_made_here_is_held_against_its_own_record(self, tmp_path):
+    def test_a_digest_beside_a_listed_file_counts_for_nothing(self, tmp_path):
+        path = tmp_path / "data"
+        path.write_bytes(b"changed")
+        digests.record(path)
+        with pytest.raises(DataError, match="damaged, or not the documents' file"):
+            integrity.read(tmp_path, "data", as_is)
+
+    @pytest.mark.usefixtures("listed")
+    def test_a_file_made_here_is_held_against_its_own_record(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(integrity, "made_here", lambda: {"data"})
         path = tmp_path / "data"
         path.write_bytes(b"made here")
         digests.record(path)
@@ -131,6 +141,18 @@ class TestIntegrity:
         path.write_bytes(b"rotten")
         with pytest.raises(DataError, match="damaged"):
             integrity.require_sound(tmp_path, "data")
+
+    def test_a_bomb_is_refused_before_it_fills_the_memory(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(digests.unzipped, "__defaults__", (1 << 20,))
+        (tmp_path / "data").write_bytes(gzip.compress(bytes(5 << 20)))
+        with pytest.raises(DataError, match=r"data: .* holds more than 1,048,576 bytes"):
+            integrity.read(tmp_path, "data", as_is, unzip=True)
+
+    def test_only_a_plain_file_is_read(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe")
+        for name in ("pipe", "/dev/zero"):
+            with pytest.raises(DataError, match=r"a pipe or a device, and only plain files are"):
+                integrity.read(tmp_path, name, as_is)
 
     def test_a_file_that_is_not_there_is_a_data_error(self, tmp_path):
         with pytest.raises(DataError, match="gone"):

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from fakes import servers
 
 from refimpl.cli.main import cli
 from refimpl.data import DataSet
@@ -552,7 +553,7 @@ def test_images_that_are_not_the_documents_are_refused(site: Site, root: Path) -
 def test_zipped_files_are_known_by_their_content(
     site: Site, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "_listed", lambda: {"toy/a.gz": sha256(CONTENT)[7:]})
+    monkeypatch.setattr(integrity, "registry", lambda: {"toy/a.gz": sha256(CONTENT)[7:]})
     packed = gzip.compress(CONTENT, 1, mtime=1)
     site.files["/a.bin"] = packed
     table = one_file(site, digest=sha256(packed), name="toy/a.gz")
@@ -571,7 +572,7 @@ def test_zipped_files_are_known_by_their_content(
 def test_what_passes_its_published_digest_but_is_not_listed_is_deleted(
     site: Site, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "_listed", lambda: {"toy/a.bin": "0" * 64})
+    monkeypatch.setattr(integrity, "registry", lambda: {"toy/a.bin": "0" * 64})
     site.files["/a.bin"] = CONTENT
     with pytest.raises(DataError, match=f"expected sha256 {'0' * 64}, found .* is deleted"):
         fetch(one_file(site), root)
@@ -623,3 +624,56 @@ def test_the_real_table_agrees_with_the_listed_digests_and_the_data_sets() -> No
         for value in vars(importlib.import_module(module.name)).values():
             if isinstance(value, DataSet) and value.files:
                 assert set(value.files) <= set(by_name[value.name].files)
+
+
+OK_WITHOUT_LENGTH = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+
+
+def downloaded(url: str, folder: Path, **limits: float) -> None:
+    target = folder / "a.bin"
+    part = folder / "a.bin.part"
+    downloads.ResumingDownloader(part, attempts=2, pause=0, **limits)(url, target, None)  # type: ignore[arg-type]
+
+
+def test_a_download_without_end_is_broken_off_at_its_limit(tmp_path: Path) -> None:
+    with (
+        servers.serving(servers.without_end(OK_WITHOUT_LENGTH, bytes(1 << 16))) as url,
+        pytest.raises(DataError, match=r"a\.bin: not .* at most 1,000,000 bytes were expected"),
+    ):
+        downloaded(url, tmp_path, largest=1_000_000)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_download_that_says_it_is_too_large_is_not_begun(tmp_path: Path) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n"
+    with (
+        servers.serving(servers.saying(head)) as url,
+        pytest.raises(DataError, match=r"at most 1,000,000 bytes were .* it has 3,000,000 bytes"),
+    ):
+        downloaded(url, tmp_path, largest=1_000_000)
+
+
+def test_a_slow_drip_is_broken_off(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with (
+        servers.serving(servers.without_end(OK_WITHOUT_LENGTH, b"x", 0.05)) as url,
+        pytest.raises(DataError, match=r"a\.bin: .* 2 attempts, .* bytes in 1 s are too few"),
+    ):
+        downloaded(url, tmp_path, window=0.5)
+    assert time.monotonic() - began < 10
+
+
+def test_a_download_has_a_total_time(tmp_path: Path) -> None:
+    with (
+        servers.serving(servers.without_end(OK_WITHOUT_LENGTH, bytes(600), 0.05)) as url,
+        pytest.raises(DataError, match=r"it takes longer than 0\.5 s"),
+    ):
+        downloaded(url, tmp_path, seconds=0.5)
+
+
+def test_what_a_server_says_reaches_the_terminal_as_plain_text(tmp_path: Path) -> None:
+    answer = b"HTTP/1.1 404 \x1b[2J\x1b]0;gone\x07 \xe2\x80\xae\r\nContent-Length: 0\r\n\r\n"
+    with servers.serving(servers.saying(answer)) as url, pytest.raises(DataError) as error:
+        downloaded(url, tmp_path)
+    assert str(error.value).isprintable()
+    assert r"HTTP 404 \x1b[2J" in str(error.value)

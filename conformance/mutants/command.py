@@ -29,6 +29,7 @@ from refimpl.loading import registry
 from refimpl.loading.discovery import sources
 from refimpl.names import unknown
 from refimpl.store import digests
+from refimpl.writing import write_text
 
 WIDTHS = (12, 16, 36)
 
@@ -91,7 +92,7 @@ def hunt(
     wrong += _judged(found, listed, chosen, names, {e.name for e in examples}, variants)
     if table is not None:
         everything = found if results is None else [judged_by(h, listed) for h in kept.all()]
-        table.write_text(markdown(everything, ALL, without), encoding="utf-8")
+        write_text(table, markdown(everything, ALL, without))
         click.echo(f"wrote {table}")
     click.echo(f"all: {counted(found)}")
     for text in wrong:
@@ -206,7 +207,7 @@ class Kept:
         if path is None:
             return
         if not path.exists():
-            path.write_text(json.dumps(options) + "\n", encoding="utf-8")
+            write_text(path, json.dumps(options) + "\n")
             return
         try:
             whole, end, cut_short = path.read_text("utf-8").rpartition("\n")
@@ -222,7 +223,7 @@ class Kept:
                 "begin another file"
             )
         if cut_short:  # by a kill: what it was about is hunted again
-            path.write_text(whole + end, encoding="utf-8")
+            write_text(path, whole + end)
 
     def of(self, example: str, bug: Mutant) -> list[Hunted]:
         """What became of a mutant of an example; empty if it was not hunted."""

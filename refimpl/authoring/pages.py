@@ -26,6 +26,7 @@ from refimpl.training.ladder import first_of_ladder
 from refimpl.training.live_model import first_step, live_summary
 from refimpl.training.loop import train
 from refimpl.training.problem import pose
+from refimpl.writing import write_text
 
 TEMPLATE = "example.md.jinja"
 INDEX = "README.md"
@@ -251,11 +252,11 @@ def write(
             yield picture
         path = folder / f"{name}.md"
         text = page(registered, folder, picture if picture.is_file() else None)
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
         yield path
     if index:
         path = folder / INDEX
-        path.write_text(index_page([each.value for each in examples]), encoding="utf-8")
+        write_text(path, index_page([each.value for each in examples]))
         yield path
 
 

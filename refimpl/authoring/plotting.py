@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from refimpl.errors import RefimplError
 from refimpl.training.loop import History
+from refimpl.writing import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,8 +57,10 @@ def plot_histories(histories: Mapping[str, History], title: str, path: Path) -> 
             axis.legend(frameon=False)
     figure.suptitle(title)
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
-        undated = {"Date": None} if path.suffix == ".svg" else None
-        figure.savefig(path, dpi=144, metadata=undated)
+        kind = path.suffix.removeprefix(".") or "png"
+        undated = {"Date": None} if kind == "svg" else None
+        with whole_file(path) as stream:
+            figure.savefig(stream, format=kind, dpi=144, metadata=undated)
 
 
 def _panels(histories: Iterable[History]) -> list[str]:

@@ -18,6 +18,7 @@ from typing import TypeAlias, get_args
 from refimpl.checking.checks import Cell
 from refimpl.data import Tier
 from refimpl.errors import RefimplError
+from refimpl.writing import write_text
 
 Manifest: TypeAlias = Mapping[str, Mapping[str, tuple[Tier, ...]]]
 """``example/variant`` → check (with the execution, for checks about executions) → tiers."""
@@ -72,7 +73,7 @@ def write(manifest: Manifest, file: Path) -> None:
         + "\n }"
         for subject, own in record.items()
     ]
-    file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    write_text(file, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def key(cell: Cell) -> tuple[str, str]:

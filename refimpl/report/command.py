@@ -9,6 +9,7 @@ from refimpl.errors import RefimplError
 from refimpl.report.columns import columns
 from refimpl.report.model import Report, report
 from refimpl.report.render import page, summary
+from refimpl.writing import write_text
 
 
 def write_report(
@@ -30,7 +31,7 @@ def write_report(
         where = ", ".join(str(path) for path in results)
         raise RefimplError(f"there is no results file in {where}")
     made = report(found, columns(against) if against else ())
-    output.write_text(page(made), encoding="utf-8")
+    write_text(output, page(made))
     if markdown is not None:
-        markdown.write_text(summary(made), encoding="utf-8")
+        write_text(markdown, summary(made))
     return made

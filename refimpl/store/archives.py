@@ -24,7 +24,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
-from refimpl.errors import DataError
+from refimpl.errors import DataError, printable
+from refimpl.reading import open_plain, why
 
 MAX_MEMBERS = 100_000
 MAX_BYTES = 4 << 30
@@ -34,6 +35,15 @@ _ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 _LONGEST_PART, _LONGEST_NAME = 255, 1024
 _BLOCK = 1 << 20
 
+_READ_WHOLE = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+_LARGEST_HEADER = 1 << 16
+
 _DAMAGE = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -42,6 +52,8 @@ _DAMAGE = (
     EOFError,
     NotImplementedError,
     ValueError,
+    OverflowError,
+    RecursionError,
 )
 
 
@@ -122,18 +134,18 @@ class _Member:
 
 
 def _members(archive: Path, limits: Limits) -> Iterator[_Member]:
-    with archive.open("rb") as stream:
+    with open_plain(archive, MAX_BYTES) as stream:
         magic = stream.read(4)
     return _zip_members(archive) if magic in _ZIP_MAGICS else _tar_members(archive, limits)
 
 
 def _tar_members(archive: Path, limits: Limits) -> Iterator[_Member]:
-    with archive.open("rb") as packed:
+    with open_plain(archive, MAX_BYTES) as packed:
         magic = packed.read(2)
         packed.seek(0)
         plain = cast("IO[bytes]", gzip.GzipFile(fileobj=packed) if magic == _GZIP_MAGIC else packed)
         bounded = cast("IO[bytes]", _Bounded(archive, plain, limits))
-        with tarfile.open(fileobj=bounded, mode="r|") as tar:
+        with tarfile.open(fileobj=bounded, mode="r|", tarinfo=_SmallHeader) as tar:
             for info in tar:
                 yield _Member(
                     info.name,
@@ -142,6 +154,20 @@ def _tar_members(archive: Path, limits: Limits) -> Iterator[_Member]:
                     _tar_refusal(info),
                     cast("Callable[[], IO[bytes]]", partial(tar.extractfile, info)),
                 )
+
+
+class _SmallHeader(tarfile.TarInfo):
+    """A header whose parts are of a reasonable size: tarfile reads names and attributes whole."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> Any:
+        """Refuse what would be read into memory before anyone sees its size."""
+        if self.type in _READ_WHOLE and self.size > _LARGEST_HEADER:
+            raise ValueError(f"a header of {self.size:,} bytes")
+        return super()._proc_member(archive)  # type: ignore[misc]
+
+    def _proc_gnusparse_10(self, *about: Any) -> None:
+        """Refuse a list of holes that is as long as the file."""
+        raise ValueError("a sparse file")
 
 
 def _tar_refusal(info: tarfile.TarInfo) -> str:
@@ -284,5 +310,8 @@ def _damage_named(archive: Path) -> Iterator[None]:
         yield
     except _DAMAGE as error:
         raise DataError(
-            f"{archive}: damaged, or no tar, tar.gz or zip: {error or type(error).__name__}"
+            f"{archive}: damaged, or no tar, tar.gz or zip: "
+            f"{printable(error) or type(error).__name__}"
         ) from error
+    except OSError as error:
+        raise DataError(f"{archive}: cannot be read or unpacked: {why(error)}") from error

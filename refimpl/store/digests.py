@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, cast
 
+from refimpl.reading import open_plain
+
 ALGORITHM = "sha256"
 RECORD_SUFFIX = ".sha256"
+
+MOST_UNZIPPED = 256 << 20
+"""The most bytes that a gzip stream may hold; the largest of the documents' holds 47 MB."""
 
 _BLOCK = 1 << 20
 
@@ -23,13 +29,29 @@ def of_bytes(content: bytes) -> str:
 def of_file(path: Path, *, unzip: bool = False) -> str:
     """The sha256 of a file; with ``unzip``, of its content without the gzip wrapper.
 
-    Raises what :mod:`gzip` raises if the wrapper is damaged.
+    Raises what :mod:`gzip` raises if the wrapper is damaged, and :class:`OSError` if this is no
+    plain file or holds too much.
     """
     hasher = hashlib.sha256()
-    with gzip.open(path) if unzip else path.open("rb") as stream:
-        for block in iter(lambda: cast("IO[bytes]", stream).read(_BLOCK), b""):
+    with open_plain(path) as packed:
+        for block in unzipped(packed, path) if unzip else iter(lambda: packed.read(_BLOCK), b""):
             hasher.update(block)
     return hasher.hexdigest()
+
+
+def unzipped(packed: IO[bytes], path: Path, most: int = MOST_UNZIPPED) -> Iterator[bytes]:
+    """The content of a gzip stream, block by block.
+
+    Raises what :mod:`gzip` raises if it is damaged, and :class:`OSError` as soon as it holds more
+    than ``most`` bytes: a small file can hold more than any memory.
+    """
+    stream = cast("IO[bytes]", gzip.GzipFile(fileobj=packed))
+    left = most
+    while block := stream.read(_BLOCK):
+        left -= len(block)
+        if left < 0:
+            raise OSError(errno.EFBIG, f"its gzip stream holds more than {most:,} bytes", str(path))
+        yield block
 
 
 def difference(found: str, accepted: Sequence[str]) -> str:

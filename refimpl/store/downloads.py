@@ -6,17 +6,24 @@ import json
 import os
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refimpl.errors import DataError, one_line
+from refimpl.errors import DataError, one_line, printable
 
 if TYPE_CHECKING:
     from requests import Response
     from rich.progress import Progress, TaskID
 
 _BLOCK = 1 << 16
+
+LARGEST = 1 << 30
+"""The most bytes of a download, if its table states no other number."""
+
+WINDOW, SLOWEST = 60.0, 512
+"""A download that brings fewer bytes a second than this, over so many seconds, is broken off."""
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Status codes that may well change a moment later."""
 
@@ -35,7 +42,9 @@ class ResumingDownloader:
     which checks its digest. No two processes may write to the same ``part`` at once.
 
     ``attempts`` is how often the server is asked in total; ``pause`` is the number of seconds
-    before the second attempt, and doubles after that.
+    before the second attempt, and doubles after that. ``timeout`` is for the server's first answer
+    and for each silence, ``window`` for slowness, and ``seconds`` for the whole, all attempts
+    together. More than ``largest`` bytes are never received.
     """
 
     part: Path
@@ -43,7 +52,11 @@ class ResumingDownloader:
     attempts: int = 5
     pause: float = 1.0
     timeout: float = 30.0
+    largest: int = LARGEST
+    window: float = WINDOW
+    seconds: float = 4 * 3600.0
     _task: TaskID | None = field(default=None, init=False, repr=False)
+    _deadline: float = field(default=float("inf"), init=False, repr=False)
 
     def __call__(
         self, url: str, output_file: str | os.PathLike[str], pooch: Any, check_only: bool = False
@@ -56,11 +69,12 @@ class ResumingDownloader:
             import requests
 
             return requests.head(url, timeout=self.timeout, allow_redirects=True).ok
+        self._deadline = time.monotonic() + self.seconds
         for attempt in range(1, self.attempts + 1):
             try:
                 self._receive(url)
             except _Interrupted as interruption:
-                if attempt == self.attempts:
+                if attempt == self.attempts or time.monotonic() > self._deadline:
                     raise DataError(self._given_up(url, interruption)) from interruption
                 time.sleep(self.pause * 2 ** (attempt - 1))
             else:
@@ -106,11 +120,11 @@ class ResumingDownloader:
             self._discard()
             raise _Interrupted(f"the {start:,} bytes received before are not a beginning of it")
         if status in _PASSING:
-            raise _Interrupted(f"HTTP {status} {response.reason}")
+            raise _Interrupted(f"HTTP {status} {printable(response.reason)}")
         if status not in (200, 206):
             raise DataError(
-                f"{self._name}: could not be downloaded; {response.url} answered "
-                f"HTTP {status} {response.reason}"
+                f"{self._name}: could not be downloaded; {printable(response.url)} answered "
+                f"HTTP {status} {printable(response.reason)}"
             )
         if status == 206 and _first_byte(response) != start:
             self._discard()
@@ -124,30 +138,63 @@ class ResumingDownloader:
             self._discard()
             self._origin.write_text(json.dumps({"url": url, "version": _version(response)}))
         length = response.headers.get("Content-Length", "")
-        total = start + int(length) if length.isdecimal() else None
+        total = start + int(length) if re.fullmatch(r"[0-9]{1,15}", length) else None
+        if total is not None and total > self.largest:
+            raise self._too_large(url, f"{total:,} bytes")
         self._show(start, total)
         with self.part.open("ab") as out:
-            # Raw, so that a .gz file that a server declares as encoded is kept as it is.
-            for block in response.raw.stream(_BLOCK, decode_content=False):
+            for block in self._blocks(response):
                 out.write(block)
+                if out.tell() > self.largest:
+                    self._discard()
+                    raise self._too_large(url, "more")
                 self._show(out.tell(), total)
         # Before version 2, urllib3 mistakes a broken connection for the end of the body.
         size = self.part.stat().st_size
         if total is not None and size != total:
             raise _Interrupted(f"cut short after {size:,} of {total:,} bytes")
 
+    def _blocks(self, response: Response) -> Iterator[bytes]:
+        """The body as it arrives; :class:`_Interrupted` if it arrives too slowly."""
+        # Raw, so that a .gz file that a server declares as encoded is kept as it is.
+        raw = response.raw
+        read = getattr(raw, "read1", None)
+        if read is None:  # urllib3 before 2.3: waits until it has all of what it is asked for
+            blocks = raw.stream(1024, decode_content=False)
+        else:
+            blocks = iter(lambda: read(_BLOCK, decode_content=False), b"")
+        began, arrived = time.monotonic(), 0
+        for block in blocks:
+            yield block
+            arrived += len(block)
+            now = time.monotonic()
+            if now > self._deadline:
+                raise _Interrupted(f"it takes longer than {self.seconds:g} s")
+            if now - began >= self.window:
+                if arrived < SLOWEST * (now - began):
+                    raise _Interrupted(f"{arrived:,} bytes in {now - began:.0f} s are too few")
+                began, arrived = now, 0
+
+    def _too_large(self, url: str, found: str) -> DataError:
+        return DataError(
+            f"{self._name}: not downloaded from {url}; "
+            f"at most {self.largest:,} bytes were expected, and it has {found}"
+        )
+
     def _so_far(self, url: str) -> tuple[int, str]:
         """How many bytes of ``url`` are here already, and the version that they belong to."""
         try:
             origin = json.loads(self._origin.read_text())
-            if origin["url"] == url:
-                return self.part.stat().st_size, origin["version"]
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            size, version = self.part.stat().st_size, origin["version"]
+            if origin["url"] == url and isinstance(version, str) and size <= self.largest:
+                return size, version
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             pass
         self._discard()
         return 0, ""
 
     def _discard(self) -> None:
+        """Forget what was received."""
         self.part.unlink(missing_ok=True)
         self._origin.unlink(missing_ok=True)
 
@@ -177,15 +224,15 @@ def _innermost(error: BaseException) -> str:
         return type(error).__name__
     # urllib3 begins with the connection: HTTPSConnection(host='…', port=443): Failed to …
     connection = r"^(HTTPS?Connection\w*\(.*?\)|<urllib3\S+ object at \w+>): "
-    return re.sub(connection, "", one_line(error))
+    return printable(re.sub(connection, "", one_line(error)))
 
 
 def _version(response: Response) -> str:
     """The server's name for this version of the file, if it guarantees every byte."""
     tag = response.headers.get("ETag", "")
-    return "" if tag.startswith("W/") else tag
+    return tag if re.fullmatch(r'"[!-~]{1,200}"', tag) else ""
 
 
 def _first_byte(response: Response) -> int | None:
-    match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+    match = re.match(r"bytes ([0-9]{1,15})-", response.headers.get("Content-Range", ""))
     return int(match[1]) if match else None

@@ -11,9 +11,8 @@ import os
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from pkgutil import resolve_name
@@ -21,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from refimpl.data import data_root
 from refimpl.errors import DataError, DataMissingError, UnknownNameError
+from refimpl.reading import why
 from refimpl.store import archives, digests
-from refimpl.store.downloads import ResumingDownloader
+from refimpl.store.downloads import LARGEST, ResumingDownloader
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -45,12 +45,14 @@ class Download:
 
     ``file`` is its place under the data root, ``urls`` are the places to try in turn, and
     ``digest`` is its published digest as ``algorithm:hex``, empty if nobody publishes one. A file
-    without a digest is only used to make other files, whose digests are known.
+    without a digest is only used to make other files, whose digests are known. No more than
+    ``largest`` bytes are received.
     """
 
     file: str
     urls: tuple[str, ...]
     digest: str
+    largest: int = LARGEST
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,11 @@ def fetch(
 
     def download(source: Download) -> Path:
         return _download(
-            source, root, lambda part: ResumingDownloader(part, progress, attempts, pause)
+            source,
+            root,
+            lambda part: ResumingDownloader(
+                part, progress, attempts, pause, largest=source.largest
+            ),
         )
 
     return [done for entry in chosen(names, table) for done in _fetch(entry, root, download)]
@@ -170,13 +176,16 @@ def files_held_to() -> dict[str, str]:
     except DataMissingError:
         return {}
     files = [file for entry in entries().values() for file in entry.files]
-    held_to = {file: _listed().get(file) or digests.recorded(root / file) for file in files}
-    return {file: held for file, held in held_to.items() if held and (root / file).exists()}
+    # Of a file that may be the documents' or made here, the record is of the one that is here.
+    held_to = {file: _accepted(root / file, file)[-1:] for file in files}
+    return {file: held[0] for file, held in held_to.items() if held and (root / file).exists()}
 
 
 def _entry(name: str, item: dict[str, Any]) -> Entry:
     downloads = tuple(
-        Download(file, tuple(source["urls"]), source.get("digest", ""))
+        Download(
+            file, tuple(source["urls"]), source.get("digest", ""), source.get("largest", LARGEST)
+        )
         for file, source in item.pop("downloads").items()
     )
     item.setdefault("files", [download.file for download in downloads])
@@ -210,10 +219,15 @@ def chosen(
     return list(found.values())
 
 
-@cache
 def _listed() -> Mapping[str, str]:
     """The digests that the fixtures check their files against, by path under the data root."""
     return cast("Callable[[], Mapping[str, str]]", resolve_name(f"{FIXTURES}.integrity:registry"))()
+
+
+def _accepted(path: Path, file: str) -> Sequence[str]:
+    """The digests that this file may have; empty if there is none to check it against."""
+    judge = resolve_name(f"{FIXTURES}.integrity:accepted")
+    return cast("Callable[[Path, str], Sequence[str]]", judge)(path, file)
 
 
 def _statuses(entry: Entry, root: Path) -> list[FileStatus]:
@@ -221,14 +235,13 @@ def _statuses(entry: Entry, root: Path) -> list[FileStatus]:
 
 
 def _status(entry: Entry, file: str, path: Path) -> FileStatus:
-    listed, recorded = _listed().get(file), digests.recorded(path)
-    expected = tuple(digest for digest in (listed, recorded) if digest)
+    expected = tuple(_accepted(path, file))
     if not path.exists():
         return FileStatus(entry.name, file, path, "missing", expected)
     try:
         found = digests.of_file(path, unzip=entry.zipped)
     except (OSError, EOFError, zlib.error) as error:
-        found = f"no readable file ({error})"
+        found = f"no readable file ({why(error)})"
         return FileStatus(entry.name, file, path, "damaged", expected, found)
     state: State = "unknown" if not expected else "ok" if found in expected else "damaged"
     return FileStatus(entry.name, file, path, state, expected, found)
@@ -321,10 +334,12 @@ def _make(entry: Entry, root: Path, archive: Path) -> None:
             archive.unlink()  # so that the next attempt downloads it again
             raise
         for file in entry.files:
-            digests.record(folder / file)
             (root / file).parent.mkdir(parents=True, exist_ok=True)
-            for made in (digests.record_path(Path(file)), Path(file)):
-                os.replace(folder / made, root / made)
+            if not entry.zipped:  # whose listed digest is that of what is in the wrapper
+                digests.record(folder / file)
+                record = digests.record_path(Path(file))
+                os.replace(folder / record, root / record)
+            os.replace(folder / file, root / file)
     archive.unlink()
     if not any(archive.parent.iterdir()):
         archive.parent.rmdir()

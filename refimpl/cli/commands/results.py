@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from refimpl.cli.commands.arguments import make_folder, require_distinct_files
+from refimpl.cli.commands.arguments import require_distinct_files
 from refimpl.cli.commands.options import debug_option, output_option, plugin_option
+from refimpl.writing import write_text
 
 
 @click.command()
@@ -69,6 +70,5 @@ def figures(results: tuple[Path, ...], output: Path | None, plugins: tuple[str, 
             "Made by `refimpl figures RESULTS -o FILE` from the results files of "
             "`refimpl check --data real`; not written by hand.\n\n"
         )
-        make_folder(output)
-        output.write_text(head + table, encoding="utf-8")
+        write_text(output, head + table)
         click.echo(f"wrote {output}")
