@@ -75,7 +75,7 @@ def why(error: Exception) -> str:
 
 def parsed(text: str | bytes) -> Any:
     """The value of a JSON text; :class:`ShapeError` if it is none, or nested too deeply."""
-    return decoded(text, Any)  # type: ignore[type-var]
+    return decoded(text, Any)
 
 
 def decoded(text: str | bytes, shape: type[Shape]) -> Shape:
