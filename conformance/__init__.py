@@ -45,9 +45,14 @@ def check_example(
         results = check_example("my-example")
         assert all(result.outcome in ("passed", "skipped", "xfailed") for result in results)
     """
-    from refimpl.conformance.asking import How, on_its_own
+    from refimpl.checking.plan import plan_one
+    from refimpl.checking.requests import Request
+    from refimpl.conformance.checks import ALL
+    from refimpl.loading.registry import load_for
 
-    return [ask() for _, ask in on_its_own(example, How(tier, device, executions))]
+    request = Request((), tier, device, executions or ())
+    planned = plan_one(load_for(example), example, request, ALL)
+    return [*planned.verdicts, *map(planned.run, planned.cells)]
 
 
 def parametrize_with_checks(*examples: Example | str) -> pytest.MarkDecorator:
@@ -66,6 +71,7 @@ def parametrize_with_checks(*examples: Example | str) -> pytest.MarkDecorator:
 
 
 def _questions(examples: Sequence[Example | str], config: pytest.Config) -> list[object]:
-    from refimpl.conformance.asking import questions
+    from refimpl.conformance.checks import ALL
+    from refimpl.runner.pytest_plugin import questions_about
 
-    return questions(examples, config)
+    return questions_about(examples, config, ALL)

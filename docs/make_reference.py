@@ -22,9 +22,9 @@ from refimpl import (
 )
 from refimpl.authoring.sourcecode import source_of
 from refimpl.checking import checks, expectations
+from refimpl.checking.requests import DEFAULT_EXECUTIONS
 from refimpl.conformance.checks import ALL
 from refimpl.executions.built_in import refimpl_executions
-from refimpl.runner.pytest_plugin import DEFAULT_EXECUTIONS
 from refimpl.training import checkpoint
 from refimpl.training.keras_like import Model
 from refimpl.training.problem import Problem

@@ -12,15 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.errors import ContractError, DataMissingError
-
-Tier = Literal["stand-in", "real"]
-TIERS: tuple[Tier, ...] = ("stand-in", "real")
+from refimpl.tiers import TIERS as TIERS
+from refimpl.tiers import Tier as Tier
 
 DATA_VARIABLE = "REFIMPL_DATA"
 

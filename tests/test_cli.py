@@ -586,7 +586,7 @@ def test_a_check_runs_other_seeds(refimpl, asked, reseed):
 def test_what_the_help_of_reseed_advises_is_right_for_every_example(refimpl):
     high = FIRST_SEED + SEEDS_OF_A_BASELINE
     said = " ".join(refimpl("check", "--help").out.split())
-    assert f"from {FIRST_SEED} on, so choose a multiple of 100 up to 800, or {high} or more" in said
+    assert f"from {FIRST_SEED} on: take a multiple of 100 up to 800, or {high} and more" in said
     examples = [own.value for own in registry.load().examples.values()]
     for advised in (*range(0, 801, 100), high):
         require_unused_seeds(advised, examples)

@@ -15,11 +15,11 @@ import pytest
 from docpages import Reader, blocks, commands
 
 from refimpl.authoring import pages
+from refimpl.checking.requests import DEFAULT_EXECUTIONS
 from refimpl.cli.main import cli
 from refimpl.executions.built_in import refimpl_executions
 from refimpl.loading.listing import listed
 from refimpl.loading.registry import load
-from refimpl.runner.pytest_plugin import DEFAULT_EXECUTIONS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

@@ -8,9 +8,11 @@ from fakes.sound import EXAMPLE
 from refimpl.checking import manifest
 from refimpl.checking.checks import cells
 from refimpl.checking.manifest import ManifestError, lacking, made_of
-from refimpl.conformance.asking import in_tree_cells
+from refimpl.checking.plan import in_tree_cells
+from refimpl.conformance import check_example
 from refimpl.conformance.checks import ALL
 from refimpl.executions.built_in import refimpl_executions
+from refimpl.loading import registry
 from refimpl.training.problem import CPU
 
 pytest_plugins = ["pytester"]
@@ -35,7 +37,9 @@ def without_facts():
 
 
 def test_the_committed_manifest_is_what_is_asked_today():
-    assert manifest.read(manifest.path()) == made_of(in_tree_cells()), "refimpl manifest --update"
+    assert manifest.read(manifest.path()) == made_of(in_tree_cells(registry.load(), ALL)), (
+        "refimpl manifest --update"
+    )
 
 
 def test_nothing_is_missed_where_everything_is_asked():
@@ -81,18 +85,34 @@ def test_a_damaged_manifest_is_refused(tmp_path, content):
         manifest.read(tmp_path / "m.json")
 
 
-def test_a_run_that_asks_less_fails(pytester, tmp_path):
+@pytest.fixture
+def asks_more(tmp_path, monkeypatch):
+    """A manifest that requires a check of autograd that it does not get."""
     committed = dict(manifest.read(manifest.path()))
     committed["autograd/-"] = {**committed["autograd/-"], "layer-table": ("stand-in",)}
     manifest.write(committed, tmp_path / "m.json")
+    monkeypatch.setattr(manifest, "path", lambda: tmp_path / "m.json")
+    return tmp_path / "m.json"
+
+
+def test_a_run_with_fewer_checks_than_the_manifest_fails(pytester, asks_more):
     pytester.makeconftest(
         f"from pathlib import Path\nfrom refimpl.checking import manifest\n"
-        f"manifest.path = lambda: Path({str(tmp_path / 'm.json')!r})\n"
+        f"manifest.path = lambda: Path({str(asks_more)!r})\n"
     )
     ran = pytester.runpytest_subprocess(
         "--pyargs", "refimpl.conformance", "--example", "autograd", "-n", "0", "-k", "manifest"
     )
     ran.assert_outcomes(failed=1, deselected=ran.parseoutcomes()["deselected"])
-    ran.stdout.fnmatch_lines(
-        ["*1 checks of the manifest are not asked: layer-table of autograd/-*"]
-    )
+    ran.stdout.fnmatch_lines(["*1 checks of the manifest are missing: layer-table of autograd/-*"])
+
+
+def test_check_example_fails_where_a_check_of_the_manifest_is_missing(asks_more):
+    answers = {answer.check: answer for answer in check_example("autograd")}
+    assert answers["checks-of-the-manifest"].outcome == "failed"
+    assert "layer-table of autograd/-" in answers["checks-of-the-manifest"].reason
+
+
+def test_check_example_passes_with_every_check_of_the_manifest():
+    answers = {answer.check: answer for answer in check_example("autograd")}
+    assert answers["checks-of-the-manifest"].outcome == "passed"

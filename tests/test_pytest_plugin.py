@@ -17,7 +17,7 @@ from refimpl.checking.results import read, result_from
 from refimpl.cli.rendering import Asked, again
 from refimpl.conformance.checks import ALL
 from refimpl.runner import pytest_plugin
-from refimpl.runner.pytest_plugin import RESULT, cells_of, results_in
+from refimpl.runner.pytest_plugin import RESULT, plan_of, results_in
 from refimpl.runner.scheduling import CrashSafeScheduling
 
 TESTS = Path(__file__).parent
@@ -201,7 +201,7 @@ def test_the_rest_goes_on_after_a_death(with_a_death):
 
 def test_the_results_of_all_workers_are_in_one_complete_file(with_a_death, tmp_path):
     asked = config(tmp_path, "quick", "dying", quick=QUICK, dying=DYING)
-    expected = {cell.id for cell in cells_of(asked, ALL)}
+    expected = {cell.id for cell in plan_of(asked, ALL).cells}
     expected |= {f"{name}/-/plugin-in-order/cpu/stand-in" for name in ("quick", "dying")}
     assert with_a_death.results.complete
     assert {result.id for result in with_a_death.results.checks} == expected
@@ -225,7 +225,7 @@ def config(tmp_path, *examples, device="cpu", execution=("cpu-f64",), reseed=0, 
     files = [SOUND, *(str(tmp_path / f"{name}.py") for name in plugins)]
     option = SimpleNamespace(
         example=list(examples), plugin=files, data="stand-in", device=device, execution=execution,
-        reseed=reseed,
+        reseed=reseed, expected_failures=[],
     )  # fmt: skip
     return SimpleNamespace(option=option, stash=pytest.Stash())
 
@@ -236,11 +236,13 @@ def names(cells):
 
 def test_the_examples_named_are_asked_once_in_the_order_in_which_they_are_named(tmp_path):
     asked = config(tmp_path, "wrong-count", "fake-sound", "wrong-count", wrong_count=WRONG_COUNT)
-    assert names(cells_of(asked, ALL)) == ["wrong-count", "fake-sound"]
+    assert names(plan_of(asked, ALL).cells) == ["wrong-count", "fake-sound"]
 
 
 def test_reseeding_asks_the_same_checks_of_runs_with_other_seeds(tmp_path):
-    as_stated, moved = (cells_of(config(tmp_path, EXAMPLE.name, reseed=by), ALL) for by in (0, 100))
+    as_stated, moved = (
+        plan_of(config(tmp_path, EXAMPLE.name, reseed=by), ALL).cells for by in (0, 100)
+    )
     assert [cell.id for cell in moved] == [cell.id for cell in as_stated]
     assert {cell.subject.variant.seed for cell in as_stated if cell.subject.variant} == {0}
     assert {cell.subject.variant.seed for cell in moved if cell.subject.variant} == {100}
@@ -248,9 +250,9 @@ def test_reseeding_asks_the_same_checks_of_runs_with_other_seeds(tmp_path):
 
 def test_a_name_that_there_is_not_is_an_error_with_the_nearest(tmp_path):
     with pytest.raises(pytest.Collector.CollectError, match="did you mean 'fake-sound'"):
-        cells_of(config(tmp_path, "fake-sond"), ALL)
+        plan_of(config(tmp_path, "fake-sond"), ALL)
     with pytest.raises(pytest.Collector.CollectError, match="no execution 'cpu-f46'; did you mean"):
-        cells_of(config(tmp_path, "fake-sound", execution=("cpu-f46",)), ALL)
+        plan_of(config(tmp_path, "fake-sound", execution=("cpu-f46",)), ALL)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +265,7 @@ def test_a_name_that_there_is_not_is_an_error_with_the_nearest(tmp_path):
 )
 def test_a_device_or_a_seed_that_cannot_be_meant_is_an_error(tmp_path, changes, said):
     with pytest.raises(pytest.Collector.CollectError, match=said):
-        cells_of(config(tmp_path, "fake-sound", **changes), ALL)
+        plan_of(config(tmp_path, "fake-sound", **changes), ALL)
 
 
 REFUSED = """
@@ -279,8 +281,8 @@ def refimpl_examples():
 
 def test_an_example_that_was_refused_is_left_to_its_plugins_verdict(tmp_path):
     asked = config(tmp_path, "refused", "fake-sound", refused=REFUSED)
-    assert names(cells_of(asked, ALL)) == ["fake-sound"]
-    verdicts = pytest_plugin.verdicts_on_plugins(asked, "plugin-in-order")
+    assert names(plan_of(asked, ALL).cells) == ["fake-sound"]
+    verdicts = plan_of(asked, ALL).verdicts
     assert [(v.example, v.outcome) for v in verdicts] == [
         ("fake-sound", "passed"),
         ("refused#1", "failed"),
@@ -289,19 +291,19 @@ def test_an_example_that_was_refused_is_left_to_its_plugins_verdict(tmp_path):
 
 def test_an_example_whose_name_is_no_text_does_not_end_the_collection(tmp_path):
     asked = config(tmp_path, "fake-sound", refused=REFUSED.replace('"refused"', '["refused"]'))
-    assert names(cells_of(asked, ALL)) == ["fake-sound"]
-    *_, refused = pytest_plugin.verdicts_on_plugins(asked, "plugin-in-order")
+    assert names(plan_of(asked, ALL).cells) == ["fake-sound"]
+    *_, refused = plan_of(asked, ALL).verdicts
     assert "name must be str, found list" in refused.reason
 
 
 def test_a_mistyped_name_does_not_hide_behind_a_refused_one(tmp_path):
     asked = config(tmp_path, "refused", "fake-sond", refused=REFUSED)
     with pytest.raises(pytest.Collector.CollectError, match="no example 'fake-sond'"):
-        cells_of(asked, ALL)
+        plan_of(asked, ALL)
 
 
 def test_the_checks_of_one_variant_share_a_worker(tmp_path):
-    for cell in cells_of(config(tmp_path, "fake-sound"), ALL):
+    for cell in plan_of(config(tmp_path, "fake-sound"), ALL).cells:
         parameter = pytest_plugin.parameter(cell)
         (mark,) = parameter.marks
         variant = cell.subject.variant.name if cell.subject.variant else "-"
@@ -390,7 +392,7 @@ def test_an_interrupted_run_has_no_footer_and_says_that_there_is_more(tmp_path):
     assert "interrupted: not every check was asked" in ran.stdout
     found = read(file)
     assert not found.complete
-    assert found.outcomes["passed"] == 1
+    assert found.outcomes["passed"] == 3  # the verdicts on both plugins, and one check
 
 
 STOPS = """

@@ -23,7 +23,7 @@ from refimpl import hookspecs
 from refimpl.contract import Example, Execution
 from refimpl.errors import UnknownNameError
 from refimpl.loading import validation
-from refimpl.loading.catalogue import Page, duplicate, pages
+from refimpl.loading.catalogue import Page, duplicate, entries, pages
 from refimpl.loading.discovery import Source
 from refimpl.loading.plugin_error import explain
 from refimpl.loading.refusal import Refusal
@@ -261,3 +261,34 @@ def _import_file(name: str, path: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+# --- the plugin of one example -------------------------------------------------------------------
+
+
+def load_for(example: Example | str, plugins: Sequence[str] = ()) -> Registry:
+    """The registry with the plugin of one example and the executions.
+
+    An object is registered as it is, in place of the example registered by its name.
+    """
+    name = example if isinstance(example, str) else example.name
+    known = {entry.name for entry in entries(plugins)}
+    if isinstance(example, str):
+        return load(plugins, only=[name])
+    return _with(load(plugins, only=[name] if name in known else []), example)
+
+
+def _with(loaded: Registry, example: Example) -> Registry:
+    """``loaded`` with this very object, which need not be the example registered by its name."""
+    examples, name = dict(loaded.examples), example.name
+    there = examples.pop(name, None)
+    if there is not None and there.value is example:
+        return loaded
+    source = there.source if there else Source(name, "an object", "")
+    problems = tuple(
+        Refusal(source.origin, source.plugin, code, reason, hint, examples=(name,))
+        for code, reason, hint in validation.check_example(example)
+    )
+    if not problems:
+        examples[name] = Registered(example, source)
+    return replace(loaded, examples=examples, problems=(*loaded.problems, *problems))

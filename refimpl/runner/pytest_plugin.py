@@ -12,18 +12,21 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from pytest_reportlog.plugin import ReportLogPlugin
 
+from refimpl.checking import options
+from refimpl.checking.requests import Request
 from refimpl.runner import pytest_workers
 
 if TYPE_CHECKING:
-    from refimpl.checking.checks import Cell, Outcome, Result
-    from refimpl.checking.expectations import Gathered
-    from refimpl.contract import Example, Execution
+    from refimpl.checking.checks import Cell, Check, Result
+    from refimpl.checking.plan import Plan
+    from refimpl.contract import Example
     from refimpl.loading.registry import Registry
 
 RESULT = "refimpl-result"
@@ -34,24 +37,13 @@ OUTCOMES = ("passed", "failed", "skipped", "xfailed")
 CHECKS = "refimpl_checks"
 """The mark that :func:`refimpl.conformance.parametrize_with_checks` puts on a test."""
 
-DEFAULT_EXECUTIONS = (
-    "cpu",
-    "cpu-f64",
-    "cuda",
-    "channels-last",
-    "autocast-bf16",
-    "data-parallel",
-    "ensemble",
-)
-"""Executions that take well under a second for each variant; ``--execution`` asks for others."""
-
 _CELL_ID = re.compile(
     r"\[(?P<example>[^/]+)/(?P<variant>[^/]+)/(?P<check>[^/]+)/(?P<execution>[^/]+)/(?P<tier>[^/]+)\]"
 )
 """The id of a cell at the end of a test's id, where xdist may have appended a group."""
 
 _REGISTRY: pytest.StashKey[Registry] = pytest.StashKey()
-_EXPECTED: pytest.StashKey[Gathered] = pytest.StashKey()
+_PLAN: pytest.StashKey[Plan] = pytest.StashKey()
 _RESULTS: pytest.StashKey[list[dict[str, Any]]] = pytest.StashKey()
 
 
@@ -60,22 +52,19 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     pluginmanager.register(pytest_workers, "refimpl-workers")
     group = parser.getgroup("refimpl", "conformance of documented PyTorch examples")
     group.addoption("--example", action="append", default=[], metavar="NAME",
-                    help="check only this example (repeatable)")  # fmt: skip
-    group.addoption("--data", choices=("stand-in", "real"), default="stand-in",
-                    help="data to train on: stand-in or real (default: stand-in)")  # fmt: skip
-    group.addoption("--device", default="cpu", metavar="DEVICE",
-                    help="device to run on, by torch's name for it (default: cpu)")  # fmt: skip
-    group.addoption("--execution", action="append", default=[], metavar="NAME",
-                    help="compare this execution with the float64 oracle (repeatable, or all; "
-                    f"default: {', '.join(DEFAULT_EXECUTIONS)})")  # fmt: skip
-    group.addoption("--reseed", type=int, default=0, metavar="N",
-                    help="add N to the seed of every run, for other draws")  # fmt: skip
-    group.addoption("--plugin", action="append", default=[], metavar="FILE|MODULE",
-                    help="also check the examples of this plugin (repeatable)")  # fmt: skip
-    group.addoption("--results", metavar="FILE", type=Path,
-                    help="write the results to this file, as JSON Lines")  # fmt: skip
-    group.addoption("--expected-failures", action="append", default=[], metavar="FILE", type=Path,
-                    help="file of expected failures, besides those of the plugins")  # fmt: skip
+                    help="Check only this example (repeatable).")  # fmt: skip
+    for option in options.ALL:
+        _add(group, option)
+
+
+def _add(group: pytest.OptionGroup, option: options.Option) -> None:
+    settings: dict[str, Any] = {"dest": option.name, "help": option.help, "type": option.kind}
+    if option.choices:
+        settings["choices"] = option.choices
+    if option.many:
+        settings["action"] = "append"
+    default: Any = [] if option.many else option.default
+    group.addoption(option.flag, metavar=option.metavar, default=default, **settings)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -109,144 +98,53 @@ def registry_of(config: pytest.Config) -> Registry:
     return config.stash[_REGISTRY]
 
 
-def cells_of(config: pytest.Config, checks: list[Any]) -> list[Cell]:
-    """Every check of the examples asked for, on the device and tier asked for.
+def request_of(config: pytest.Config) -> Request:
+    """What this run's options request."""
+    option = config.option
+    return Request(
+        option.example, option.data, option.device, option.execution, option.reseed,
+        option.expected_failures,
+    )  # fmt: skip
 
-    An unknown name is a collection error, except for that of an example whose plugin was refused,
-    since the refusal is reported; so is a ``--reseed`` that takes the seeds of baselines.
-    """
-    from refimpl.baselines.committed import BaselineError, require_unused_seeds
-    from refimpl.checking.checks import cells
-    from refimpl.errors import UnknownNameError
-    from refimpl.executions.built_in import on_device
 
-    loaded = registry_of(config)
-    names = dict.fromkeys(config.option.example or sorted(loaded.examples))
-    refused = {name for problem in loaded.problems for name in problem.examples}
+def plan_of(config: pytest.Config, checks: Sequence[Check]) -> Plan:
+    """Every check of this run, planned once; what cannot be planned is a collection error."""
+    if _PLAN not in config.stash:
+        from refimpl.checking.plan import plan
+
+        config.stash[_PLAN] = _collected(plan, registry_of(config), request_of(config), checks)
+    return config.stash[_PLAN]
+
+
+def questions_about(
+    examples: Sequence[Example | str], config: pytest.Config, checks: Sequence[Check]
+) -> list[Any]:
+    """The parameters of a test that runs every check of these examples, by pytest's options."""
+    from refimpl.checking.plan import plan_one
+    from refimpl.loading.registry import load_for
+
+    parameters = []
+    for example in examples:
+        loaded = load_for(example, config.option.plugin)
+        planned = _collected(plan_one, loaded, example, request_of(config), checks)
+        known = [Question(verdict.id, partial(_known, verdict)) for verdict in planned.verdicts]
+        to_run = [Question(cell.id, partial(planned.run, cell)) for cell in planned.cells]
+        parameters += [question_parameter(question) for question in (*known, *to_run)]
+    return parameters
+
+
+def _known(result: Result) -> Result:
+    return result
+
+
+def _collected(make: Callable[..., Plan], *arguments: Any) -> Plan:
+    """A plan; what is wrong with the request is a collection error of one line."""
+    from refimpl.errors import RefimplError
+
     try:
-        examples = [loaded.example(n) for n in names if n in loaded.examples or n not in refused]
-        others = _other_executions(config)
-        execution = on_device(config.option.device)
-        require_unused_seeds(config.option.reseed, examples)
-    except (UnknownNameError, BaselineError) as error:
+        return make(*arguments)
+    except RefimplError as error:
         raise pytest.Collector.CollectError(str(error)) from None
-    if by := config.option.reseed:
-        examples = [example.reseeded(by) for example in examples]
-    return [
-        cell
-        for example in examples
-        for cell in cells(example, checks, execution, config.option.data, others)
-    ]
-
-
-def _other_executions(config: pytest.Config) -> list[Execution]:
-    """The executions to compare with the oracle: those asked for, or the default ones."""
-    loaded = registry_of(config)
-    asked: list[str] = config.option.execution or []
-    if "all" in asked:
-        return [registered.value for registered in loaded.executions.values()]
-    return [loaded.execution(name) for name in asked or DEFAULT_EXECUTIONS]
-
-
-def verdicts_on_plugins(config: pytest.Config, check: str) -> list[Result]:
-    """Whether the plugin of each example is in order; if not, failed with the reason."""
-    from refimpl.checking.checks import Result, true
-
-    loaded = registry_of(config)
-    wanted = set(config.option.example)
-    device, tier = config.option.device, config.option.data
-    good = [
-        Result(name, "-", check, device, tier, "passed",
-               measurements=(true(f"registered from {registered.origin}", True, ""),))
-        for name, registered in loaded.examples.items()
-        if not wanted or name in wanted
-    ]  # fmt: skip
-    bad = [
-        Result(f"{problem.plugin}#{number}", "-", check, device, tier, "failed", str(problem))
-        for number, problem in enumerate(loaded.problems, start=1)
-    ]
-    return sorted(good, key=lambda r: r.example) + bad
-
-
-def expected_failures_of(config: pytest.Config) -> Gathered:
-    """The failures that the plugins and the run expect; a bad file of the run is an error."""
-    if _EXPECTED not in config.stash:
-        from refimpl.checking.expectations import ExpectationsError, gather
-
-        loaded = registry_of(config)
-        try:
-            gathered = gather(loaded, config.option.expected_failures)
-        except ExpectationsError as error:
-            raise pytest.Collector.CollectError(str(error)) from error
-        unknown = {entry.example for entry in gathered.entries} - loaded.examples.keys()
-        if unknown and not config.option.example and not loaded.problems:
-            raise pytest.Collector.CollectError(
-                f"failures are expected of examples that there are not: {', '.join(unknown)}"
-            )
-        config.stash[_EXPECTED] = gathered
-    return config.stash[_EXPECTED]
-
-
-def verdicts_on_expected_failures(
-    config: pytest.Config, check: str, cells: Sequence[Cell]
-) -> list[Result]:
-    """For each example with expected failures, whether every entry is about a check."""
-    from refimpl.checking.checks import Result, true
-    from refimpl.checking.expectations import unmatched
-
-    asked = {cell.subject.example.name for cell in cells}
-    expected = expected_failures_of(config)
-    wrong = dict(expected.problems)
-    for example, reason in unmatched(expected.entries, cells, registry_of(config).executions):
-        wrong[example] = "; ".join(filter(None, (wrong.get(example), reason)))
-    about = {entry.example for entry in expected.entries} | wrong.keys()
-    device, tier = config.option.device, config.option.data
-    return [
-        Result(name, "-", check, device, tier, "failed" if name in wrong else "passed",
-               wrong.get(name, ""),
-               measurements=(true("every entry is about a check", name not in wrong, ""),))
-        for name in sorted(about & asked)
-    ]  # fmt: skip
-
-
-def verdicts_on_manifest(config: pytest.Config, check: str, cells: Sequence[Cell]) -> list[Result]:
-    """For each example in the manifest, whether it gets every check that it must get."""
-    from refimpl.checking import manifest
-    from refimpl.checking.checks import Result, true
-
-    loaded, wanted = registry_of(config), set(config.option.example)
-    device, tier = config.option.device, config.option.data
-    asked: list[str] = config.option.execution or list(DEFAULT_EXECUTIONS)
-    executions = [*loaded.executions] if "all" in asked else asked
-    try:
-        must = manifest.read(manifest.path())
-    except manifest.ManifestError as error:
-        return [Result("manifest", "-", check, device, tier, "failed", str(error))]
-    verdicts = []
-    for name in sorted({subject.partition("/")[0] for subject in must}):
-        if wanted and name not in wanted:
-            continue
-        own = [cell for cell in cells if cell.subject.example.name == name]
-        missed = manifest.lacking(must, name, own, tier, executions)
-        reason = (
-            f"{len(missed)} checks of the manifest are not asked: {', '.join(missed[:3])}"
-            f"{' …' if len(missed) > 3 else ''}; if that is meant: refimpl manifest --update"
-        )
-        what = true("every check of the manifest is asked", not missed, reason)
-        outcome: Outcome = "failed" if missed else "passed"
-        verdicts.append(
-            Result(name, "-", check, device, tier, outcome, reason if missed else "",
-                   measurements=(what,))
-        )  # fmt: skip
-    return verdicts
-
-
-def answer(config: pytest.Config, cell: Cell) -> Result:
-    """The result of a cell's check, adjusted for expected failures."""
-    from refimpl.checking.checks import ask
-    from refimpl.checking.expectations import judged
-
-    return judged(ask(cell), cell, expected_failures_of(config).entries)
 
 
 def parameter(cell: Cell) -> Any:

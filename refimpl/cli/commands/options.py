@@ -8,34 +8,40 @@ from typing import Any, TypeVar
 
 import click
 
+from refimpl.checking import options as declared
 from refimpl.cli.commands.arguments import require_plugins, require_writable
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+def suite_option(
+    option: declared.Option, name: str | None = None, **more: Any
+) -> Callable[[Command], Command]:
+    """An option of the suite, as a command takes it; ``name`` is the command's parameter."""
+    kind: Any = click.Choice(option.choices) if option.choices else option.kind
+    if option.many:
+        more["multiple"] = True
+    else:
+        more.update(default=option.default, show_default=option.default is not None)
+    settings = {"type": kind, "metavar": option.metavar, "help": option.help, **more}
+    if option.choices:
+        del settings["metavar"]
+    return click.option(option.flag, name or option.name, **settings)
+
+
 def plugin_option(command: Command) -> Command:
-    """``--plugin``, for every command that reads examples."""
-    return click.option(
-        "--plugin", "plugins", multiple=True, metavar="FILE|MODULE", callback=require_plugins,
-        help="Also load the examples of this plugin (repeatable).",
-    )(command)  # fmt: skip
+    """``--plugin``, as every command that looks at examples takes it."""
+    return suite_option(declared.PLUGIN, "plugins", callback=require_plugins)(command)
 
 
 def data_option(command: Command) -> Command:
-    """``--data``, the tier of data to train on."""
-    return click.option(
-        "--data", "tier", type=click.Choice(["stand-in", "real"]), default="stand-in",
-        show_default=True,
-        help="Data to train on: generated stand-ins, or the documents' own (REFIMPL_DATA).",
-    )(command)  # fmt: skip
+    """``--data``, the tier to train on."""
+    return suite_option(declared.DATA, "tier")(command)
 
 
 def device_option(command: Command) -> Command:
     """``--device``, by torch's name for it."""
-    return click.option(
-        "--device", default="cpu", show_default=True, metavar="DEVICE",
-        help="Device to run on, by torch's name for it: cpu, cuda, cuda:1, mps …",
-    )(command)  # fmt: skip
+    return suite_option(declared.DEVICE)(command)
 
 
 def output_option(*names: str, folder: bool = False, **more: Any) -> Callable[[Command], Command]:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from refimpl.checking import options as declared
 from refimpl.cli.commands.arguments import (
     make_folder,
     registry_of,
     require_device,
     require_results_or_nothing,
+    require_writable,
 )
 from refimpl.cli.commands.options import (
     data_option,
@@ -22,6 +24,7 @@ from refimpl.cli.commands.options import (
     device_option,
     output_option,
     plugin_option,
+    suite_option,
 )
 from refimpl.errors import RefimplError
 from refimpl.names import unknown
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from refimpl.contract import Example
     from refimpl.data import Tier
 
+INPUT = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
+OUTPUT = click.Path(dir_okay=False, writable=True, path_type=Path)
 SUITE_SETTINGS = Path(str(files("refimpl.runner"))) / "suite.ini"
 
 
@@ -39,18 +44,10 @@ SUITE_SETTINGS = Path(str(files("refimpl.runner"))) / "suite.ini"
               help="Number of worker processes, or auto; 0 runs in this process.")  # fmt: skip
 @data_option
 @device_option
-@click.option("--execution", "executions", multiple=True, metavar="NAME",
-              help="Compare this execution with the float64 oracle "
-              "(repeatable; 'all' for every execution).")  # fmt: skip
-@click.option("--reseed", type=click.IntRange(min=0), default=0, metavar="N",
-              help="Add N to the seed of every run, to repeat the checks with other draws. "
-              "Baselines use the seeds from 1000 on, so choose a multiple of 100 up to 800, "
-              "or 2000 or more.")  # fmt: skip
-@output_option("--results", help="Write the results to this file, as JSON Lines; "
-               "missing folders are created.")  # fmt: skip
-@click.option("--expected-failures", metavar="FILE",
-              type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path),
-              help="File of expected failures, in addition to those of the plugins.")  # fmt: skip
+@suite_option(declared.EXECUTION, "executions")
+@suite_option(declared.RESEED, type=click.IntRange(min=0))
+@suite_option(declared.RESULTS, type=OUTPUT, callback=require_writable)
+@suite_option(declared.EXPECTED_FAILURES, type=INPUT)
 @plugin_option
 @debug_option
 def check(
@@ -61,7 +58,7 @@ def check(
     executions: tuple[str, ...],
     reseed: int,
     results: Path | None,
-    expected_failures: Path | None,
+    expected_failures: tuple[Path, ...],
     plugins: tuple[str, ...],
 ) -> int:
     """Run every check on the named examples (default: all).
@@ -93,13 +90,12 @@ def check(
     arguments += [part for each in executions for part in ("--execution", each)]
     if results:
         arguments += ["--results", str(results)]
-    if expected_failures:
-        arguments += ["--expected-failures", str(expected_failures)]
+    arguments += [p for file in expected_failures for p in ("--expected-failures", str(file))]
     return int(pytest.main(arguments))
 
 
 def _require_examples(
-    names: Sequence[str], expected_failures: Path | None, plugins: Sequence[str]
+    names: Sequence[str], expected_failures: Sequence[Path], plugins: Sequence[str]
 ) -> None:
     """Refuse an unknown example, on the command line or in a file of expected failures.
 
@@ -115,13 +111,13 @@ def _require_examples(
             raise unknown(f"there is no example {name!r}", name, known)
         if name not in known:
             _require_given(name, plugins)
-    if expected_failures is None:
+    if not expected_failures:
         return
     from refimpl.checking.expectations import read
 
-    for entry in read(expected_failures):
+    for entry in (entry for file in expected_failures for entry in read(file)):
         if entry.example not in known and all_known and not names:
-            what = f"{expected_failures} names an unknown example {entry.example!r}"
+            what = f"{entry.file} names an unknown example {entry.example!r}"
             raise unknown(what, entry.example, known)
 
 
@@ -266,9 +262,12 @@ def manifest(update: bool) -> int:
     from importlib import import_module
 
     from refimpl.checking import manifest as manifests
+    from refimpl.checking.plan import in_tree_cells
     from refimpl.cli.rendering import print_manifest
+    from refimpl.loading import registry
 
-    today = manifests.made_of(import_module("refimpl.conformance.asking").in_tree_cells())
+    checks = import_module("refimpl.conformance.checks").ALL
+    today = manifests.made_of(in_tree_cells(registry.load(), checks))
     if update:
         manifests.write(today, manifests.path())
     committed = manifests.read(manifests.path())

@@ -9,12 +9,16 @@ from fakes.sound import EXAMPLE as SOUND
 
 from refimpl import Exact, Example
 from refimpl.checking import results
-from refimpl.conformance import asking, check_example
+from refimpl.checking.plan import plan_one
+from refimpl.checking.requests import Request
+from refimpl.conformance import check_example
+from refimpl.conformance.checks import ALL
 from refimpl.contract import Facts
 from refimpl.errors import UnknownNameError
+from refimpl.loading.registry import load_for
 
 pytest_plugins = ["pytester"]
-KEPT = asking
+KEPT = ALL
 """pytester forgets what only its own runs import, and torch cannot be imported twice."""
 
 QUICK = Example("quick", "t", "d", "s", values=(Exact("sum", lambda: 1 + 1, 2),))
@@ -210,11 +214,10 @@ def test_the_options_of_the_suite_hold_for_the_tests_of_another_repository(elsew
     device.stdout.fnmatch_lines(["torch knows no device of the name 'cudda'*"])
 
 
-def test_other_seeds_are_those_of_the_runs_of_another_repositorys_tests(monkeypatch):
-    asked = []
-    monkeypatch.setattr(asking, "cells", lambda example, *_: asked.append(example) or ())
-    list(asking.on_its_own(SOUND, asking.How(reseed=100)))
-    assert {variant.seed for variant in asked[0].variants} == {100}
+def test_other_seeds_are_those_of_the_runs_of_another_repositorys_tests():
+    moved = plan_one(load_for(SOUND), SOUND, Request(reseed=100), ALL)
+    seeds = {cell.subject.variant.seed for cell in moved.cells if cell.subject.variant}
+    assert seeds == {100}
 
 
 def test_a_file_of_the_run_that_cannot_be_read_is_an_error(elsewhere):

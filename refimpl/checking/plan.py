@@ -1,0 +1,210 @@
+"""What a run checks: its cells, and the verdicts that are known before anything runs.
+
+This is decided here once, for the pytest suite, ``check_example`` and ``parametrize_with_checks``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from refimpl.baselines.committed import require_unused_seeds
+from refimpl.checking import manifest
+from refimpl.checking.checks import (
+    EXPECTATIONS,
+    IN_ORDER,
+    MANIFEST,
+    Cell,
+    Check,
+    Outcome,
+    Result,
+    ask,
+    cells,
+    true,
+)
+from refimpl.checking.expectations import (
+    ExpectationsError,
+    ExpectedFailure,
+    Gathered,
+    gather,
+    judged,
+    unmatched,
+)
+from refimpl.checking.requests import DEFAULT_EXECUTIONS, Request
+from refimpl.contract import Example
+from refimpl.data import TIERS, Tier
+from refimpl.executions.built_in import on_device
+from refimpl.loading.registry import Registered, Registry
+from refimpl.names import unknown
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every check of a run: the cells to run, and the results that need no run."""
+
+    cells: tuple[Cell, ...]
+    verdicts: tuple[Result, ...]
+    expected: tuple[ExpectedFailure, ...]
+
+    @property
+    def keys(self) -> list[str]:
+        """The key of every result that the run must have."""
+        return [*(verdict.id for verdict in self.verdicts), *(cell.id for cell in self.cells)]
+
+    def run(self, cell: Cell) -> Result:
+        """The result of a cell's check, adjusted for expected failures."""
+        return judged(ask(cell), cell, self.expected)
+
+
+def plan(loaded: Registry, request: Request, checks: Sequence[Check]) -> Plan:
+    """Everything that a run of these ``checks`` over the registered examples has to answer.
+
+    An example whose plugin was refused gets a failed verdict. Raises
+    :class:`~refimpl.errors.UnknownNameError` if there is no example, tier, device or execution of
+    a requested name, :class:`~refimpl.baselines.committed.BaselineError` if runs would use seeds
+    of baselines, and :class:`~refimpl.checking.expectations.ExpectationsError` if a requested file
+    of expected failures is invalid or names an unknown example.
+    """
+    if request.tier not in TIERS:
+        raise unknown(f"there is no tier of data {request.tier!r}", request.tier, TIERS)
+    refused = {name for problem in loaded.problems for name in problem.examples}
+    names = list(dict.fromkeys(request.examples or sorted(loaded.examples)))
+    examples = [loaded.example(n) for n in names if n in loaded.examples or n not in refused]
+    executions = _execution_names(request, loaded)
+    others = [loaded.execution(name) for name in executions]
+    device = on_device(request.device)
+    require_unused_seeds(request.reseed, examples)
+    own = [
+        cell
+        for example in examples
+        for cell in cells(example.reseeded(request.reseed), checks, device, request.tier, others)
+    ]
+    expected = _expected(loaded, request)
+    verdicts = [
+        *_on_plugins(loaded, request),
+        *_on_expected_failures(loaded, request, expected, own),
+        *_on_manifest(request, own, executions, refused),
+    ]
+    return Plan(tuple(own), tuple(verdicts), expected.entries)
+
+
+def in_tree_cells(loaded: Registry, checks: Sequence[Check]) -> list[Cell]:
+    """Every check of the examples of this distribution, on both tiers, for the manifest.
+
+    With every execution of this distribution, also those that a run must name.
+    """
+    others = [own.value for own in loaded.executions.values() if _is_own(own)]
+    return [
+        cell
+        for registered in loaded.examples.values()
+        if _is_own(registered)
+        for tier in get_args(Tier)
+        for cell in cells(registered.value, checks, on_device("cpu"), tier, others)
+    ]
+
+
+def _is_own(registered: Registered[Any]) -> bool:
+    return registered.origin.startswith(("in-tree", "built-in"))
+
+
+def _execution_names(request: Request, loaded: Registry) -> Sequence[str]:
+    if "all" in request.executions:
+        return list(loaded.executions)
+    return request.executions or DEFAULT_EXECUTIONS
+
+
+def _expected(loaded: Registry, request: Request) -> Gathered:
+    """The failures that the plugins and the run expect."""
+    gathered = gather(loaded, request.expected_failures)
+    unknown_names = {entry.example for entry in gathered.entries} - loaded.examples.keys()
+    if unknown_names and not request.examples and not loaded.problems:
+        raise ExpectationsError(
+            f"expected failures name unknown examples: {', '.join(sorted(unknown_names))}"
+        )
+    return gathered
+
+
+# --- verdicts ------------------------------------------------------------------------------------
+
+
+def _verdict(request: Request, example: str, check: str, what: str, wrong: str) -> Result:
+    """A result that is known already: failed if something is ``wrong``."""
+    outcome: Outcome = "failed" if wrong else "passed"
+    return Result(
+        example, "-", check, request.device, request.tier, outcome, wrong,
+        measurements=(true(what, not wrong, wrong),),
+    )  # fmt: skip
+
+
+def _on_plugins(loaded: Registry, request: Request) -> Iterator[Result]:
+    """Whether the plugin of each example is in order; if not, failed with the reason."""
+    for name, registered in sorted(loaded.examples.items()):
+        if not request.examples or name in request.examples:
+            yield _verdict(request, name, IN_ORDER, f"registered from {registered.origin}", "")
+    for number, problem in enumerate(loaded.problems, start=1):
+        yield _verdict(request, f"{problem.plugin}#{number}", IN_ORDER, "in order", str(problem))
+
+
+def _on_expected_failures(
+    loaded: Registry, request: Request, expected: Gathered, cells: Sequence[Cell]
+) -> Iterator[Result]:
+    """For each example with expected failures, whether every entry is about a check."""
+    checked = {cell.subject.example.name for cell in cells}
+    wrong = dict(expected.problems)
+    for example, reason in unmatched(expected.entries, cells, loaded.executions):
+        wrong[example] = "; ".join(filter(None, (wrong.get(example), reason)))
+    about = {entry.example for entry in expected.entries} | wrong.keys()
+    for name in sorted(about & checked):
+        what = "every entry is about a check"
+        yield _verdict(request, name, EXPECTATIONS, what, wrong.get(name, ""))
+
+
+def _on_manifest(
+    request: Request,
+    cells: Sequence[Cell],
+    executions: Collection[str],
+    refused: Collection[str],
+) -> Iterator[Result]:
+    """For each example in the manifest, whether it gets every check that it must get.
+
+    A refused example gets none, which its plugin's own verdict says already.
+    """
+    try:
+        must = manifest.read(manifest.path())
+    except manifest.ManifestError as error:
+        yield _verdict(request, "manifest", MANIFEST, "the manifest can be read", str(error))
+        return
+    for name in sorted({subject.partition("/")[0] for subject in must}):
+        if name in refused or (request.examples and name not in request.examples):
+            continue
+        own = [cell for cell in cells if cell.subject.example.name == name]
+        missed = manifest.lacking(must, name, own, request.tier, executions)
+        reason = (
+            f"{len(missed)} checks of the manifest are missing: {', '.join(missed[:3])}"
+            f"{' …' if len(missed) > 3 else ''}; if that is intended: refimpl manifest --update"
+        )
+        what = "every check of the manifest is run"
+        yield _verdict(request, name, MANIFEST, what, reason if missed else "")
+
+
+# --- the plan of one example ---------------------------------------------------------------------
+
+
+def plan_one(
+    loaded: Registry, example: Example | str, request: Request, checks: Sequence[Check]
+) -> Plan:
+    """The plan of one example, whatever is wrong with other plugins.
+
+    ``loaded`` is what :func:`refimpl.loading.registry.load_for` gave for it.
+    """
+    name = example if isinstance(example, str) else example.name
+    about = tuple(problem for problem in loaded.problems if name in problem.examples)
+    if not about:
+        loaded.example(name)
+    own = Registry(loaded.examples, loaded.executions, about, loaded.unstated)
+    alone = Request(
+        (name,), request.tier, request.device, request.executions, request.reseed,
+        request.expected_failures,
+    )  # fmt: skip
+    return plan(own, alone, checks)
