@@ -205,7 +205,7 @@ def test_a_run_of_one_update_cannot_be_resumed_and_is_told_so():
     once = replace(EXAMPLE.protocol, epochs=1, stand_in_epochs=None, batch_size=None)
     example = replace(EXAMPLE, variants=(replace(SCRATCH, protocol=once),))
     (result,) = asked(example, *named("resumed-run-is-the-same"))
-    assert result.reason == "the run has one update, so there is none to go on with; train longer"
+    assert result.reason == "the run has only one update, so it cannot be resumed; train longer"
 
 
 def test_a_figure_that_the_run_does_not_report_is_a_failure_that_says_what_it_reports():
@@ -252,7 +252,7 @@ def test_a_range_that_most_seeds_miss_fails_though_one_run_lies_in_it(ranged):
     result = ranged(lambda finals, own: (own, own))
     assert result.outcome == "failed"
     assert re.search(r"\d+ of 40 runs of the baseline end with val_loss below", result.reason)
-    assert result.reason.endswith("above: it is not what the program reaches")
+    assert result.reason.endswith("above: most runs of the program miss this range")
 
 
 def test_a_program_that_no_longer_ends_in_the_range_fails_with_every_seed_it_tried(

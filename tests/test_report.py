@@ -125,7 +125,7 @@ def test_a_run_that_pytest_ended_otherwise_is_no_pass(tmp_path):
 def test_a_run_in_which_everything_was_skipped_is_no_pass(tmp_path):
     found = made(write(tmp_path, "a", skipped()))
     assert found.verdict.state == "failed"
-    assert "no check passed in it" in found.columns[0].why
+    assert "no check passed" in found.columns[0].why
     assert found.rows[0].cells[0].state == "skipped"
 
 
@@ -245,7 +245,7 @@ def test_an_example_that_an_environment_was_not_asked_is_not_shown_as_passed(tmp
     )
     cells = {(row.example, cell.column.names[0]): cell for row in found.rows for cell in row.cells}
     assert cells["ring-dnn", "a"].state == "absent"
-    assert cells["ring-dnn", "a"].why_absent == "not asked"
+    assert cells["ring-dnn", "a"].why_absent == "not selected"
 
 
 def test_data_that_are_not_the_same_everywhere_are_told(tmp_path):
@@ -284,7 +284,7 @@ def test_every_way_in_which_a_check_can_change_is_told(tmp_path):
         names[2]: "skipped now",
         names[3]: "pass now",
         names[4]: "fail as expected now",
-        names[5]: "not asked any more",
+        names[5]: "no longer run",
         names[6]: "new",
     }
     assert found.changes[0].kind == "fail now"
@@ -310,7 +310,7 @@ def test_a_figure_that_moved_is_told_with_both_values(tmp_path):
     assert (moved.what, moved.before, moved.after) == ("val_loss", 0.41, 0.40)
     assert found.since[0].causes == ("torch 2.14.1 → 2.15.0",)
     text = words(Page(page(found)).text)
-    assert "1 figure moved" in text
+    assert "1 figure changed" in text
     assert "torch 2.14.1 → 2.15.0" in text
 
 
@@ -475,7 +475,7 @@ def test_a_band_comes_from_the_curve_that_brings_one(tmp_path):
 
 def test_a_drawing_is_told_in_words(tmp_path):
     spoken = [svg["aria-label"] for svg in shown(write(tmp_path, "a", trained())).of("svg")]
-    assert spoken == ["val_loss over 3 epochs: script: from 0.7 to 0.4; to end in 0.3 … 0.45"]
+    assert spoken == ["val_loss over 3 epochs: script: from 0.7 to 0.4; should end in 0.3 … 0.45"]
 
 
 # --- the page ------------------------------------------------------------------------------------

@@ -104,7 +104,7 @@ def test_the_first_screen_has_the_verdict_what_was_run_where_and_what_changed(op
         assert in_view(opened, find(opened, f"#{heading}"))
     assert "not run" in find(opened, ".on-what").text
     assert "incomplete" in find(opened, ".on-what").text
-    assert "figure moved" in find(opened, ".first").text
+    assert "figure changed" in find(opened, ".first").text
 
 
 def test_a_click_on_a_cell_opens_its_checks(opened):

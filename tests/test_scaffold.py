@@ -220,7 +220,7 @@ WRONG = {
     "a value of another type": (
         "len(points().train), 200)",
         "len(points().train), '200')",
-        "rows to train on is 200, expected '200': the two are of other types",
+        "rows to train on is 200, expected '200': the types differ",
     ),
     "a learning rate that is far too large": (
         "learning_rate=0.1",

@@ -20,13 +20,13 @@ def _has_a_rung_below(subject: Subject) -> bool:
 
 @check("ladder-agrees-in-float64", applies=_has_a_rung_below, of_a_draw=True)
 def ladder_in_float64(subject: Subject) -> Iterator[Measurement | Curve]:
-    """In float64, does the variant agree with the ladder's first to rounding, step by step?"""
+    """In float64, does every step agree with the ladder's first variant, up to rounding?"""
     yield from _agreement(subject, "float64")
 
 
 @check("ladder-agrees-in-float32", applies=_has_a_rung_below, of_a_draw=True)
 def ladder_in_float32(subject: Subject) -> Iterator[Measurement | Curve]:
-    """In float32, does it stay within the error that float32 itself makes?"""
+    """In float32, does every step stay within float32's own rounding error?"""
     yield from _agreement(subject, "float32")
 
 
@@ -40,7 +40,7 @@ def _agreement(subject: Subject, precision: str) -> Iterator[Measurement | Curve
 
 
 def agreement(comparison: Comparison) -> Iterator[Measurement | Curve]:
-    """What a comparison measured: the worst error, whether and where it diverged, and growth."""
+    """The measurements of a comparison: worst error, where it diverged, and how errors grew."""
     parted = str(comparison.divergence) if comparison.divergence else ""
     yield within_budget("worst error ratio", comparison.worst_ratio)
     yield true("agreement", comparison.agrees, str(comparison), where=parted)

@@ -1,4 +1,4 @@
-"""Training by the document's protocol ends where the document says, and where it always has."""
+"""A whole run ends where the document says, and where earlier runs of the variant ended."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def _states_figures(subject: Subject) -> bool:
 
 @check("reaches-documented-figures", applies=_states_figures)
 def reaches_documented_figures(subject: Subject) -> Iterator[Measurement | Curve]:
-    """After the documented epochs, does each figure lie where the document's does?
+    """After the documented number of epochs, is each figure in its documented range?
 
-    If the start is drawn and a baseline tells how many seeds end in the stated range, more seeds
-    are run by the rule of ``refimpl.baselines.bands``; otherwise the one run decides.
+    If the start is random and a baseline shows how many seeds end in the range, more seeds are run
+    by the rule of ``refimpl.baselines.bands``; otherwise one run decides.
     """
     variant = subject.trained
     runs = [trained(variant, subject.tier, subject.execution)]
@@ -47,7 +47,7 @@ def _reached(subject: Subject, name: str, runs: list[History], limits: Band) -> 
     if not limits.typical:
         message = (
             f"{limits.below} of {limits.runs} runs of the baseline end with {name} below "
-            f"{figure.limit}, and {limits.above} above: it is not what the program reaches"
+            f"{figure.limit}, and {limits.above} above: most runs of the program miss this range"
         )
         return replace(figure, holds=False, message=message)
     failed = fails(_sides(subject, name, runs, limits), limits.fresh)
@@ -76,7 +76,7 @@ def _has_baseline(subject: Subject) -> bool:
 
 @check("stays-in-calibrated-band", applies=_has_baseline)
 def stays_in_calibrated_band(subject: Subject) -> Iterator[Measurement | Curve]:
-    """Does a run end among those of the baseline, by the rule of ``refimpl.baselines.bands``?"""
+    """Does a run end where the baseline's runs do, by the rule of ``refimpl.baselines.bands``?"""
     baseline = committed.read_for(subject.example, subject.trained, subject.tier)
     runs = [_run(subject, 0)]
     yield from _curves_in_band(runs[0], baseline)
@@ -101,7 +101,7 @@ def _run(subject: Subject, further: int) -> History:
 
 
 def _sides(subject: Subject, name: str, runs: list[History], limits: Band) -> Iterator[Side]:
-    """Where each run lies, one after the other; runs that no figure has needed yet are made."""
+    """Where each run lies, one after the other; trains further runs when they are needed."""
     for further in range(limits.fresh):
         if further == len(runs):
             runs.append(_run(subject, further))
@@ -111,7 +111,7 @@ def _sides(subject: Subject, name: str, runs: list[History], limits: Band) -> It
 def _judged(
     name: str, metric: Metric, runs: Sequence[History], limits: Band, failed: bool
 ) -> Measurement:
-    """The first run's figure and, if it fails, what all the runs say."""
+    """The first run's figure; if it fails, the message covers all the runs."""
     figure = within(name, runs[0].final[name], limits.low, limits.high)
     rule = (
         f"{figure.limit} ({limits.runs} runs; a shift of {limits.detects:.3g} fails with "
@@ -130,7 +130,7 @@ def _judged(
 
 
 def _ends(name: str, runs: Sequence[History], limits: Band) -> str:
-    """How the runs that the rule looked at ended."""
+    """The final figures of the runs that the rule used."""
     values = ", ".join(f"{run.final[name]:.6g}" for run in runs[: limits.fresh])
     return f"{name} of {limits.fresh} seeds ({values})"
 

@@ -1,4 +1,4 @@
-"""Dropout: drawn while the model is trained, at the rate that it was built with."""
+"""Dropout: active in training, at the rate that the layer was built with."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _layers(subject: Subject) -> dict[str, nn.Module]:
 
 @check("dropout-at-its-rate", applies=lambda subject: bool(_layers(subject)))
 def dropout_at_its_rate(subject: Subject) -> Iterator[Measurement]:
-    """In training, does each dropout leave out units at its rate, and scale those it keeps?"""
+    """In training, does each dropout layer drop units at its rate and scale the ones it keeps?"""
     variant = subject.trained
     problem = pose(variant, subject.tier, seed=variant.seed, execution=subject.execution)
     seen = {each.key: each.value for each in trace(variant, problem, 1)}

@@ -1,4 +1,4 @@
-"""Facts are checked against the live model, never only stored."""
+"""The document's facts, checked on the live model."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _facts(subject: Subject) -> Facts:
 
 @check("parameter-count", applies=_states(lambda f: f.parameters is not None))
 def parameter_count(subject: Subject) -> Iterator[Measurement]:
-    """Has the live model as many parameters, in all and trainable, as the document says?"""
+    """Does the live model have the documented number of parameters, in total and trainable?"""
     facts = _facts(subject)
     step = first_step(subject.trained, subject.tier, subject.execution)
     yield equal("parameters", step.parameter_count, facts.parameters)
@@ -50,7 +50,7 @@ def parameter_count(subject: Subject) -> Iterator[Measurement]:
 
 @check("layer-table", applies=_states(lambda f: f.layers))
 def layer_table(subject: Subject) -> Iterator[Measurement]:
-    """Does every row of the documented layer table come out of the live model, in order?"""
+    """Does the live model have every row of the documented layer table, in order?"""
     documented = _facts(subject).layers
     live = live_summary(subject.trained, subject.tier, subject.execution).layers
     yield equal("layers", [row.name for row in live], [row.name for row in documented])
@@ -62,14 +62,14 @@ def layer_table(subject: Subject) -> Iterator[Measurement]:
 
 @check("state-dict-keys", applies=_states(lambda f: f.state_dict))
 def state_dict_keys(subject: Subject) -> Iterator[Measurement]:
-    """Are the keys of the state dict those that the document prints?"""
+    """Does the state dict have the keys that the document prints, in order?"""
     step = first_step(subject.trained, subject.tier, subject.execution)
     yield equal("state_dict keys", step.state_dict_keys, _facts(subject).state_dict)
 
 
 @check("summary-sizes", applies=_states(lambda f: f.sizes))
 def summary_sizes(subject: Subject) -> Iterator[Measurement]:
-    """Do the size rows under the layer table match to the printed digits?"""
+    """Do the size rows under the layer table match, to the printed digits?"""
     documented = _facts(subject).sizes
     live = live_summary(subject.trained, subject.tier, subject.execution).sizes
     for row in ("input", "forward_backward", "parameters", "total"):
@@ -79,9 +79,10 @@ def summary_sizes(subject: Subject) -> Iterator[Measurement]:
 
 @check("output-shape", applies=_states(lambda f: f.output))
 def output_shape(subject: Subject) -> Iterator[Measurement]:
-    """Has the output of a documented batch the documented shape, and its target one that fits?
+    """Does the output of a documented batch have the documented shape, and does the target fit it?
 
-    With a target of as many numbers in another shape, (N,) for (N, 1), a loss compares every pair.
+    If the target has as many numbers in another shape, such as (N,) for (N, 1), the loss compares
+    every pair.
     """
     step = first_step(subject.trained, subject.tier, subject.execution)
     yield equal("output shape", step.output_shape, _facts(subject).output)
@@ -92,7 +93,7 @@ def output_shape(subject: Subject) -> Iterator[Measurement]:
 
 @check("exact-values", about="example", applies=lambda s: bool(s.example.values))
 def exact_values(subject: Subject) -> Iterator[Measurement]:
-    """Does every exact value of the document come out, to the digits printed?"""
+    """Is every exact value of the document reproduced, to the printed digits?"""
     for value in _possible(subject.example.values):
         yield _exact(value)
 
@@ -117,7 +118,7 @@ def _exact(value: Exact) -> Measurement:
     limit = f"= {expected}" + (f" to {value.digits} digits" if value.digits is not None else "")
     message = f"{value.name} is {shown}, expected {limit[2:]}"
     if not holds and str(shown) == str(expected):
-        message = f"{value.name} is {shown!r}, expected {expected!r}: the two are of other types"
+        message = f"{value.name} is {shown!r}, expected {expected!r}: the types differ"
     return Measurement(value.name, shown, limit, holds, message)
 
 
@@ -142,7 +143,7 @@ def _same(measured: Any, expected: Any, digits: int | None) -> bool:
 
 @check("documented-failures", about="example", applies=lambda s: bool(s.example.failures))
 def documented_failures(subject: Subject) -> Iterator[Measurement]:
-    """Do the mistakes that the document warns of still fail, in the way that it says?"""
+    """Do the mistakes that the document warns of still fail as documented?"""
     for failure in _possible(subject.example.failures):
         yield _fails(failure)
 
@@ -161,7 +162,7 @@ def _fails(failure: Failure) -> Measurement:
 
 @check("errata", about="example", applies=lambda s: bool(s.example.errata))
 def errata(subject: Subject) -> Iterator[Measurement]:
-    """Is each erratum one exactly on the versions that it names?"""
+    """Is the document wrong on exactly the versions that each erratum names?"""
     for erratum in _possible(subject.example.errata):
         line = attempt(subject.example.name, erratum)
         is_, should = ("right" if right else "wrong" for right in (line.holds, line.expected))

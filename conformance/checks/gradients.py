@@ -235,9 +235,9 @@ def _gradients(step: Step) -> Mapping[str, NDArray[Any]]:
 
 @check("every-parameter-learns")
 def every_parameter_learns(subject: Subject) -> Iterator[Measurement]:
-    """Within a few steps of some start, does every trainable tensor get a finite gradient and move?
+    """Within a few steps, does every trainable tensor get a finite, non-zero gradient and change?
 
-    At most ``LEARNING`` steps are made from each of at most ``STARTS`` starts, until all have.
+    Makes at most ``LEARNING`` steps from each of at most ``STARTS`` starts, until every tensor has.
     """
     variant = subject.trained
     reached: dict[str, float] = {}

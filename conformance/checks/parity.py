@@ -1,4 +1,4 @@
-"""The same variant is the same computation on every device, in every wrapper, on every torch."""
+"""A variant computes the same on every device, in every wrapper and on every torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHARDS = 3
 
 @check("same-on-every-execution", about="execution", of_a_draw=True)
 def same_on_every_execution(subject: Subject) -> Iterator[Measurement | Curve]:
-    """Carried out so, does every step stay within the error that its precision itself makes?"""
+    """Under this execution, does every step stay within the rounding error of its precision?"""
     with wrapped_calls(subject.execution) as (execution, calls):
         comparison = compare_execution(subject.trained, execution, subject.tier, STEPS)
     yield from agreement(comparison)
@@ -38,13 +38,13 @@ def same_on_every_execution(subject: Subject) -> Iterator[Measurement | Curve]:
         )
     if subject.execution.wrap is not None:
         yield true(
-            "the module was wrapped", bool(calls), "no module was wrapped: nothing was tried"
+            "the module was wrapped", bool(calls), "no module was wrapped, so nothing was tested"
         )
 
 
 @check("shards-make-the-batch", applies=lambda subject: subject.trained.data_parallel)
 def shards_make_the_batch(subject: Subject) -> Iterator[Measurement]:
-    """Are the gradients of uneven shards, weighted by their rows, those of the whole batch?"""
+    """Do the gradients of uneven shards, weighted by rows, average to those of the whole batch?"""
     split = shard_gradients(subject.trained, subject.tier, SHARDS, execution=subject.execution)
     if split.shown:
         yield equal("rows of each shard's output", split.shown, split.rows)

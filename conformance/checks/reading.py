@@ -27,10 +27,10 @@ ROUNDING = 1e-4
 
 @check("reads-its-batches")
 def reads_its_batches(subject: Subject) -> Iterator[Measurement]:
-    """Does each step learn from its own batch, and each epoch report the validation rows' figures?
+    """Does each step train on its own batch, and does each epoch report the validation figures?
 
-    It reads to the end of an epoch and into the next, with a seed that is not the variant's own,
-    which the order of the rows must follow.
+    Reads to the end of an epoch and into the next, with another seed than the variant's own, which
+    must decide the order of the rows.
     """
     variant = subject.trained
     problem = swiftly(
@@ -46,7 +46,7 @@ def reads_its_batches(subject: Subject) -> Iterator[Measurement]:
 
 
 def _read(variant: Variant, problem: Problem, begin: int, count: int) -> Iterator[Measurement]:
-    """What some updates of a run learn from, and what the variant measures between them."""
+    """Which batches some updates of a run use, and the figures that the variant reports."""
     batches = problem.batches()
     wrong: list[int] = []
     made = 0

@@ -30,7 +30,7 @@ ROWS = 64
 
 @check("same-seed-same-bits")
 def same_seed_same_bits(subject: Subject) -> Iterator[Measurement]:
-    """Is a rerun from one seed equal to the last bit, and a run from another seed not?"""
+    """Is a rerun with the same seed equal to the last bit, and a run with another seed not?"""
     variant, own = subject.trained, subject.trained.seed
     problem, elsewhere = (
         pose(variant, subject.tier, seed=seed, execution=subject.execution)
@@ -70,9 +70,9 @@ def _everything(steps: Iterable[list[Observation]]) -> dict[str, Tensor]:
 
 @check("seed-decides-everything")
 def seed_decides_everything(subject: Subject) -> Iterator[Measurement]:
-    """Do start and steps draw from no generator but those that the seed makes?
+    """Are all random numbers of start and steps drawn from generators that the seed controls?
 
-    Draws from a global generator repeat, since the training loop seeds it; but they differ on
+    Draws from a global generator do repeat, since the training loop seeds it, but they differ on
     another version or device.
     """
     start = start_draws_from(subject.trained)
@@ -83,7 +83,7 @@ def seed_decides_everything(subject: Subject) -> Iterator[Measurement]:
 
 @check("checkpoint-predicts-the-same")
 def checkpoint_predicts_the_same(subject: Subject) -> Iterator[Measurement]:
-    """Does a checkpoint load with ``weights_only`` and predict the same to the last bit?"""
+    """Does a checkpoint load with ``weights_only`` and predict the same, to the last bit?"""
     variant = subject.trained
     problem = pose(variant, subject.tier, seed=variant.seed, execution=subject.execution)
     *_, last = steps_of(variant, problem, FEW)
@@ -135,12 +135,12 @@ def _predict_from(
 
 @check("resumed-run-is-the-same")
 def resumed_run_is_the_same(subject: Subject) -> Iterator[Measurement]:
-    """Does a run resumed from a checkpoint go on as the uninterrupted one, to the last bit?"""
+    """Does a run resumed from a checkpoint match the uninterrupted run, to the last bit?"""
     variant = subject.trained
     problem = pose(variant, subject.tier, seed=variant.seed, execution=subject.execution)
     steps = min(STEPS, problem.length)
     if steps < 2:
-        raise ContractError("the run has one update, so there is none to go on with; train longer")
+        raise ContractError("the run has only one update, so it cannot be resumed; train longer")
     stop = steps // 2
     *_, last = steps_of(variant, problem, stop)
     resumed = problem.but(checkpoint=take(last, stop))

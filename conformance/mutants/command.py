@@ -52,7 +52,7 @@ def hunt(
     results: Path | None = None,
     table: Path | None = None,
 ) -> int:
-    """Hunt the mutants of these examples, or of all; return 1 if one survives or anything is wrong.
+    """Test the mutants of these examples (default: all); return 1 if one survives or a run fails.
 
     The file ``results`` gets each finding as it is made; what it has is not hunted again. ``table``
     is written from all findings in ``results`` or, without it, from those of this run.
@@ -71,7 +71,7 @@ def hunt(
     wrong: list[str] = []
     for example in examples:
         own = [judged_by(each, listed) for bug in chosen for each in kept.of(example.name, bug)]
-        click.echo(f"{example.name}: " + (f"{len(own)} as kept" if own else "hunting"))
+        click.echo(f"{example.name}: " + (f"{len(own)} already tested" if own else "testing"))
         left = [bug for bug in chosen if not kept.of(example.name, bug)]
         try:
             for each in fates(
@@ -126,7 +126,7 @@ def _judged(
 ) -> Iterator[str]:
     for hunted in found:
         if hunted.fate == "SURVIVED":
-            yield f"{hunted.example} {hunted.variant}: {hunted.mutant} survives every check asked"
+            yield f"{hunted.example} {hunted.variant}: {hunted.mutant} survives every check"
     if not variants:
         yield from untrue(listed, found, examples, {each.name for each in chosen})
     if not names and not variants:
@@ -135,7 +135,7 @@ def _judged(
             if each.name not in reached:
                 yield f"{each.name} takes effect in no example, so it proves nothing"
     if not found:
-        yield "no mutant applies to what was asked for: nothing was proven"
+        yield "no mutant applies to the chosen examples and variants, so nothing was tested"
 
 
 def _chosen(names: Sequence[str], without: Collection[str]) -> list[Mutant]:
@@ -153,18 +153,18 @@ def _chosen(names: Sequence[str], without: Collection[str]) -> list[Mutant]:
 
 
 def left_out(without: Collection[str], only: Collection[str]) -> list[str]:
-    """The names of the checks not to ask; if ``only`` names some, all but those.
+    """The names of the checks not to run; if ``only`` names some, all but those.
 
-    Raises :class:`UnknownNameError` for a name of no check that is asked of mutants, and
+    Raises :class:`UnknownNameError` for a name that is not a check for mutants, and
     :class:`RefimplError` if both are given.
     """
     known = {check.name for check in CHECKS if check.about != "example"}
     for name in (*without, *only):
         if name not in known:
-            raise unknown(f"no check {name!r} is asked of mutants", name, known)
+            raise unknown(f"there is no check {name!r} for mutants", name, known)
     if without and only:
         raise RefimplError(
-            "--only asks the checks that it names and no others; leave out --without"
+            "--only runs the checks that it names and no others; leave out --without"
         )
     return sorted(known - set(only) if only else without)
 
@@ -175,7 +175,7 @@ def left_out(without: Collection[str], only: Collection[str]) -> list[str]:
 def program(plugins: Sequence[str], examples: Iterable[Example]) -> str:
     """The digest of what decides a mutant's fate: refimpl, checks, fixtures, plugins, baselines.
 
-    Of every plugin, whichever ``examples`` are asked for, so that one file can serve many hunts.
+    It covers every plugin, whichever ``examples`` are chosen, so that one file can serve many runs.
     """
     packages = ("refimpl", "refimpl.conformance", "refimpl.fixtures")
     folders = {Path(str(files(package))) for package in packages}
@@ -216,11 +216,11 @@ class Kept:
             for own in ([Hunted(**each) for each in line] for line in lines):
                 self.lines[own[0].example, own[0].mutant] = own
         except (ValueError, LookupError, TypeError) as error:
-            raise RefimplError(f"{path} holds no results of mutants: {error}") from error
+            raise RefimplError(f"{path} is not a results file of mutants: {error}") from error
         if changed:
             raise RefimplError(
                 f"{path} was made by another program or with other options ({changed}); "
-                "begin another file"
+                "choose another file"
             )
         if cut_short:  # by a kill: what it was about is hunted again
             write_text(path, whole + end)

@@ -10,8 +10,7 @@ An entry reads::
     # a condition
     variant = "script"
 
-An entry must be true: one whose mutant is killed after all, or that is about no mutant, fails the
-run.
+An entry must be true: the run fails if its mutant is killed after all, or if it matches no mutant.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class EquivalentsError(RefimplError):
 
 @dataclass(frozen=True)
 class Equivalent:
-    """One entry: this mutant of this example changes nothing that anyone could see."""
+    """One entry: this mutant of this example has no observable effect."""
 
     example: str
     mutant: str
@@ -62,8 +61,8 @@ class Equivalent:
 def read(path: Path, mutants: Collection[str]) -> tuple[Equivalent, ...]:
     """The entries of a file.
 
-    Raises :class:`EquivalentsError` if it is not TOML or an entry lacks something or has too much,
-    and :class:`~refimpl.errors.UnknownNameError` for an unknown mutant.
+    Raises :class:`EquivalentsError` if it is not TOML or an entry has a missing or unknown key, and
+    :class:`~refimpl.errors.UnknownNameError` for an unknown mutant.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -92,7 +91,7 @@ def _wrong(raw: Mapping[str, Any]) -> Iterator[str]:
             yield f"it has no {key}"
     for key, value in raw.items():
         if not isinstance(value, str) or not value.strip():
-            yield f"{key} must be a text that says something, found {value!r}"
+            yield f"{key} must be a non-empty text, found {value!r}"
 
 
 def gathered(files: Iterable[Path], mutants: Collection[str]) -> tuple[Equivalent, ...]:

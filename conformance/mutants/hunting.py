@@ -138,7 +138,7 @@ class Hunt:
         return bisected(caught, bug.weakest, bug.strongest)
 
     def _killer(self, bug: Mutant, fault: Fault, checks: Sequence[Check]) -> Result | None:
-        """The result of the first check that fails, cheapest first."""
+        """The result of the first check that fails, with the cheapest first."""
         if bug.execution is not None:
             subject = Subject(self.example, self.variant, bug.execution(fault), self.tier)
             cells = [Cell(parity.same_on_every_execution, subject)]
@@ -323,6 +323,6 @@ def untrue(
         own = [h for h in found if entry.matches(h.example, h.variant, h.mutant)]
         killed = [h for h in own if h.fate == "killed"]
         if killed:
-            yield f"{entry}: it is killed after all, by {killed[0].check}"
+            yield f"{entry}: the mutant is killed after all, by {killed[0].check}"
         elif not any(h.fate == "equivalent" for h in own):
-            yield f"{entry}: it is about no mutant that took effect"
+            yield f"{entry}: it matches no mutant that took effect"

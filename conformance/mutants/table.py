@@ -27,13 +27,13 @@ that are not listed were not hunted.
 def markdown(
     found: Sequence[Hunted], mutants: Sequence[Mutant], without: Collection[str] = ()
 ) -> str:
-    """The whole page; ``without`` names the checks that were not asked."""
+    """The whole page; ``without`` names the checks that were not run."""
     reached = [hunted for hunted in found if hunted.fate != "ineffective"]
     examples = list(dict.fromkeys(hunted.example for hunted in found))
     head = HEAD.format(torch=torch.__version__)
     every = (check for check in CHECKS if check.about != "example")
-    asked = ", ".join(check.name for check in every if check.name not in without)
-    parts = [head, f"Only these checks were asked: {asked}.\n"] if without else [head]
+    used = ", ".join(check.name for check in every if check.name not in without)
+    parts = [head, f"Only these checks were run: {used}.\n"] if without else [head]
     parts += ["## By example\n", table(_by_example(found, examples))]
     parts += ["## By mutant\n", table(_by_mutant(reached, mutants))]
     left = [hunted for hunted in reached if hunted.fate != "killed"]

@@ -1,4 +1,4 @@
-"""What is different from an earlier run, check by check and figure by figure."""
+"""What changed since an earlier run, check by check and figure by figure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from refimpl.report.columns import Column
 
 Kind = Literal[
     "fail now",
-    "not asked any more",
+    "no longer run",
     "fail as expected now",
     "skipped now",
     "pass now",
@@ -33,7 +33,7 @@ _BECOMES: Mapping[str, Kind] = {
 
 @dataclass(frozen=True)
 class Change:
-    """One check that has another answer than before, or that only one of the runs has asked."""
+    """One check whose outcome changed, or that only one of the two runs has."""
 
     kind: Kind
     column: str
@@ -50,7 +50,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Moved:
-    """One figure that has another value than before."""
+    """One figure whose value changed."""
 
     column: str
     result: Result
@@ -67,7 +67,7 @@ class Moved:
 
 @dataclass(frozen=True)
 class Since:
-    """What changed in one column since the earlier one that it is held against.
+    """What changed in one column since the earlier one that it is compared with.
 
     ``causes`` are the other seeds and versions that may be behind it.
     """
@@ -85,7 +85,7 @@ class Since:
 
 
 def since(now: Sequence[Column], then: Sequence[Column]) -> tuple[Since, ...]:
-    """What changed in each column that has an earlier one to be held against."""
+    """What changed in each column that has an earlier one to compare with."""
     pairs = ((column, counterpart(column, then)) for column in now if column.runs)
     return tuple(_since(new, old) for new, old in pairs if old is not None)
 
@@ -136,15 +136,15 @@ def _changes(new: Column, old: Column) -> Iterator[Change]:
     for key in new.results.keys() | old.results.keys():
         before, after = old.results.get(key), new.results.get(key)
         kind = _kind(before, after)
-        if kind == "not asked any more" and not all(run.complete for run in new.runs):
-            continue  # it may have been about to be asked
+        if kind == "no longer run" and not all(run.complete for run in new.runs):
+            continue  # the run died, perhaps before it came to this check
         if kind is not None:
             yield Change(kind, new.label, before, after)
 
 
 def _kind(before: Result | None, after: Result | None) -> Kind | None:
     if after is None:
-        return "not asked any more"
+        return "no longer run"
     if before is not None and before.outcome == after.outcome:
         return None
     if before is None and after.outcome != "failed":

@@ -71,12 +71,12 @@ class Column:
 
     @property
     def why(self) -> str:
-        """What there is to say about the state, other than that checks failed."""
+        """The reason for the state, if it is not that checks failed."""
         if self.trouble:
             return self.trouble
         cut = [run.path.name for run in self.runs if not run.complete]
         if cut:
-            return f"{', '.join(cut)} has no footer: the run died, or is still going on"
+            return f"{', '.join(cut)} has no footer: the run died or is still running"
         return "; ".join(_refusal(run) for run in self.runs if not run.passed and _refusal(run))
 
     @property
@@ -99,22 +99,21 @@ class Column:
 
 
 def _refusal(run: Results) -> str:
-    """Why a run whose checks did not fail is no pass all the same."""
+    """Why a run in which no check failed is still not a pass."""
     status = (run.footer or {}).get("exit_status")
     if run.outcomes["failed"]:
         return ""
     if status not in (0, None):
         return f"{run.path.name}: pytest ended with status {status}"
-    return f"{run.path.name}: no check passed in it"
+    return f"{run.path.name}: no check passed"
 
 
 def columns(paths: Iterable[Path], expected: Sequence[str] = ()) -> tuple[Column, ...]:
     """The environments of these results files, and those that were expected and have none.
 
-    A folder stands for the results files in it. Runs of one environment that asked different
-    checks make one column; where they asked the same, each has its own. Raises
-    :class:`ResultsError` where no file can be read at all, and :class:`RefimplError` for a path
-    that leads nowhere.
+    A folder stands for the results files in it. Runs of one environment with different checks share
+    a column; if they have a check in common, each gets its own. Raises :class:`ResultsError` if no
+    file can be read at all, and :class:`RefimplError` if a path does not exist.
     """
     files = list(results_files(paths))
     found: list[Column] = []
@@ -198,7 +197,7 @@ def _label(run: Results) -> str:
 
 
 def _distinct(found: Sequence[Column]) -> Iterator[Column]:
-    """The columns, those of one label told apart by when they ran, or else by their files."""
+    """The columns; those with the same label are distinguished by time, or else by file."""
     for column in found:
         alike = [other for other in found if other.label == column.label]
         if len(alike) == 1:

@@ -1,4 +1,4 @@
-"""What ``refimpl report`` does: read, build, write, and say in one line what came of it."""
+"""What ``refimpl report`` does: read results files, build the page, write it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def write_report(
     markdown: Path | None = None,
     expected: Sequence[str] = (),
 ) -> Report:
-    """Write the page, and the summary where one is asked for; return what they say.
+    """Write the page and, if ``markdown`` is given, the summary; return the report.
 
-    Raises :class:`RefimplError` where there is nothing to read or nowhere to write.
+    Raises :class:`RefimplError` if there is no results file, or if a file cannot be written.
     """
     for path in (output, markdown):
         if path is not None and not path.absolute().parent.is_dir():

@@ -29,7 +29,7 @@ class Line:
 
 
 def lines(results: Sequence[Results], examples: dict[str, Example]) -> Iterator[Line]:
-    """Every figure of the convergence checks on real data, as the run that began last has it."""
+    """Every figure of the convergence checks on real data, from the run that began last."""
     latest: dict[str, tuple[Result, str]] = {}
     for run in sorted(results, key=lambda run: str(run.header.get("started", ""))):
         torch = run.header["environment"]["packages"]["torch"]
@@ -61,7 +61,7 @@ def _stated(example: Example | None, variant: str) -> dict[str, Figure]:
 
 
 def _verdict(measurement: Measurement, figure: Figure | None) -> str:
-    """Whether the range is reached, by which rule, and whether the document's figure lies in it.
+    """Whether the range is reached, by which rule, and whether the document's figure is in it.
 
     If the first run ends outside the range, although most runs end inside, further seeds decide.
     """
@@ -72,7 +72,7 @@ def _verdict(measurement: Measurement, figure: Figure | None) -> str:
         return "holds"
     value = measurement.measured
     inside = isinstance(value, (int, float)) and low <= value <= high
-    verdict = "holds" if inside else "holds by further seeds"
+    verdict = "holds" if inside else "holds on a retry with further seeds"
     if figure is None or figure.documented is None or low <= figure.documented <= high:
         return verdict
     because = f": {figure.outside_because}" if figure.outside_because else ""

@@ -1,4 +1,4 @@
-"""What the report says: columns, rows and cells, and the findings drawn from all of them."""
+"""The content of the report: columns, rows and cells, and the findings drawn from them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class TableCell:
 
     @property
     def state(self) -> CellState:
-        """``partial`` where its run died: what passed so far is no pass."""
+        """``partial`` if its run died: what passed so far does not count as a pass."""
         if self.outcomes["failed"]:
             return "failed"
         if not self.results:
@@ -64,12 +64,12 @@ class TableCell:
 
     @property
     def why_absent(self) -> str:
-        """Why there is nothing in it."""
+        """Why it is empty."""
         if not self.column.runs:
             return "not run" if self.column.expected else "unreadable"
         if any(not run.complete for run in self.column.runs):
             return "not reached"
-        return "not asked"
+        return "not selected"
 
     @property
     def seconds(self) -> float:
@@ -169,7 +169,7 @@ class ErratumRow:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of it all, in a word, a headline and a sentence."""
+    """The overall result: a state, a headline and a sentence."""
 
     state: VerdictState
     headline: str
@@ -178,7 +178,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that the page and the summary are made of."""
+    """Everything that the page and the summary show."""
 
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
@@ -200,7 +200,7 @@ class Report:
 
     @property
     def absent(self) -> tuple[Column, ...]:
-        """Those that were expected, and in which nothing was."""
+        """The expected environments in which nothing was run."""
         return tuple(column for column in self.columns if column.state == "absent")
 
     @property
@@ -231,7 +231,7 @@ class Report:
 
 
 def report(columns: Sequence[Column], against: Sequence[Column] = ()) -> Report:
-    """Everything that these environments have to say, held against earlier ones."""
+    """The report of these environments, compared with earlier ones."""
     rows = tuple(_rows(columns))
     return Report(
         columns=tuple(columns),
@@ -459,15 +459,15 @@ def _verdict(columns: Sequence[Column], rows: Sequence[Row]) -> Verdict:
         headline = f"{failed} of {number_of(asked, 'check')} failed" if failed else "The run failed"
         return Verdict("failed", headline, sentence)
     if rest or not columns:
-        return Verdict("incomplete", "Incomplete, which is no pass", sentence)
+        return Verdict("incomplete", "Incomplete, so not a pass", sentence)
     return Verdict("passed", "Passed", sentence)
 
 
 def counted(outcomes: Mapping[str, int]) -> str:
     """``2 failed, 50 passed, 3 skipped``."""
     order = ("failed", "passed", "xfailed", "skipped")
-    told = [f"{outcomes[name]:,} {WORDS[name]}" for name in order if outcomes.get(name)]
-    return ", ".join(told) or "no check"
+    counts = [f"{outcomes[name]:,} {WORDS[name]}" for name in order if outcomes.get(name)]
+    return ", ".join(counts) or "no check"
 
 
 def number_of(number: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""Curves and dots as geometry: what stands where in a drawing. The template turns it into SVG."""
+"""Curves and dots as geometry: their places in a drawing. The template turns it into SVG."""
 
 from __future__ import annotations
 
@@ -81,12 +81,12 @@ class Plot:
 
     @property
     def sentence(self) -> str:
-        """The drawing in words, for whoever does not see it."""
+        """The drawing in words, for screen readers."""
         ways = "; ".join(
             f"{line.name}: from {number(line.first)} to {number(line.last)}" for line in self.lines
         )
         last = self.across[-1].text if self.across else "?"
-        target = f"; to end in {self.target_text}" if self.target_text else ""
+        target = f"; should end in {self.target_text}" if self.target_text else ""
         return f"{self.what} over {last} {self.along}s: {ways}{target}"
 
 
@@ -305,7 +305,7 @@ def strips(ratios: Mapping[str, Sequence[tuple[str, float]]]) -> Strips:
 
 
 def _apart(dots: Sequence[Dot]) -> tuple[Dot, ...]:
-    """The dots that can be told apart, from left to right: the larger of two at one place."""
+    """The dots that can be distinguished, from left to right: the larger of two at one place."""
     ordered = sorted(dots, key=lambda dot: _order(dot.ratio))
     return tuple({round(dot.at * 2): dot for dot in ordered}.values())
 

@@ -28,7 +28,7 @@ SIGNS = {
 
 
 def page(report: Report) -> str:
-    """One self-contained HTML page: style and script stand in it, and nothing is fetched."""
+    """One self-contained HTML page: style and script are in it, and it loads nothing."""
     script = _own("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return _templates(autoescape=True).get_template("report.html.j2").render(
@@ -96,7 +96,7 @@ def name(result: Result) -> str:
 
 
 def headline(result: Result) -> Measurement | None:
-    """The one figure to show of a check: what does not hold, else the nearest to its limit."""
+    """The one figure to show of a check: one that fails, or else the one nearest to its limit."""
     wrong = [m for m in result.measurements if not m.holds]
     numbers = [m for m in result.measurements if m.unit or m.low is not None or m.high is not None]
     return next(iter([*wrong, *sorted(numbers, key=_tightness), *result.measurements]), None)
@@ -121,7 +121,7 @@ def markdown(text: object) -> str:
 
 
 def environments(columns: Sequence[Column]) -> Iterator[tuple[str, list[str]]]:
-    """Each fact that any of the environments tells, and what it is in each."""
+    """Each fact that is known of any environment, and its value in each."""
     for fact, tell in FACTS.items():
         values = [_text(tell(column)) for column in columns]
         if any(values):
@@ -146,7 +146,7 @@ def _workers(column: Column) -> str:
     threads = workers.get("threads") or column.environment.get("threads")
     threads = f"{threads} thread{'' if threads == 1 else 's'}"
     if not workers.get("count"):
-        return f"none beside the process itself, {threads}"
+        return f"none, only the main process, {threads}"
     pinned = f", pinned to GPU {', '.join(workers['gpus'])}" if workers.get("gpus") else ""
     return f"{workers['count']}, {threads} each{pinned}"
 
@@ -158,7 +158,7 @@ FACTS: dict[str, Callable[[Column], Any]] = {
     "data": _header("tier"),
     "reseed": _header("reseed"),
     "device": _header("device"),
-    "devices there": lambda column: ", ".join(column.environment.get("devices", ())),
+    "devices available": lambda column: ", ".join(column.environment.get("devices", ())),
     "workers": _workers,
     "TF32": lambda column: "on" if column.environment.get("tf32") else "off",
     "Python": _environment("python"),
@@ -168,7 +168,7 @@ FACTS: dict[str, Callable[[Column], Any]] = {
     "refimpl": _environment("refimpl"),
     "run": _header("run"),
 }
-"""What the table says of each environment, before the versions of its packages."""
+"""The rows of the table of environments, before the versions of packages."""
 
 
 def _text(value: Any) -> str:
