@@ -76,9 +76,9 @@ has no rest; only its module can be loaded.\
 EXECUTIONS = """\
 ## Executions
 
-Those of refimpl itself; [more can be added](new-execution.md). `check` holds the default ones to
-the oracle. `--execution NAME` (repeatable) asks for others in their place, and `--execution all`
-for every one that there is.\
+Those of refimpl itself; [more can be added](new-execution.md). `check` compares the default ones
+with the oracle. `--execution NAME` (repeatable) selects others instead, and `--execution all`
+selects every one.\
 """
 
 GIVEN = [
@@ -197,7 +197,7 @@ def _default(field: Field[Any]) -> str:
 def _checks() -> Iterator[str]:
     yield "## Checks\n\nEvery question of the suite, cheapest first."
     rows = [f"| `{check.name}` | {check.about} | {_line(check.question)} |" for check in ALL]
-    yield "\n".join(["| check | asked of | question |", "| --- | --- | --- |", *rows, ""])
+    yield "\n".join(["| check | subject | question |", "| --- | --- | --- |", *rows, ""])
 
 
 def _executions() -> Iterator[str]:
