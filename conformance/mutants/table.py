@@ -16,8 +16,8 @@ HEAD = """# Mutants
 
 The suite is itself tested: a known training bug is planted in a variant, and a check must fail.
 Each mutant is planted in the first variant of an example in which it takes effect; the checks are
-run cheapest first until one fails. A mutant that is listed as equivalent is not a bug there, for the
-reason given in `conformance/mutants/equivalent.toml`.
+run cheapest first until one fails. A mutant listed as equivalent is not a bug there, for the reason
+given in `conformance/mutants/equivalent.toml`.
 
 Made by `refimpl mutants --table FILE` with torch {torch}; not written by hand. Examples
 that are not listed were not tested.
