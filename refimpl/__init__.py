@@ -1,7 +1,7 @@
 """Reference implementations of documented PyTorch examples, and the suite that checks them.
 
-What authors of plugins need stands here. It is imported when it is first asked for, so that
-``import refimpl`` costs neither torch nor NumPy.
+Everything that authors of plugins need is here. Each name is imported when it is first used, so
+that ``import refimpl`` loads neither torch nor NumPy.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ CONTRACT = 1
 
 @dataclass(slots=True)
 class Step:
-    """One update, as it is seen right after it.
+    """One update, as seen right after it.
 
     ``loss`` (a scalar) and ``output`` (one row for each row of the batch) are values from before
     the update; ``target`` is what the loss compared the output with. ``parameters``, by name, are
@@ -239,7 +239,7 @@ class Variant:
     they differ; ``"weights.T"`` means that this variant stores the transpose.
 
     ``build()`` makes the module that ``steps`` trains, and ``optimizer(parameters, lr=...)`` makes
-    its optimizer. Executions that carry out the computation differently, such as many seeds at
+    its optimizer. Executions that run the computation differently, such as many seeds at
     once, need both. Without ``start``, start values are drawn as torch draws them for ``build()``.
 
     ``prepare`` is what the variant's loader does to inputs before the model sees them. ``needs``
@@ -247,8 +247,8 @@ class Variant:
     that it computes with bare tensors, so that there is no module to wrap; ``numpy`` means that it
     computes in NumPy, on the CPU. ``data_parallel=False`` means that its loss or a layer combines
     the rows of a batch in such a way that the gradients of shards do not average to those of the
-    whole batch. ``seed`` is used for a run that asks for none; set it where the start of seed 0 is
-    one that does not converge.
+    whole batch. ``seed`` is used unless a run names another one; set it if the start of seed 0 does
+    not converge.
 
     Fields that are left ``None`` are taken from the example.
     """
@@ -366,7 +366,7 @@ class Example:
         return replace(self, variants=tuple(replace(v, seed=v.seed + by) for v in self.variants))
 
 
-# --- how a computation is carried out ------------------------------------------------------------
+# --- how a computation is run --------------------------------------------------------------------
 
 
 def _nothing_missing() -> str | None:
@@ -375,16 +375,16 @@ def _nothing_missing() -> str | None:
 
 
 def _everything(variant: Variant) -> bool:
-    """Whether the variant can be carried out like this; by default every one can."""
+    """Whether the execution supports the variant; by default it supports every variant."""
     return True
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How a computation is carried out: a device, a precision, a wrapper of the module.
+    """A way to run a computation: a device, a precision, a wrapper of the module.
 
     ``missing()`` returns what this machine lacks ("needs 2 CUDA devices"), or ``None``.
-    ``supports(variant)`` returns whether the variant can be carried out like this: a wrapper, for
+    ``supports(variant)`` returns whether this execution can run the variant: a wrapper, for
     example, needs a module. ``wrap(module)`` is applied to each module once its start is loaded.
     ``around()`` makes a context manager that is entered for each step. ``steps``, where given,
     takes over the whole run: in other processes, for example, or with many seeds at once.

@@ -12,7 +12,7 @@ class DataError(RefimplError):
 
 
 class DataMissingError(DataError):
-    """The real data set is not in the expected place; nothing is wrong with what is there."""
+    """The real data set is not in the expected place; no file is damaged."""
 
 
 class MissingExtraError(RefimplError):

@@ -46,7 +46,7 @@ def refimpl_examples() -> Iterable[Example]:
 
 @hookspec
 def refimpl_executions() -> Iterable[Execution]:
-    """Return further ways to run a computation: a device, a precision, a wrapper.
+    """Return additional ways to run a computation: a device, a precision, a wrapper.
 
     Called once, right after the plugin is imported, whether or not this machine can run them:
     :attr:`Execution.missing <refimpl.contract.Execution>` later says what the machine lacks.

@@ -1,4 +1,4 @@
-"""Metrics as functions of (output, target): a score for each row, or one number for the batch."""
+"""Metrics: functions of (output, target) that give a score for each row, or one for the batch."""
 
 from __future__ import annotations
 

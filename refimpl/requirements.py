@@ -1,4 +1,4 @@
-"""What a check may lack on a machine: the only reasons to skip one."""
+"""What a machine may lack to run a check: the only reasons to skip one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NEEDS_TWO_CUDA = "needs 2 CUDA devices"
 NEEDS_GLOO = "needs gloo"
 NEEDS_COMPILER = "needs a C++ compiler"
 NEEDS_REAL_DATA = "needs real data: set REFIMPL_DATA"
-NUMPY_ON_CPU = "computes in NumPy, on the CPU"
+NUMPY_ON_CPU = "computes in NumPy, so only on the CPU"
 
 EXTRAS = {
     "torchvision": "vision",
@@ -44,8 +44,8 @@ REASONS = frozenset(
 def explains(reason: str, execution: str | None = None) -> bool:
     """Whether a check may be skipped for this reason.
 
-    It must be one of :data:`REASONS`, or what the ``execution`` itself says that it needs: a
-    plugin may add a device that refimpl does not know.
+    It must be one of :data:`REASONS`, or what the ``execution`` itself says is missing: a plugin
+    may add a device that refimpl does not know.
     """
     return reason in REASONS or (reason == execution and reason.startswith("needs "))
 
@@ -82,7 +82,7 @@ NEEDS = tuple(_PROBES)
 
 
 def missing(need: str | None) -> str | None:
-    """The reason to skip what needs this, or ``None`` if it is there or nothing is needed.
+    """The reason to skip what needs this, or ``None`` if it is available or nothing is needed.
 
     ``need`` is one of :data:`NEEDS`; anything else raises ``ValueError``.
     """

@@ -20,9 +20,7 @@ def wrong_seed(seed: int, more: int = 0) -> str | None:
     low = FIRST_SEED - SEEDS_OF_A_CHECK - more
     high = FIRST_SEED + SEEDS_OF_A_BASELINE - more
     if seed < 0:
-        return "checks run seeds below 0; take 0 at the least"
+        return "checks would run seeds below 0; use 0 or more"
     if low < seed < high:
-        return (
-            f"checks run seeds that baselines have; take {low} at the most, or {high} at the least"
-        )
+        return f"checks would run seeds of the baselines; use at most {low}, or at least {high}"
     return None

@@ -1,4 +1,4 @@
-"""What an exception of a plugin says, and the place in the plugin, which its message leaves out."""
+"""Describes an exception of a plugin, with the line of the plugin that raised it."""
 
 from __future__ import annotations
 

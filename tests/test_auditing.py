@@ -332,7 +332,7 @@ def test_fresh_runs_of_something_else_are_refused(example, tmp_path):
     slower = replace(VARIANT, protocol=replace(VARIANT.protocol, learning_rate=0.01))
     baseline_of(replace(example, baselines=fresh), slower)
     problem, _ = audited([example], fresh).problems
-    assert "runs of something else: its learning_rate" in problem
+    assert "was made from something else: its learning_rate" in problem
 
 
 # --- ranges that are stated ----------------------------------------------------------------------

@@ -185,7 +185,9 @@ def test_without_spread_there_is_nothing_to_detect_below_the_resolution(values):
 
 
 def test_four_runs_are_no_baseline():
-    with pytest.raises(ValueError, match="4 runs are no baseline; 5 at the least"):
+    with pytest.raises(
+        ValueError, match="4 runs are too few for a baseline; at least 5 are needed"
+    ):
         band([1.0] * 4, FREE)
 
 

@@ -65,7 +65,7 @@ def test_what_is_added_to_a_seed_takes_no_variant_to_the_seeds_of_baselines():
     committed.require_unused_seeds(800, [of_seed_1])
     committed.require_unused_seeds(801, [EXAMPLE])
     refusal = (
-        "with 801 more than the seed 1 of fake-sound · other, .*; take 800 at the most, or 1999"
+        "with 801 added to the seed 1 of fake-sound · other, .*; use at most 800, or at least 1999"
     )
     with pytest.raises(BaselineError, match=rf"{refusal}"):
         committed.require_unused_seeds(801, [of_seed_1])
@@ -133,10 +133,10 @@ def test_runs_with_other_figures_are_refused(path):
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("{}", "is no baseline: it begins with no header"),
+        ("{}", "is not a baseline: its first line is not a header"),
         ('{"$baseline": 99}', "has baseline format 99, this refimpl reads 1"),
         ('{"$baseline": 1}', "is damaged: 'identity'"),
-        ("nothing", "is no baseline"),
+        ("nothing", "is not a baseline"),
     ],
 )
 def test_a_file_with_another_header_is_refused(path, line, reason):

@@ -211,7 +211,7 @@ def test_no_cluster_at_an_address_is_one_line(slow, address):
 def test_an_address_without_its_engine_is_said(slow):
     ran = finish(slow, 5, "--address", "127.0.0.1:1")
     assert ran.returncode != 0
-    assert "say --engine ray too" in ran.stderr
+    assert "add --engine ray" in ran.stderr
 
 
 # --- plans ---------------------------------------------------------------------------------------
@@ -230,7 +230,7 @@ def test_a_plan_has_the_seeds_that_are_not_there(example):
 
 def test_a_baseline_takes_no_seeds_that_checks_run(example):
     most = seeds.SEEDS_OF_A_BASELINE
-    with pytest.raises(BaselineError, match=f"has {most} seeds at the most, and 1500 are asked"):
+    with pytest.raises(BaselineError, match=f"has at most {most} seeds, but 1500 were requested"):
         calibration.plan(example, example.variants[0], "stand-in", 1500)
 
 

@@ -73,7 +73,7 @@ def test_a_measurement_holds_or_says_what_was_expected(measurement, holds, messa
 
 
 def of_seeds(holding, of_a_draw=True, raises=None):
-    """What comes of a check that holds from these seeds only, and the seeds that it was asked."""
+    """The result of a check that holds with these seeds only, and the seeds that were tried."""
     asked = []
 
     @check("made", of_a_draw=of_a_draw)
@@ -90,7 +90,7 @@ def of_seeds(holding, of_a_draw=True, raises=None):
 def test_a_check_of_a_draw_holds_if_one_of_its_seeds_does_and_says_how_many_it_asked():
     found, asked = of_seeds({1})
     assert (found.outcome, asked) == ("passed", [0, 1])
-    assert found.measurements[-1] == at_most("seeds that were asked until one held", 2, 3)
+    assert found.measurements[-1] == at_most("seeds tried until one passed", 2, 3)
     assert found.details == "the first seed failed: not from seed 0"
 
 
@@ -239,7 +239,7 @@ def test_a_check_may_find_itself_that_it_cannot_run():
 def test_a_skip_for_no_reason_of_the_list_is_a_failure():
     result = answer(raises=CannotRunError("did not feel like it"))
     assert result.outcome == "failed"
-    assert result.reason == "would be skipped for no reason of the list: 'did not feel like it'"
+    assert result.reason == "skipped for a reason that is not on the list: 'did not feel like it'"
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def test_a_truncated_file_is_refused(path, kept):
     save(after(1), path)
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content))])
-    with pytest.raises(CheckpointError, match="cut short or damaged"):
+    with pytest.raises(CheckpointError, match="or is damaged"):
         load(path)
 
 
@@ -163,8 +163,8 @@ def test_a_foreign_file_is_said_to_be_no_checkpoint_with_what_was_found(path, co
     with pytest.raises(CheckpointError) as raised:
         load(path)
     assert str(raised.value) == (
-        f"{path} is no checkpoint, or is cut short or damaged: found {FOREIGN[content]}, "
-        "expected a checkpoint as refimpl run --save writes it"
+        f"{path} is not a checkpoint, or is damaged: found {FOREIGN[content]}, "
+        "expected a checkpoint written by refimpl run --save"
     )
 
 
@@ -174,7 +174,7 @@ def test_a_foreign_file_is_said_to_be_no_checkpoint_with_what_was_found(path, co
 )
 def test_another_file_of_torchs_is_refused(path, content):
     torch.save(content, path)
-    with pytest.raises(CheckpointError, match="no checkpoint of refimpl"):
+    with pytest.raises(CheckpointError, match="not a checkpoint of refimpl"):
         load(path)
 
 
@@ -214,7 +214,7 @@ def test_a_file_that_is_not_there_is_not_called_damaged(path):
         load(path)
     assert str(raised.value) == (
         f"{path} cannot be read: No such file or directory; "
-        "expected a checkpoint as refimpl run --save writes it"
+        "expected a checkpoint written by refimpl run --save"
     )
 
 

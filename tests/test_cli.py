@@ -420,8 +420,8 @@ def test_nothing_is_left_of_the_look_whether_a_file_can_be_written(refimpl, tmp_
 @pytest.mark.parametrize(
     ("option", "file", "said"),
     [
-        ("--plot", "curves.txt", "cannot plot to .*: its ending must be one of .*png"),
-        ("--plot", "curves", "cannot plot to .*: its ending must be one of"),
+        ("--plot", "curves.txt", "cannot plot to .*: its extension must be one of .*png"),
+        ("--plot", "curves", "cannot plot to .*: its extension must be one of"),
         ("--save", ".", "is a directory"),
     ],
 )
@@ -447,7 +447,7 @@ def test_a_device_that_torch_does_not_know_is_said_to_be_none(refimpl):
     for command in ("run", "check"):
         ran = refimpl(command, "fake-sound", "--device", "cudda", *SOUND)
         assert ran.status == 1
-        assert ran.complaint.startswith("torch knows no device of the name 'cudda'; name one")
+        assert ran.complaint.startswith("torch does not know a device 'cudda'; use torch's names")
 
 
 def test_real_data_that_is_not_here_is_an_error_that_says_what_to_do(
@@ -573,7 +573,7 @@ def test_a_wrong_file_of_expected_failures_is_refused_before_anything_runs(
 def test_a_check_runs_no_seeds_that_baselines_have(refimpl, asked, reseed):
     ran = refimpl("check", "tensors", "--reseed", reseed)
     assert ran.status == 2
-    assert "seeds that baselines have; take 801 at the most, or 2000 at the least" in ran.complaint
+    assert "seeds of the baselines; use at most 801, or at least 2000" in ran.complaint
     assert asked == []
 
 

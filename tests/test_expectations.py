@@ -75,7 +75,7 @@ def test_a_pass_that_was_not_expected_is_a_failure_that_says_what_to_do():
     assert result.outcome == "failed"
     assert result.reason == (
         "passes, though expected.toml expects it to fail (known since May); "
-        "take the entry out, or narrow its conditions"
+        "remove the entry, or narrow its conditions"
     )
 
 
@@ -138,10 +138,10 @@ def complaint(**condition) -> str:
 @pytest.mark.parametrize(
     ("condition", "said"),
     [
-        ({"check": "brakes"}, "about no check of this run; did you mean the check 'breaks'?"),
+        ({"check": "brakes"}, "matches no check of this run; did you mean the check 'breaks'?"),
         ({"check": "xyz"}, "the example's checks are: breaks, holds"),
-        ({"variant": "nodule"}, "that check is asked of script, module"),
-        ({"device": "cudda"}, "device 'cudda', no device of torch nor compile"),
+        ({"variant": "nodule"}, "that check runs on script, module"),
+        ({"device": "cudda"}, "device 'cudda', which is no device of torch nor compile"),
     ],
 )
 def test_an_entry_that_is_about_nothing_is_told_what_there_is(condition, said):
@@ -208,17 +208,17 @@ REST = 'example = "made"\ncheck = "breaks"\n'
         ("[[expected-failures]]\n", "write each entry under [[expected-failure]]"),
         ("[expected-failure]\n", "write each entry under [[expected-failure]]"),
         (f"[[expected-failure]]\n{REST}", "entry 1: it has no reason"),
-        (f'[[expected-failure]]\n{REST}reason = " "\n', "reason must be a text"),
-        (f"[[expected-failure]]\n{REST}reason = 3\n", "reason must be a text"),
+        (f'[[expected-failure]]\n{REST}reason = " "\n', "reason must be a non-empty text"),
+        (f"[[expected-failure]]\n{REST}reason = 3\n", "reason must be a non-empty text"),
         (f'[[expected-failure]]\n{REST}resaon = "x"\n', "did you mean 'reason'?"),
         (f'[[expected-failure]]\n{REST}xyz = "x"\n', "unknown key 'xyz'; there are: example"),
         (
             f'[[expected-failure]]\n{REST}reason = "x"\ntorch = "2.6 and up"\n',
-            "torch = '2.6 and up' is no version condition; write it like '>=2.6'",
+            "torch = '2.6 and up' is not a version condition; write it like '>=2.6'",
         ),
         (
             f'[[expected-failure]]\n{REST}reason = "x"\ndata = "reel"\n',
-            "data = 'reel' is no tier; there are: stand-in, real",
+            "data = 'reel' is not a tier; there are: stand-in, real",
         ),
     ],
 )
@@ -275,7 +275,7 @@ def test_a_plugins_entries_are_gathered_with_those_of_the_run(write, tmp_path):
     [
         (
             '[[expected-failure]]\nexample = "other"\ncheck = "c"\nreason = "r"\n',
-            "the entry for 'other' is about no example of this plugin, which gives made",
+            "the entry for 'other' is not about an example of this plugin, which has made",
         ),
         ("[[", "cannot be read as TOML"),
     ],

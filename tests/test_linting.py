@@ -111,7 +111,7 @@ def test_a_sound_example_is_told_nothing():
             "row 1 of layers should read Layer(name='linear', kind='Linear', output=(-1, 1)",
         ),
         ({"layers": TRUE_FACTS.layers * 2}, "layers has 2 rows, the live model 1"),
-        ({"parameters": None}, "states no parameters; it has 2"),
+        ({"parameters": None}, "states no parameters=; the model has 2"),
     ],
 )
 def test_a_wrong_fact_is_named_with_what_it_should_read(wrong, text):
@@ -258,7 +258,7 @@ def breaks_off(problem):
     [
         (never, "variant 'script' never yields a Step"),
         (only_after_the_epoch, "makes 1 of the 4 steps of an epoch; yield one Step after each"),
-        (epochs_of_its_own, "goes on after the 4 steps of a protocol with one epoch"),
+        (epochs_of_its_own, "does not stop after the 4 steps of a protocol with one epoch"),
         (breaks_off, "LookupError: no such column"),
     ],
 )
@@ -284,7 +284,9 @@ def test_a_target_of_another_shape_is_warned_of():
         return Splits(Rows(rows.x, rows.y[:, 0]))
 
     text = said(example_of(data=flat), "warning")
-    assert "has outputs (10, 1) but targets (10,); their difference would be" in text
+    assert (
+        "has outputs (10, 1) but targets (10,); a loss of the two would compare every pair" in text
+    )
 
 
 def renamed(problem):
@@ -438,7 +440,7 @@ def test_what_is_left_to_do_is_pointed_at(command):
         .splitlines()
         .index('    name="made-line", title="t", document="TODO", section="s",')
     )
-    assert f"warning: there is something left to do: line {line + 1} of " in printed
+    assert f"warning: TODO remains: line {line + 1} of " in printed
 
 
 def test_every_fact_is_printed_for_the_asking(command):

@@ -272,7 +272,7 @@ def test_a_ladder_of_gradients_still_sees_a_wrong_gradient():
 
 def test_a_parameter_that_is_not_shown_is_asked_of_its_variant():
     candidate = planted(show=lambda weights, bias: {"weights": weights})
-    said = r"step 1: planted shows no gradient bias to hold against scratch \(it shows weights\)"
+    said = r"step 1: planted shows no gradient bias to compare with scratch \(it shows weights\)"
     with pytest.raises(ContractError, match=said):
         compared(candidate)
 

@@ -354,7 +354,7 @@ def test_an_entry_about_another_example_or_mutant_than_those_hunted_is_not_judge
         ("[[equivalent]]\nexample = 'a'\nmutant = 'update-dropped'\n", "it has no reason"),
         (
             "[[equivalent]]\nexample = 'a'\nmutant = 'update-dropped'\nreason = ' '\n",
-            "reason must be a text",
+            "reason must be a non-empty text",
         ),
         ("[[equivalent]]\nexampel = 'a'\n", "unknown key 'exampel'"),
         ("[[equivalents]]\n", "write each entry under"),

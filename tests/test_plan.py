@@ -90,7 +90,7 @@ def test_an_altered_copy_of_a_registered_example_is_what_is_asked():
 def test_an_example_that_breaks_the_contract_gets_one_answer_that_says_how():
     (answer,) = check_example(replace(QUICK, values=(), facts=Facts()))
     assert answer.outcome == "failed"
-    assert "states no fact, so there is nothing to check" in answer.reason
+    assert "states no facts, so there is nothing to check" in answer.reason
 
 
 def test_what_a_plugin_raises_is_an_answer():
@@ -211,7 +211,7 @@ def test_the_options_of_the_suite_hold_for_the_tests_of_another_repository(elsew
     wrong.assert_outcomes(errors=1)
     wrong.stdout.fnmatch_lines(["*nothing.toml*"])
     device = pytester.runpytest("-n", "0", "--device", "cudda")
-    device.stdout.fnmatch_lines(["torch knows no device of the name 'cudda'*"])
+    device.stdout.fnmatch_lines(["torch does not know a device 'cudda'*"])
 
 
 def test_other_seeds_are_those_of_the_runs_of_another_repositorys_tests():

@@ -258,8 +258,8 @@ def test_a_name_that_there_is_not_is_an_error_with_the_nearest(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"device": "cudda"}, "torch knows no device of the name 'cudda'"),
-        ({"reseed": 1000}, "run seeds that baselines have"),
+        ({"device": "cudda"}, "torch does not know a device 'cudda'"),
+        ({"reseed": 1000}, "would run seeds of the baselines"),
         ({"reseed": -1}, "below 0"),
     ],
 )

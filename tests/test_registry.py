@@ -309,7 +309,7 @@ def test_a_broken_distribution_does_not_stop_the_next_one(distribution, tmp_path
     )
     assert str(missing) == (
         "plugin b-missing (distribution bar 0.1): ModuleNotFoundError: No module named "
-        "'made_missing'; its entry point names a module that is not there: install it anew"
+        "'made_missing'; its entry point names a module that does not exist; reinstall it"
     )
     assert absent.reason == "AttributeError: module 'made_object' has no attribute 'not_there'"
 

@@ -175,7 +175,7 @@ def changed(number, **changes):
         (lines_of((PASSED, FAILED, PASSED)), f"{PASSED.id} more than once"),
         (changed(1, example=None), "damaged check record: .*example"),
         (changed(1, outcome=None), "damaged check record: .*outcome"),
-        (changed(1, outcome="fine"), "'fine' is no outcome"),
+        (changed(1, outcome="fine"), "'fine' is not an outcome"),
         (changed(1, measurements="none"), "damaged check record"),
         (changed(1, measurements=[{"what": "x"}]), "damaged check record: .*measured"),
         (lines_of((PASSED,)) + lines_of((FAILED,)), "more than one run in it"),

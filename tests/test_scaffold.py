@@ -139,7 +139,7 @@ WRONG = {
     "a loop that never yields": (
         "yield Step(",
         "_ = Step(",
-        "variant 'by-hand' is trained by by_hand(), which never yields; yield Step(loss, ...)",
+        "variant 'by-hand' is trained by by_hand(), which yields nothing; yield Step(loss, ...)",
     ),
     "a loop that turns the wrong way": (
         "bias -= problem.lr * bias.grad",
@@ -283,7 +283,7 @@ def test_a_distribution_may_have_a_name_that_a_module_could_not(tmp_path):
 def test_nothing_is_overwritten_and_nothing_half_written(tmp_path):
     there = tmp_path / "README.md"
     there.write_text("mine")
-    with pytest.raises(ScaffoldError, match="is there already; nothing was written"):
+    with pytest.raises(ScaffoldError, match="exists already; nothing was written"):
         new_distribution(NAME, tmp_path)
     assert there.read_text() == "mine"
     assert list(tmp_path.iterdir()) == [there]

@@ -276,7 +276,7 @@ def test_xdists_own_variable_has_the_last_word(monkeypatch):
 
 
 def test_more_gpus_for_a_worker_than_there_are_is_a_usage_error(monkeypatch):
-    with pytest.raises(pytest.UsageError, match="--gpus-per-worker 2 cannot be had: 1 GPUs"):
+    with pytest.raises(pytest.UsageError, match="--gpus-per-worker 2 is not possible: only 1 GPUs"):
         auto(monkeypatch, "cuda", gpus=[Gpu("0")], each=2)
 
 

@@ -1,4 +1,4 @@
-"""What an author should know of an example before running the suite.
+"""What an author should know about an example before running the suite.
 
 The stated facts are compared with the live models, and advice gives the source that they should
 read. The variants are searched for what the suite shows only by its consequences: draws from
@@ -72,11 +72,11 @@ def lint(
     source: Path | None = None,
     every_fact: bool = False,
 ) -> Linted:
-    """Look at an example, or at ``only`` one of its variants, on the CPU.
+    """Lint an example, or ``only`` one of its variants, on the CPU.
 
-    ``source`` is the plugin's file, to be searched for what is still to do. The facts returned are
+    ``source`` is the plugin's file, which is searched for unfinished parts. The facts returned are
     the stated ones, corrected; ``every_fact`` adds those that the document leaves open.
-    Whatever the plugin raises becomes an error among the advice.
+    An exception in the plugin becomes an error among the advice.
     """
     variants = [example.variant(only)] if only else list(example.variants)
     advice = [*_left_to_do(example, source), *_data_sets(example, variants)]
@@ -85,7 +85,7 @@ def lint(
         try:
             lacking = missing(variant.needs) or (variant.data and missing_data(variant.data, tier))
             if lacking:
-                advice.append(Advice("note", variant.name, f"not looked at: {lacking}"))
+                advice.append(Advice("note", variant.name, f"not checked: {lacking}"))
                 continue
             measured = measured_facts(variant, tier)
             stated = variant.facts or Facts()
@@ -160,7 +160,7 @@ def _wrong_facts(stated: Facts, should: Facts) -> Found:
         else:
             yield "error", f"{name}={is_} should read {name}={be}"
     if stated.parameters is None:
-        yield "error", f"states no parameters; it has {should.parameters}"
+        yield "error", f"states no parameters=; the model has {should.parameters}"
 
 
 def _wrong_layers(stated: tuple[Any, ...], should: tuple[Any, ...]) -> Found:
@@ -186,7 +186,7 @@ def _steps(variant: Variant, tier: Tier) -> Found:
         text = f"makes {made} of the {expected} steps of an epoch"
         yield "error", f"{text}; yield one Step after each update, for each of problem.batches()"
     elif made > expected:
-        text = f"goes on after the {expected} steps of a protocol with one epoch"
+        text = f"does not stop after the {expected} steps of a protocol with one epoch"
         yield "error", f"{text}; take the epochs from problem.epochs() or problem.batches()"
 
 
@@ -196,12 +196,12 @@ def _what_steps_show(variant: Variant, tier: Tier) -> Found:
     step = found.step
     for name in ("output", "target", "model"):
         if getattr(step, name) is None:
-            yield "warning", f"yields no {name}=, so that less of it can be checked"
+            yield "warning", f"yields no {name}=, so fewer checks can be made"
     if isinstance(step.output, torch.Tensor) and isinstance(step.target, torch.Tensor):
         output, target = tuple(step.output.shape), tuple(step.target.shape)
         if output != target and step.output.numel() == step.target.numel():
             text = f"has outputs {output} but targets {target}"
-            yield "warning", f"{text}; their difference would be that of every pair"
+            yield "warning", f"{text}; a loss of the two would compare every pair"
     own, start = ", ".join(found.parameters), ", ".join(start_values(variant, 0))
     if set(own.split(", ")) != set(start.split(", ")):
         text = f"starts from {start} but yields the parameters {own}"
@@ -227,7 +227,7 @@ def _data_sets(example: Example, variants: list[Variant]) -> Iterator[Advice]:
     for data in sets.values():
         try:
             for name in draws_from(lambda data=data: _rows(data)):  # type: ignore[misc]
-                text = f"data set {data.name!r} is drawn from {name}; take refimpl.data.philox"
+                text = f"data set {data.name!r} is drawn from {name}; use refimpl.philox"
                 yield Advice("warning", "", text)
         except Exception as error:
             yield Advice("error", "", f"data set {data.name!r}: {_said(error, example)}")
@@ -259,6 +259,6 @@ def _left_to_do(example: Example, source: Path | None) -> Iterator[Advice]:
     lines = [str(n) for n, line in enumerate(text.splitlines(), start=1) if TODO in line]
     if source is not None and lines:
         where = f"line{'s' if len(lines) > 1 else ''} {', '.join(lines)} of {from_here(source)}"
-        yield Advice("warning", "", f"there is something left to do: {where}")
+        yield Advice("warning", "", f"TODO remains: {where}")
     elif any(TODO in getattr(example, field) for field in ("title", "document", "section")):
         yield Advice("warning", "", "its title, document or section is still to be filled in")

@@ -25,7 +25,7 @@ def require_format(path: Path) -> None:
     """Raise :class:`RefimplError` if a plot cannot be written with this file name extension."""
     if path.suffix.removeprefix(".") not in formats():
         raise RefimplError(
-            f"cannot plot to {path}: its ending must be one of {', '.join(formats())}"
+            f"cannot plot to {path}: its extension must be one of {', '.join(formats())}"
         )
 
 

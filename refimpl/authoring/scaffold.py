@@ -24,7 +24,7 @@ DISTRIBUTION = "distribution"
 
 
 class ScaffoldError(RefimplError):
-    """The plugin cannot be made here, or not under that name."""
+    """The plugin cannot be made here or under that name."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _named(name: str, module: str) -> Names:
     if not module.isidentifier() or iskeyword(module):
         raise ScaffoldError(
             f"an example {name!r} would be a module {module!r}, which Python cannot import; "
-            "choose a name that begins with a letter and is no word of Python's own"
+            "choose a name that begins with a letter and is not a Python keyword"
         )
     for entry in entries():
         if entry.name == name:
@@ -98,8 +98,8 @@ def _plugins_folder() -> Path:
     folders = list(spec.submodule_search_locations or ()) if spec else []
     if not folders or not (Path(folders[0]).parent / "pyproject.toml").is_file():
         raise ScaffoldError(
-            "this refimpl was not installed from a checkout, so it has no plugins folder to write "
-            "to; make a distribution: refimpl new NAME --distribution DIR"
+            "this refimpl was not installed from a checkout, so it has no plugins folder; make a "
+            "separate distribution: refimpl new NAME --distribution DIR"
         )
     return Path(folders[0])
 
@@ -125,7 +125,7 @@ def _write(folder: Path, templates: Mapping[str, str], names: Names) -> list[Pat
     try:
         for path in texts:
             if path.exists():
-                raise ScaffoldError(f"{path} is there already; nothing was written")
+                raise ScaffoldError(f"{path} exists already; nothing was written")
         _write_all(texts)
     except OSError as error:
         at = error.filename or folder

@@ -38,7 +38,7 @@ UNLIKELY = 1e-3
 """The same for the alarms of all figures together, which are one question and not hundreds."""
 
 FRESH_RUNS = 200
-"""How many fresh runs a limit should be held against."""
+"""How many fresh runs a limit should be compared with."""
 
 
 Limit = Literal["band", "range"]
@@ -241,7 +241,7 @@ class Audit:
     def _excess(self) -> str:
         return (
             f"the rule failed {self.alarms_when_tried:,} of {len(self.figures) * DRAWS:,} times on "
-            f"drawn baselines and runs, and declares {self.alarms_declared:.2g} at the most"
+            f"drawn baselines and runs, and declares at most {self.alarms_declared:.2g}"
         )
 
     def record(self) -> dict[str, Any]:
@@ -422,7 +422,7 @@ def _fresh_runs(example: Example, variant: Variant, baseline: Baseline, folder: 
     fresh = committed.read(path)
     differences = baseline.identity.differences(fresh.identity)
     if differences:
-        raise BaselineError(f"{path} has runs of something else: its {differences}")
+        raise BaselineError(f"{path} was made from something else: its {differences}")
     shared = sorted({run.seed for run in baseline.runs} & {run.seed for run in fresh.runs})
     if shared:
         raise BaselineError(

@@ -37,7 +37,7 @@ POWER = 0.99
 """The probability that a change of :attr:`Band.detects` fails the check."""
 
 FEWEST_RUNS = 5
-"""A baseline of fewer runs gives no bounds."""
+"""A baseline with fewer runs has no bounds."""
 
 TAIL = 0.2
 """The share of the runs from which the tail beyond the outermost run is estimated."""
@@ -189,7 +189,9 @@ def detectable(
 
 def _require_enough(values: Sequence[float]) -> None:
     if len(values) < FEWEST_RUNS:
-        raise ValueError(f"{len(values)} runs are no baseline; {FEWEST_RUNS} at the least")
+        raise ValueError(
+            f"{len(values)} runs are too few for a baseline; at least {FEWEST_RUNS} are needed"
+        )
 
 
 def quantile_of(value: float, values: Sequence[float]) -> float:

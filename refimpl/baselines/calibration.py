@@ -45,7 +45,7 @@ def plan(
     """
     if count > SEEDS_OF_A_BASELINE:
         raise BaselineError(
-            f"a baseline has {SEEDS_OF_A_BASELINE} seeds at the most, and {count} are asked for"
+            f"a baseline has at most {SEEDS_OF_A_BASELINE} seeds, but {count} were requested"
         )
     path = committed.path_of(example, variant, tier)
     there = committed.resume(path)
@@ -53,8 +53,8 @@ def plan(
     lacking = tuple(s for s in range(first_seed, first_seed + count) if s not in done)
     if there is not None and (differences := _differences(example, variant, tier, there, lacking)):
         raise BaselineError(
-            f"{path.name} is there and is of something else: its {differences}; "
-            "delete it to begin anew"
+            f"{path.name} exists and was made from something else: its {differences}; "
+            "delete it to start again"
         )
     return Plan(example, variant, tier, path, there, lacking)
 
@@ -62,7 +62,7 @@ def plan(
 def _differences(
     example: Example, variant: Variant, tier: Tier, there: Baseline, lacking: Sequence[int]
 ) -> str:
-    """Why further runs would be no sample with those that are there; empty if they would be."""
+    """Why further runs would not belong to the same sample as the existing ones; else empty."""
     torch, here = there.environment["packages"]["torch"], environment()["packages"]["torch"]
     if torch != here:
         return f"torch is {torch} and not {here}"
@@ -142,13 +142,13 @@ def _jobs(by_task: Mapping[Task, Plan], workers: int) -> Iterator[Job]:
 
 
 class Watcher:
-    """Is told how a calibration proceeds; this one ignores it."""
+    """Receives the progress of a calibration; this one ignores it."""
 
     def begins(self, plans: Sequence[Plan]) -> None:
         """These baselines are about to be made."""
 
     def ran(self, plan: Plan, run: Run) -> None:
-        """A seed is finished and on the disk."""
+        """A seed is finished and written to disk."""
 
 
 def begun(plan: Plan, first: Run) -> Baseline:

@@ -102,7 +102,7 @@ class Baseline:
 
     @property
     def shortfall(self) -> str:
-        """What there is to say of a baseline of fewer runs than it should have; else empty."""
+        """A note about a baseline with fewer runs than it should have; else empty."""
         enough = ENOUGH[self.identity.tier]
         if len(self.runs) >= enough:
             return ""
@@ -168,7 +168,7 @@ def journal_of(path: Path) -> Path:
 
 
 def require_unused_seeds(reseed: int, examples: Iterable[Example] = ()) -> None:
-    """Refuse to add so much to the seeds of checks that baselines have them.
+    """Refuse to move the seeds of checks into the range of the baselines' seeds.
 
     No run is judged by a baseline that it is part of. Raises :class:`BaselineError`, also if that
     is so of a variant of these ``examples``, whose own seed is not 0.
@@ -179,7 +179,7 @@ def require_unused_seeds(reseed: int, examples: Iterable[Example] = ()) -> None:
         for variant in example.variants:
             if said := wrong_seed(reseed, variant.seed):
                 raise BaselineError(
-                    f"with {reseed} more than the seed {variant.seed} of {example.name} · "
+                    f"with {reseed} added to the seed {variant.seed} of {example.name} · "
                     f"{variant.name}, {said}"
                 )
 
@@ -200,14 +200,14 @@ def read(path: Path) -> Baseline:
 
 @lru_cache(maxsize=64)
 def _read(path: Path, changed: int) -> Baseline:
-    again = "delete it and make it anew with: refimpl calibrate"
+    again = "delete it and make it again with: refimpl calibrate"
     try:
         lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     except UnicodeDecodeError as error:
         raise BaselineError(f"{path.name} is damaged: it is not text; {again}") from error
     footer = _record(lines[-1])
     if footer is None or "runs" not in footer:
-        raise BaselineError(f"{path.name} is truncated: its last line is no footer; {again}")
+        raise BaselineError(f"{path.name} is truncated: its last line is not a footer; {again}")
     baseline = _assembled(path, lines[:-1])
     if footer["runs"] != len(baseline.runs):
         raise BaselineError(
@@ -240,7 +240,7 @@ def read_declared(example: Example, variant: Variant, tier: Tier) -> Baseline:
 def _require_same(own: Identity, there: Identity) -> None:
     if differences := own.differences(there):
         raise BaselineError(
-            f"{own.example}.{own.variant}.jsonl is of something else: its {differences}; "
+            f"{own.example}.{own.variant}.jsonl was made from something else: its {differences}; "
             "delete it and run: "
             f"refimpl calibrate {own.example} --variant {own.variant} --data {own.tier}"
         )
@@ -266,7 +266,7 @@ def _assembled(path: Path, lines: Sequence[str]) -> Baseline:
     records = [_record(line) for line in lines]
     header = records[0] if records else None
     if header is None or "$baseline" not in header:
-        raise BaselineError(f"{path.name} is no baseline: it begins with no header")
+        raise BaselineError(f"{path.name} is not a baseline: its first line is not a header")
     if header["$baseline"] != FORMAT:
         raise BaselineError(
             f"{path.name} has baseline format {header['$baseline']}, this refimpl reads {FORMAT}"
@@ -384,7 +384,7 @@ class Journal:
         return self.path.exists() and self.path.stat().st_size > 0
 
     def begin(self, with_runs: Baseline) -> None:
-        """Begin with the runs that are there already."""
+        """Begin with the existing runs."""
         write_lines(self.path, [header_line(with_runs), *map(run_line, with_runs.runs)])
 
     def append(self, run: Run) -> None:

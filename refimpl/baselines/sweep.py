@@ -63,7 +63,7 @@ class Engine:
         if self.kind == "ray":
             _require_ray()
         elif self.address is not None:
-            raise RefimplError("an address is one of a Ray cluster; say --engine ray too")
+            raise RefimplError("--address is for a Ray cluster; add --engine ray")
 
 
 def jobs(task: Task, seeds: Sequence[int], together: bool, workers: int) -> list[Job]:
@@ -178,7 +178,7 @@ def _require_answer(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, ValueError) as error:
         raise RefimplError(
-            f"no Ray cluster answers at {address} ({error}); it is given as HOST:PORT"
+            f"no Ray cluster answers at {address} ({error}); give its address as HOST:PORT"
         ) from error
 
 
@@ -187,5 +187,5 @@ def _require_ray() -> None:
         import ray  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(
-            f"ray is not to be had ({error}); python -m pip install 'refimpl[ray]'"
+            f"ray cannot be imported ({error}); python -m pip install 'refimpl[ray]'"
         ) from error

@@ -1,4 +1,4 @@
-"""Checks: one question asked of an example, with a measured answer.
+"""Checks: questions about an example, each answered by measurements.
 
 A check is a generator of :class:`Measurement`; it passes if it makes at least one and all hold.
 Between them it may yield a :class:`~refimpl.training.curves.Curve`, which a report draws and
@@ -27,7 +27,7 @@ Outcome = Literal["passed", "failed", "skipped", "xfailed"]
 """``xfailed`` is a failure that was expected; see :mod:`refimpl.checking.expectations`."""
 
 Scope = Literal["example", "variant", "execution"]
-"""What a check is asked of: an example as a whole, each variant, or each other way to run one."""
+"""What a check is about: an example as a whole, each variant, or a variant on each execution."""
 
 About = TypeVar("About")
 
@@ -35,7 +35,7 @@ IN_ORDER = "plugin-in-order"
 EXPECTATIONS = "expected-failures"
 MANIFEST = "checks-of-the-manifest"
 VERDICTS = (IN_ORDER, EXPECTATIONS, MANIFEST)
-"""Results that judge a plugin before anything is asked of its examples."""
+"""Results that judge a plugin before any check of its examples is run."""
 
 
 # --- measurements --------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ def within(what: str, measured: float, low: float, high: float) -> Measurement:
 
 
 def true(what: str, holds: bool, message: str, where: str = "") -> Measurement:
-    """A statement that must hold; if it does not, ``message`` says what is the case."""
+    """A statement that must hold; if it does not, ``message`` says what was found instead."""
     return Measurement(what, holds, "= True", bool(holds), message, where=where)
 
 
@@ -108,7 +108,7 @@ def true(what: str, holds: bool, message: str, where: str = "") -> Measurement:
 
 @dataclass(frozen=True)
 class Subject:
-    """What a check is asked of. ``variant`` is ``None`` for questions about the whole example."""
+    """What a check runs on. ``variant`` is ``None`` for checks of the example as a whole."""
 
     example: Example
     variant: Variant | None
@@ -117,9 +117,9 @@ class Subject:
 
     @property
     def trained(self) -> Variant:
-        """The variant, if the question is about one."""
+        """The variant, if the check is about one."""
         if self.variant is None:
-            raise TypeError("this question is about an example as a whole, not about a variant")
+            raise TypeError("this check is about an example as a whole, not about a variant")
         return self.variant
 
 
@@ -128,9 +128,9 @@ Asked = Callable[[Subject], Iterator[Measurement | Curve]]
 
 @dataclass(frozen=True)
 class Check:
-    """A question. ``applies`` selects the subjects for which the documents give something to ask.
+    """A check. ``applies`` selects the subjects about which the documents claim something.
 
-    ``of_a_draw`` says that the answer depends on one drawn start, which may lie on a kink.
+    ``of_a_draw`` says that the result depends on one random start, which may lie on a kink.
     """
 
     name: str
@@ -147,11 +147,11 @@ def check(
     applies: Callable[[Subject], bool] = lambda subject: True,
     of_a_draw: bool = False,
 ) -> Callable[[Asked], Check]:
-    """Turn a generator of measurements into a check; its docstring is the question."""
+    """Turn a generator of measurements into a check; its docstring is the check's question."""
 
     def made(ask: Asked) -> Check:
         if not ask.__doc__:
-            raise TypeError(f"check {name!r} needs a docstring: the question that it asks")
+            raise TypeError(f"check {name!r} needs a docstring: the question that it answers")
         question = ask.__doc__.strip().splitlines()[0]
         return Check(name, question, about, ask, applies, of_a_draw)
 
@@ -181,7 +181,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Result:
-    """The answer to one check, with everything that a report shows of it."""
+    """The result of one check, with everything that a report shows of it."""
 
     example: str
     variant: str
@@ -199,7 +199,7 @@ class Result:
 
     @property
     def held_later(self) -> bool:
-        """Whether it passed from another seed than its own, which had failed."""
+        """Whether it failed with its own seed and passed on a retry with another seed."""
         return self.outcome == "passed" and any(m.what == SEEDS_ASKED for m in self.measurements)
 
     @property
@@ -245,20 +245,20 @@ def cells(
 
 
 def _applies_to(applies: Callable[[About], bool], about: About) -> bool:
-    """Whether it applies. If the plugin's code fails even at this, the answer will say why."""
+    """Whether it applies. If the plugin's code raises here, the check's result will say why."""
     try:
         return applies(about)
     except Exception:
         return True
 
 
-# --- asking --------------------------------------------------------------------------------------
+# --- running -------------------------------------------------------------------------------------
 
 SEEDS = 3
 """How many seeds in a row must fail a check that depends on a drawn start. A fault fails them all;
 only one start in hundreds has two pixels so nearly equal that rounding decides which is larger."""
 
-SEEDS_ASKED = "seeds that were asked until one held"
+SEEDS_ASKED = "seeds tried until one passed"
 
 
 class CannotRunError(Exception):
@@ -288,10 +288,10 @@ def data_seen(subject: Subject) -> str:
 
 
 def ask(cell: Cell, to_the_end: bool = True) -> Result:
-    """The answer to one check: passed, failed with the reason, or skipped with the reason.
+    """The result of one check: passed, or failed or skipped with the reason.
 
-    Unless ``to_the_end``, it stops after the first measurement that does not hold. An answer that
-    depends on a drawn start is a failure only if :data:`SEEDS` seeds in a row give it.
+    Unless ``to_the_end``, it stops after the first measurement that does not hold. A check that
+    depends on a random start fails only if :data:`SEEDS` seeds in a row fail.
     """
     first = _answer(cell, to_the_end)
     answers = [first]
@@ -310,7 +310,7 @@ def ask(cell: Cell, to_the_end: bool = True) -> Result:
 
 
 def _out_of_limits(answer: Result) -> bool:
-    """Whether a check failed by what it measured, and not for lack of an answer."""
+    """Whether a check failed by a measurement, and not by an error."""
     return answer.outcome == "failed" and any(not m.holds for m in answer.measurements)
 
 
@@ -323,7 +323,7 @@ def _reseeded(cell: Cell, by: int) -> Cell:
 
 
 def _answer(cell: Cell, to_the_end: bool) -> Result:
-    """The answer from the variant's own seed."""
+    """The result with the variant's own seed."""
     began = time.perf_counter()
     measurements: list[Measurement] = []
     curves: list[Curve] = []
@@ -332,7 +332,7 @@ def _answer(cell: Cell, to_the_end: bool) -> Result:
     def skipped(reason: str) -> Result:
         if explains(reason, cell.subject.execution.missing()):
             return result("skipped", reason)
-        return result("failed", f"would be skipped for no reason of the list: {reason!r}")
+        return result("failed", f"skipped for a reason that is not on the list: {reason!r}")
 
     def result(outcome: Outcome, reason: str = "", details: str = "") -> Result:
         example, variant, name, execution, tier = cell.id.split("/")
@@ -361,7 +361,7 @@ def _answer(cell: Cell, to_the_end: bool) -> Result:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        # SystemExit and pytest's own outcomes too: a plugin must not end or skip anything by them.
+        # SystemExit and pytest's own outcomes too: a plugin must not end or skip a check with them.
         return result("failed", describe_error(cell.subject.example, error), traceback.format_exc())
     wrong = [m.message for m in measurements if not m.holds]
     if wrong:

@@ -85,7 +85,7 @@ class ExpectedFailure:
         return self.names(cell) and self.could_match(cell)
 
     def names(self, cell: Cell) -> bool:
-        """Whether the cell is of its example, check and variant, on whatever device and tier."""
+        """Whether the cell has its example, check and variant, on any device and tier."""
         variant = cell.subject.variant.name if cell.subject.variant else None
         return (
             self.example == cell.subject.example.name
@@ -165,14 +165,14 @@ def _wrong(raw: Mapping[str, Any]) -> Iterator[str]:
             yield f"it has no {key}"
     for key, value in raw.items():
         if not isinstance(value, str) or not value.strip():
-            yield f"{key} must be a text that says something, found {value!r}"
+            yield f"{key} must be a non-empty text, found {value!r}"
     for key in ("torch", "python"):
         try:
             SpecifierSet(raw.get(key, ""))
         except InvalidSpecifier:
-            yield f"{key} = {raw[key]!r} is no version condition; write it like '>=2.6'"
+            yield f"{key} = {raw[key]!r} is not a version condition; write it like '>=2.6'"
     if raw.get("data", TIERS[0]) not in TIERS:
-        yield f"data = {raw['data']!r} is no tier; there are: {', '.join(TIERS)}"
+        yield f"data = {raw['data']!r} is not a tier; there are: {', '.join(TIERS)}"
 
 
 @dataclass(frozen=True)
@@ -210,8 +210,8 @@ def _brought(source: Source, examples: Collection[str]) -> tuple[ExpectedFailure
     for entry in entries:
         if entry.example not in examples:
             raise ExpectationsError(
-                f"{entry.file}: the entry for {entry.example!r} is about no example of this "
-                f"plugin, which gives {', '.join(examples)}"
+                f"{entry.file}: the entry for {entry.example!r} is not about an example of this "
+                f"plugin, which has {', '.join(examples)}"
             )
     return entries
 
@@ -234,7 +234,7 @@ def judged(result: Result, cell: Cell, entries: Iterable[ExpectedFailure]) -> Re
         result,
         outcome="failed",
         reason=f"passes, though {entry.file} expects it to fail ({entry.reason}); "
-        "take the entry out, or narrow its conditions",
+        "remove the entry, or narrow its conditions",
     )
 
 
@@ -244,7 +244,7 @@ def unmatched(
     """The example and the fault, for each entry in force that matches no cell of a run.
 
     An entry is not reported if the run has nothing of its example, its tier or its device, nor if
-    its check is asked on another device or tier only: then its conditions do not hold here.
+    its check runs only on another device or tier: then its conditions do not hold here.
     ``executions`` are the names that a device may have besides those of torch's devices.
     """
     for entry in entries:
@@ -256,10 +256,10 @@ def unmatched(
             known = ", ".join(sorted(executions))
             yield (
                 entry.example,
-                f"{who} has device {entry.device!r}, no device of torch nor {known}",
+                f"{who} has device {entry.device!r}, which is no device of torch nor {known}",
             )
         elif any(map(entry.could_match, own)) and not any(map(entry.names, own)):
-            yield entry.example, f"{who} is about no check of this run; {_meant(entry, own)}"
+            yield entry.example, f"{who} matches no check of this run; {_meant(entry, own)}"
 
 
 def _is_device(name: str | None, executions: Collection[str]) -> bool:
@@ -280,7 +280,7 @@ def _meant(entry: ExpectedFailure, cells: Sequence[Cell]) -> str:
     if entry.check in checks:
         asked = [cell.subject.variant for cell in cells if cell.check.name == entry.check]
         variants = dict.fromkeys(variant.name for variant in asked if variant is not None)
-        return f"that check is asked of {', '.join(variants) or 'the example as a whole'}"
+        return f"that check runs on {', '.join(variants) or 'the example as a whole'}"
     near = difflib.get_close_matches(entry.check, checks, n=1)
     if near:
         return f"did you mean the check {near[0]!r}?"

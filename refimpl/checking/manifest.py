@@ -48,7 +48,7 @@ def read(file: Path) -> Manifest:
     for checks in manifest.values():
         for tiers in checks.values():
             if not tiers or not set(tiers) <= set(get_args(Tier)):
-                raise ManifestError(f"{file.name} names tiers that there are not: {list(tiers)}")
+                raise ManifestError(f"{file.name} names unknown tiers: {list(tiers)}")
     return manifest
 
 
@@ -89,7 +89,7 @@ def lacking(
 ) -> list[str]:
     """The checks of an example that are in the manifest but not in a run, as text.
 
-    ``executions`` are those that the run was asked for; checks of others are not missed.
+    ``executions`` are those that the run compares; checks of others are not missed.
     """
     asked, there = set(executions), {key(cell) for cell in cells}
     missed = [

@@ -4,7 +4,7 @@ Schema 1. Every line is an object with ``"$report_type"``:
 
 ``header``
     ``schema``, ``run`` (an id), ``started`` (UTC), ``tier``, ``device``, ``reseed``, ``examples``
-    asked for, ``environment``, ``workers``, ``data`` (digests), ``documents``, ``plugins`` (origin
+    selected, ``environment``, ``workers``, ``data`` (digests), ``documents``, ``plugins`` (origin
     of each example) and ``problems`` of plugins.
 ``check``
     the fields of :class:`refimpl.checking.checks.Result`; its key is example, variant, check,
@@ -68,7 +68,7 @@ class Results:
 
     @property
     def answered(self) -> int:
-        """How many checks passed. That a plugin is in order says nothing of its examples."""
+        """How many checks passed, without those that only judge a plugin as a whole."""
         return sum(
             result.outcome == "passed" and result.check not in VERDICTS for result in self.checks
         )
@@ -78,7 +78,7 @@ def result_from(record: Mapping[str, Any]) -> Result:
     """A result from its record. Fields that this version does not know are ignored."""
     known = _known(Result, record)
     if record["outcome"] not in get_args(Outcome):
-        raise ValueError(f"{record['outcome']!r} is no outcome")
+        raise ValueError(f"{record['outcome']!r} is not an outcome")
     known["measurements"] = tuple(
         Measurement(**_known(Measurement, m)) for m in record["measurements"]
     )

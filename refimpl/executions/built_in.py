@@ -41,8 +41,7 @@ def on_device(device: str) -> Execution:
         torch.device(device)
     except RuntimeError as error:
         raise UnknownNameError(
-            f"torch knows no device of the name {device!r}; name one as torch does: "
-            "cpu, cuda, cuda:1, mps …"
+            f"torch does not know a device {device!r}; use torch's names: cpu, cuda, cuda:1, mps …"
         ) from error
     summary = f"{device}, in the document's own precision"
     return Execution(device, summary, device, missing=_without(device), supports=_not_numpy)

@@ -45,7 +45,7 @@ WIDE = 1000
 
 
 def supports(variant: Variant) -> bool:
-    """Whether a variant declares enough to be trained many seeds at a time."""
+    """Whether a variant declares what is needed to train many of its seeds at once."""
     parts = (variant.build, variant.optimizer, variant.loss)
     # Recurrent layers have no batching rule (pytorch#105982).
     return None not in parts and not variant.has_layer(nn.RNNBase)

@@ -1,4 +1,4 @@
-"""What the plugins hold, read from their source without running it.
+"""What the plugins contain, read from their source without running it.
 
 So ``refimpl list`` needs no torch. An example whose names are not literals in the source cannot be
 read; its :class:`Entry` says so, and whoever needs it has to import the plugin.
@@ -148,7 +148,7 @@ def duplicate(
         plugin=source.plugin,
         code=f"duplicate-{kind}",
         reason=f"there is an {kind} {name!r} already, from {owner.origin}",
-        hint="give this one a name of its own",
+        hint="give this one a different name",
         file=source.path,
         line=line,
     )

@@ -33,7 +33,7 @@ def listed(plugins: Sequence[str] = ()) -> list[Listed]:
 
 
 def problems(plugins: Sequence[str] = ()) -> tuple[Refusal, ...]:
-    """Every refused plugin or example, as far as this list had to look."""
+    """Every refused plugin or example that making the list has found."""
     return _gathered(tuple(plugins))[1]
 
 

@@ -82,7 +82,7 @@ def _hint(error: BaseException, source: Source) -> str:
     if isinstance(error, ImportError):
         return _nearest(r"cannot import name '(\w+)' from 'refimpl'", error, refimpl.__all__)
     if isinstance(error, SystemExit):
-        return "put what runs as a program under if __name__ == '__main__'"
+        return "move the code that runs as a program under if __name__ == '__main__'"
     if isinstance(error, NameError) and error.name in refimpl.__all__:
         return f"write from refimpl import {error.name}"
     if isinstance(error, TypeError):
@@ -93,11 +93,11 @@ def _hint(error: BaseException, source: Source) -> str:
 def _about_missing(module: str, source: Source) -> str:
     if source.module == module or source.module.startswith(f"{module}."):
         if source.origin.startswith("distribution"):
-            return "its entry point names a module that is not there: install it anew"
+            return "its entry point names a module that does not exist; reinstall it"
         return _or_file(module) or HOW_TO_NAME
     package = module.partition(".")[0]
     if package == "refimpl":
-        return "this refimpl has no such module"
+        return "this version of refimpl does not have that module"
     if package in EXTRAS:
         return f"install {package}, or import it where it is used and say needs={package!r}"
     return f"install {package}"

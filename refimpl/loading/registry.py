@@ -72,7 +72,7 @@ class Registry:
         raise self._missing("example", name, self.examples)
 
     def chosen(self, names: Iterable[str]) -> list[Example]:
-        """The examples of these names, each once, or all if there are none; raises as above."""
+        """The examples with these names, each once, or all if no name is given; raises as above."""
         return [self.example(name) for name in dict.fromkeys(names) or sorted(self.examples)]
 
     def execution(self, name: str) -> Execution:
@@ -89,7 +89,7 @@ class Registry:
         unread = [str(problem) for problem in self.problems if not problem.examples]
         if unread:
             return UnknownNameError(
-                f"{error}; or is it in what could not be read: {'; '.join(unread)}"
+                f"{error}; it may be in a plugin that could not be read: {'; '.join(unread)}"
             )
         return error
 

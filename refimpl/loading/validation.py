@@ -1,4 +1,4 @@
-"""What pluggy does not check in a plugin: hooks that fit, and examples that keep the contract.
+"""What pluggy does not check in a plugin: correct hooks, and examples that keep the contract.
 
 Every function here yields a :class:`Finding` for each thing that is wrong and raises nothing.
 """
@@ -73,7 +73,7 @@ def check_hooks(plugin: object) -> Iterator[Finding]:
     if not hooks:
         yield Finding(
             "no-hooks",
-            "has no hooks, so it gives nothing",
+            "has no hooks, so it provides nothing",
             "define refimpl_examples() and mark it with @hookimpl",
         )
 
@@ -92,7 +92,7 @@ def _check_hook(name: str, hook: str, value: object) -> Iterator[Finding]:
     if hook not in HOOKS:
         near = difflib.get_close_matches(hook, HOOKS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(HOOKS)}"
-        yield Finding("unknown-hook", f"{name} is no hook of refimpl", hint)
+        yield Finding("unknown-hook", f"{name} is not a hook of refimpl", hint)
     elif not callable(value):
         yield Finding(
             "not-a-function",
@@ -103,7 +103,7 @@ def _check_hook(name: str, hook: str, value: object) -> Iterator[Finding]:
         yield Finding(
             "unmarked-hook",
             f"{name} looks like a hook but is not marked",
-            "put @hookimpl, from refimpl, above it",
+            "put @hookimpl above it (from refimpl import hookimpl)",
         )
     else:
         yield from _check_signature(name, value)
@@ -151,10 +151,10 @@ def check_returned(hook: str, returned: object, kind: type) -> Iterator[Finding]
 def check_item(hook: str, item: object, kind: type) -> Iterator[Finding]:
     """Check that one thing that a hook gave is of ``kind``."""
     if isinstance(item, type) and issubclass(item, kind):
-        reason = f"{hook} gave the class {item.__name__} instead of an object of it"
+        reason = f"{hook} returned the class {item.__name__} instead of an instance"
         yield Finding("wrong-type", reason, f"call it: {item.__name__}(...)")
     elif not isinstance(item, kind):
-        reason = f"{hook} gave {_a(type(item))} where {_a(kind)} is expected"
+        reason = f"{hook} returned {_a(type(item))} where {_a(kind)} is expected"
         yield Finding("wrong-type", reason, f"make it with {kind.__name__}(...)")
 
 
@@ -203,13 +203,13 @@ def _check_parts(example: Example) -> Iterator[Finding]:
         names = [part.name for part in getattr(example, field)]
         for name in _twice(names):
             yield Finding(
-                "duplicate-name", f"{field} has {name!r} twice", "give each a name of its own"
+                "duplicate-name", f"{field} has {name!r} twice", "give each a different name"
             )
 
 
 def _check_name(what: str, name: str, allowed: re.Pattern[str]) -> Iterator[Finding]:
     if not name:
-        yield Finding("bad-name", f"{what} is empty", "give it one such as 'titanic-dnn'")
+        yield Finding("bad-name", f"{what} is empty", "give it a name such as 'titanic-dnn'")
     elif not allowed.fullmatch(name):
         near = re.sub(r"[^a-z0-9]+", "-", _kebab(name)).strip("-")
         hint = f"write it {near!r}" if near else "use letters a to z"
@@ -227,7 +227,7 @@ def _check_claims(example: Example) -> Iterator[Finding]:
     if not claims and all(facts == Facts() for facts in every_facts):
         yield Finding(
             "no-facts",
-            "states no fact, so there is nothing to check",
+            "states no facts, so there is nothing to check",
             "give it facts, values, failures or errata",
         )
     for facts in _each_once(every_facts):
@@ -249,7 +249,7 @@ def _check_needs(example: Example) -> Iterator[Finding]:
     for kind, named in parts.items():
         for part in named:
             if part.needs is not None and part.needs not in NEEDS:
-                reason = f"{kind} {part.name!r} needs {part.needs!r}, which refimpl cannot look for"
+                reason = f"{kind} {part.name!r} needs {part.needs!r}, which refimpl does not know"
                 yield Finding("unknown-need", reason, f"there are: {', '.join(NEEDS)}")
 
 
@@ -258,7 +258,7 @@ def _check_facts(facts: Facts) -> Iterator[Finding]:
         yield Finding("bad-fact", f"parameters={facts.parameters} is below 0")
     if None not in (facts.parameters, facts.trainable) and facts.trainable > facts.parameters:  # type: ignore[operator]
         reason = f"trainable={facts.trainable} is more than parameters={facts.parameters}"
-        yield Finding("bad-fact", reason, "trainable parameters are a part of all")
+        yield Finding("bad-fact", reason, "trainable parameters are counted among all parameters")
     for figure in facts.figures:
         yield from _check_figure(figure)
 
@@ -268,7 +268,7 @@ def _check_figure(figure: Figure) -> Iterator[Finding]:
     for tier in ("real", "stand_in"):
         limits = getattr(figure, tier)
         if limits is not None and not limits[0] <= limits[1]:
-            reason = f"{who} has {tier}={limits}, in which no number lies"
+            reason = f"{who} has {tier}={limits}, which contains no number"
             yield Finding("bad-range", reason, "a range is (low, high)")
     if figure.digits is not None and figure.documented is None:
         yield Finding("bad-figure", f"{who} has digits but no documented number", "give both")
@@ -279,13 +279,13 @@ def _check_failure(failure: Failure) -> Iterator[Finding]:
     try:
         re.compile(failure.match)
     except re.error as error:
-        reason = f"{who} has match={failure.match!r}, which is no regular expression: {error}"
+        reason = f"{who} has match={failure.match!r}, which is not a regular expression: {error}"
         yield Finding("bad-pattern", reason, "write it as for re.search")
     if failure.raises in (Exception, BaseException) and not failure.match:
         yield Finding(
             "any-failure",
-            f"{who} takes any {failure.raises.__name__}, so that a typing error would pass",
-            "name the exception, or give match=",
+            f"{who} accepts any {failure.raises.__name__}, so a typing error would pass",
+            "name a more specific exception, or give match=",
         )
 
 
@@ -293,7 +293,10 @@ def _check_erratum(erratum: Erratum) -> Iterator[Finding]:
     try:
         Requirement(erratum.since)
     except InvalidRequirement:
-        reason = f"erratum {erratum.name!r} has since={erratum.since!r}, which is no requirement"
+        reason = (
+            f"erratum {erratum.name!r} has since={erratum.since!r}, "
+            "which is not a version requirement"
+        )
         yield Finding("bad-since", reason, "write it like 'torch>=2.6'")
 
 
@@ -313,7 +316,9 @@ def _check_missing(variant: Variant) -> Iterator[Finding]:
     """Check that a variant has what training and checks need, from itself or its example."""
     for field in ("data", "protocol"):
         if getattr(variant, field) is None:
-            yield Finding("missing-field", f"has no {field}", "give it, or its example, one")
+            yield Finding(
+                "missing-field", f"has no {field}", "set it on the variant or on its example"
+            )
     if variant.facts is None or variant.facts.parameters is None:
         hint = "state Facts(parameters=...) for it or for its example"
         yield Finding("missing-fact", "has no parameter count", hint)
@@ -327,11 +332,11 @@ def _check_missing(variant: Variant) -> Iterator[Finding]:
         hint = "give it steps=, or make it a ModuleVariant"
         yield Finding("missing-field", "has no steps", hint)
     elif variant.start is None and variant.build is None:
-        hint = "give it start= or build=, by which every other seed begins"
+        hint = "give it start= or build=, from which other seeds draw their start"
         yield Finding("missing-field", "has no start to draw", hint)
     if hasattr(variant.build, "named_parameters") and not isinstance(variant.build, type):
         made = type(variant.build).__name__
-        hint = f"give what makes a new one each time, such as build={made}"
+        hint = f"give a function that makes a new module each time, such as build={made}"
         yield Finding("wrong-type", f"has a build that is a module, {made}", hint)
     if said := wrong_seed(variant.seed):
         yield Finding("bad-seed", f"has seed={variant.seed}", said)
@@ -350,7 +355,7 @@ def _check_steps(variant: Variant) -> Iterator[Finding]:
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         yield Finding("not-a-generator", "has async steps", "make it a plain generator")
     elif inspect.isfunction(function) and _returns_nothing(function):
-        reason = f"is trained by {function.__name__}(), which never yields"
+        reason = f"is trained by {function.__name__}(), which yields nothing"
         yield Finding("not-a-generator", reason, "yield Step(loss, ...) after each update")
     elif not _takes_one(variant.steps):
         hint = "its signature is steps(problem)"
@@ -422,7 +427,7 @@ def _check_ladders(variants: Iterable[Variant]) -> Iterator[Finding]:
             yield Finding(
                 "lonely-ladder",
                 f"ladder {ladder!r} has one variant, so it is compared with nothing",
-                "name the ladder alike in all its variants, or leave it out",
+                "use the same ladder name in all its variants, or leave it out",
             )
 
 

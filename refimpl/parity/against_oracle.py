@@ -203,7 +203,7 @@ def compare_execution(
 
 
 def _until(stick: Yardstick, steps: int, judged_by: torch.dtype) -> str:
-    """Why fewer steps are compared than were asked for, if they are."""
+    """Why fewer steps are compared than requested, if so."""
     if stick.horizon >= steps:
         return ""
     if is_narrow(judged_by):
@@ -216,7 +216,7 @@ def _without_repeats(
 ) -> tuple[Iterator[list[Observation]], Sequence[tuple[list[Observation], ...]]]:
     """The candidate, and the references that do not have its first step to the bit.
 
-    What is compared with itself agrees whatever it is.
+    Anything agrees with itself, so a repeated reference would prove nothing.
     """
     first = next(candidate, None)
     if first is None:

@@ -82,12 +82,12 @@ def not_comparable(example: str, variant: Variant) -> str | None:
     if golden_exists(example, variant.name):
         return missing(variant.needs)
     if variant.needs is not None:
-        return f"no golden trajectory is kept of what needs {variant.needs}"
+        return f"no golden trajectory is kept for variants that need {variant.needs}"
     return f"it has no golden trajectory; refimpl golden {example} --update makes it"
 
 
 def compare_with_golden(example: str, variant: Variant, execution: Execution = CPU) -> Comparison:
-    """Compare the variant's float64 run here, carried out so, with the committed one.
+    """Compare the variant's float64 run here, under this execution, with the committed one.
 
     Raises :class:`GoldenError` if the file cannot be used.
     """
@@ -147,7 +147,7 @@ def _read(path: Path, changed: int) -> tuple[dict[str, Tensor], str]:
     """The tensors of a golden file and the torch version that made it."""
     from safetensors import SafetensorError, safe_open
 
-    again = "make it anew with: refimpl golden --update"
+    again = "make it again with: refimpl golden --update"
     try:
         with safe_open(path, framework="pt") as stored:
             about = stored.metadata() or {}
@@ -183,5 +183,5 @@ def _require_same_names(
         odd = ", ".join(sorted(f"{kind} {name}".strip() for kind, name in stored ^ here))
         raise GoldenError(
             f"{path.name} is stale: the tensors of {variant} are not those of today "
-            f"({odd or 'another number of steps'}); make it anew with: refimpl golden --update"
+            f"({odd or 'another number of steps'}); make it again with: refimpl golden --update"
         )

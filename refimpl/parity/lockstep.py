@@ -52,7 +52,7 @@ class Comparison:
     """The result of a comparison: how many steps were compared, and their worst error ratios.
 
     ``repeats_a_reference`` says that the candidate began as one of the references did, to the bit.
-    ``until`` says why there are fewer steps than were asked for, if there are.
+    ``until`` says why fewer steps were compared than requested, if so.
     """
 
     candidate: str
@@ -195,7 +195,7 @@ def judge(
         if expected.key not in found:
             there = ", ".join(s.name for s in candidate if s.kind == expected.kind) or "none"
             raise ContractError(
-                f"step {number}: {comparison.candidate} shows no {what} to hold against "
+                f"step {number}: {comparison.candidate} shows no {what} to compare with "
                 f"{comparison.oracle} (it shows {there}); yield it, or map its name with names="
             )
         value = found[expected.key]

@@ -79,7 +79,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int,
 def _require_enough(gpus: list[workers.Gpu], each: int) -> None:
     if each < 1 or (gpus and each > len(gpus)):
         raise pytest.UsageError(
-            f"--gpus-per-worker {each} cannot be had: {len(gpus)} GPUs are visible here"
+            f"--gpus-per-worker {each} is not possible: only {len(gpus)} GPUs are visible"
         )
 
 
@@ -189,7 +189,7 @@ def pytest_testnodedown(node: WorkerController, error: object | None) -> None:
     if error and node.gateway.id not in state.collected:
         state.dead_at_start += 1
         if state.dead_at_start > DEATHS_AT_START:
-            pytest.exit(f"workers die before they have collected a test: {error}", returncode=1)
+            pytest.exit(f"workers die before they collect a test: {error}", returncode=1)
 
 
 def peak_memory(config: pytest.Config) -> int:

@@ -51,8 +51,8 @@ def threads_each(cores: int, workers: int) -> int:
 def limit_threads(threads: int, environment: MutableMapping[str, str] = os.environ) -> None:
     """Let this process compute with this many threads, unless the caller has said otherwise.
 
-    The variables are read when torch and NumPy are imported; torch is told directly if it already
-    is imported.
+    The variables are read when torch and NumPy are imported; torch is set directly if it is already
+    imported.
     """
     said = any(variable in environment for variable in THREAD_VARIABLES)
     for variable in THREAD_VARIABLES:
@@ -89,7 +89,7 @@ class Gpu:
 
     @property
     def capacity(self) -> int:
-        """How many workers fit on it; at least one, since the caller has asked for it."""
+        """How many workers fit on it; at least one, since the caller chose this GPU."""
         if self.exclusive or self.memory is None:
             return 1
         return max(1, min(WORKERS_PER_GPU, self.memory // WORKER_MEMORY))

@@ -71,7 +71,7 @@ def unpack(archive: Path, folder: Path, limits: Limits | None = None) -> tuple[s
     Every member is examined before the first is written. The folder appears whole or not at all.
     Returns the paths of the files, relative to the folder. Raises
     :class:`~refimpl.errors.DataError` if the archive is damaged, exceeds the limits or has a
-    member that is no plain file or folder with a plain relative name.
+    member that is not a plain file or folder with a plain relative name.
     """
     limits = limits or Limits()
     if os.path.lexists(folder):
@@ -310,7 +310,7 @@ def _damage_named(archive: Path) -> Iterator[None]:
         yield
     except _DAMAGE as error:
         raise DataError(
-            f"{archive}: damaged, or no tar, tar.gz or zip: "
+            f"{archive}: damaged, or not a tar, tar.gz or zip: "
             f"{printable(error) or type(error).__name__}"
         ) from error
     except OSError as error:

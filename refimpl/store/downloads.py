@@ -41,7 +41,7 @@ class ResumingDownloader:
     that the file has changed, the download starts over. Only a complete file is handed to pooch,
     which checks its digest. No two processes may write to the same ``part`` at once.
 
-    ``attempts`` is how often the server is asked in total; ``pause`` is the number of seconds
+    ``attempts`` is how many requests are made in total; ``pause`` is the number of seconds
     before the second attempt, and doubles after that. ``timeout`` is for the server's first answer
     and for each silence, ``window`` for slowness, and ``seconds`` for the whole, all attempts
     together. More than ``largest`` bytes are never received.
@@ -128,7 +128,7 @@ class ResumingDownloader:
             )
         if status == 206 and _first_byte(response) != start:
             self._discard()
-            raise _Interrupted("the server sent another part than it was asked for")
+            raise _Interrupted("the server sent another part than requested")
         return False
 
     def _append(self, response: Response, url: str, start: int) -> None:
@@ -207,7 +207,7 @@ class ResumingDownloader:
 
     def _given_up(self, url: str, reason: Exception) -> str:
         kept = self.part.stat().st_size if self.part.exists() else 0
-        advice = f"the {kept:,} bytes received are kept and the next fetch goes on from there"
+        advice = f"the {kept:,} bytes received are kept, and the next fetch continues from there"
         return (
             f"{self._name}: could not be downloaded from {url} in {self.attempts} attempts, "
             f"the last one: {reason}" + (f"; {advice}" if kept else "")

@@ -213,7 +213,7 @@ def chosen(
     for name in names:
         if name not in known:
             raise UnknownNameError(
-                f"no data set to download is called {name!r}; there are: {', '.join(table)}"
+                f"there is no data set {name!r} to download; there are: {', '.join(table)}"
             )
         found[known[name].name] = known[name]
     return list(found.values())
@@ -292,7 +292,7 @@ def _require_sound(status: FileStatus) -> None:
     """Delete a fetched file that is not the expected one, and raise."""
     if status.state != "ok":
         status.path.unlink(missing_ok=True)
-        raise DataError(f"{status}; it was fetched just now, and is deleted")
+        raise DataError(f"{status}; it was fetched just now and has been deleted")
 
 
 def _download(source: Download, root: Path, downloader: Callable[[Path], Any]) -> Path:

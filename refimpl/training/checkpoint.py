@@ -23,7 +23,7 @@ FORMAT = 1
 ARCHIVE = b"PK"
 """What a file of ``torch.save`` begins with: it is a zip archive."""
 
-EXPECTED = "a checkpoint as refimpl run --save writes it"
+EXPECTED = "a checkpoint written by refimpl run --save"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint without unpickling anything but weights.
 
-    Raises :class:`CheckpointError` if the file is missing, is no checkpoint or is damaged.
+    Raises :class:`CheckpointError` if the file is missing, damaged or not a checkpoint.
     """
     stored = _archive(path)
     try:
@@ -96,14 +96,14 @@ def _archive(path: Path) -> bytes:
 
 def _no_checkpoint(path: Path, found: str) -> CheckpointError:
     return CheckpointError(
-        f"{path} is no checkpoint, or is cut short or damaged: found {found}, expected {EXPECTED}"
+        f"{path} is not a checkpoint, or is damaged: found {found}, expected {EXPECTED}"
     )
 
 
 def _checkpoint(path: Path, content: Any) -> Checkpoint:
     found = content.get("format") if isinstance(content, dict) else None
     if not isinstance(found, int):
-        raise CheckpointError(f"{path} is a file of torch's, but no checkpoint of refimpl")
+        raise CheckpointError(f"{path} is a file of torch, but not a checkpoint of refimpl")
     if found != FORMAT:
         raise CheckpointError(f"{path} has checkpoint format {found}, this refimpl reads {FORMAT}")
     try:

@@ -29,7 +29,7 @@ STEPS = 3
 
 Numbers = Sequence[NDArray[Any]]
 
-NOBODY_SEEDS = "something that nobody seeds: a rerun differs"
+NOBODY_SEEDS = "a source that is not seeded: a rerun differs"
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Generator:
 
 
 def _cuda_devices() -> list[int]:
-    """Those that this process uses; asking about them must not be what begins their use."""
+    """The devices that this process uses; the query itself must not initialise CUDA."""
     begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     return list(range(torch.cuda.device_count())) if begun else []
 

@@ -46,7 +46,7 @@ class Problem:
     draws of dropout. ``precision`` is a dtype, such as ``"float64"``, that takes precedence over
     those of the execution and the protocol. ``dropout=False`` turns dropout off, so that
     trajectories can be compared. With a ``checkpoint``, the run continues where another one
-    stopped. ``horizon`` is how many updates will be looked at, if that is known. ``shard`` is
+    stopped. ``horizon`` is how many updates will be used, if that is known. ``shard`` is
     (rank, count): of each batch, this process gets every ``count``-th row, from row ``rank`` on.
     ``swift`` lets torch choose kernels that are faster and round differently
     (:mod:`refimpl.training.fast_kernels`).
@@ -284,7 +284,7 @@ def pose(
     seed for everything else. ``changes`` are further fields of :class:`Problem`.
     """
     if variant.data is None or variant.protocol is None:
-        raise ContractError(f"variant {variant.name!r} has no data or no protocol to train by")
+        raise ContractError(f"variant {variant.name!r} has no data or no protocol to train with")
     drawn = variant.seed if seed is None else seed
     if seed is None and variant.documented_start is not None:
         values = variant.documented_start

@@ -17,7 +17,7 @@ _kept: OrderedDict[tuple[object, ...], tuple[Variant, Execution, History]] = Ord
 def trained(variant: Variant, tier: Tier, execution: Execution, seed: int | None = None) -> History:
     """The whole run of a variant by its protocol, not trained again while it is kept.
 
-    Variants and executions are told apart by ``id()``: each is built once, by its plugin, and is
+    Variants and executions are identified by ``id()``: each is built once, by its plugin, and is
     kept with its history so that its id is not reused.
     """
     key = (id(variant), tier, id(execution), seed)

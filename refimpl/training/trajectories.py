@@ -1,4 +1,4 @@
-"""What is seen of the first steps of a run; made once for all checks that need it."""
+"""The tensors of the first steps of a run, computed once for all checks that need them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Observation:
 
 
 def observe(variant: Variant, step: Step) -> list[Observation]:
-    """Every tensor of a step that can be compared, in the order in which they are computed."""
+    """Every tensor of a step that can be compared, in the order of computation."""
     seen = [Observation("output", "", _plain(step.output))] if step.output is not None else []
     seen.append(Observation("loss", "", _plain(step.loss)))
     parameters = {bare_name(name): value for name, value in step.parameters.items()}
@@ -59,7 +59,7 @@ def observe(variant: Variant, step: Step) -> list[Observation]:
 
 
 def observations(variant: Variant, problem: Problem, steps: int) -> Iterator[list[Observation]]:
-    """What is seen of each of the first steps of a run."""
+    """The observations of each of the first steps of a run."""
     return (observe(variant, step) for step in steps_of(variant, problem, steps))
 
 
@@ -99,9 +99,9 @@ _kept: OrderedDict[Hashable, _Trajectory] = OrderedDict()
 
 
 def first_steps(variant: Variant, problem: Problem, count: int) -> list[list[Observation]]:
-    """Like :func:`looks`, but a run that is kept is only continued as far as needed.
+    """Like :func:`observations`, but a run that is kept is only continued as far as needed.
 
-    Not for checks of a rerun. Raises what the run raises; the next call then starts the run anew.
+    Not for checks of a rerun. Raises what the run raises; the next call then restarts the run.
     """
     if problem.execution.steps is not None or problem.checkpoint is not None:
         return list(observations(variant, problem, count))

@@ -1,5 +1,5 @@
-"""build-is-a-module: variant 'module' has a build that is a module, Linear; give what makes a new one
-each time, such as build=Linear
+"""build-is-a-module: variant 'module' has a build that is a module, Linear; give a function that
+makes a new module each time, such as build=Linear
 """
 
 from torch.nn import Linear

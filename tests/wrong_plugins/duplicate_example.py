@@ -1,6 +1,4 @@
-"""there is an example 'good' already, from file {GOOD}; give this one a name of
-its own
-"""
+"""there is an example 'good' already, from file {GOOD}; give this one a different name"""
 
 from refimpl import Exact, Example, hookimpl
 

@@ -1,4 +1,4 @@
-"""duplicate-value: values has 'sum' twice; give each a name of its own"""
+"""duplicate-value: values has 'sum' twice; give each a different name"""
 
 from refimpl import Exact, Example, hookimpl
 

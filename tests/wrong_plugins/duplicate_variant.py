@@ -1,4 +1,4 @@
-"""duplicate-variant: variants has 'script' twice; give each a name of its own"""
+"""duplicate-variant: variants has 'script' twice; give each a different name"""
 
 from refimpl import DataSet, Example, Facts, Protocol, Variant, hookimpl
 

@@ -1,4 +1,4 @@
-"""the example's name is empty; give it one such as 'titanic-dnn'"""
+"""the example's name is empty; give it a name such as 'titanic-dnn'"""
 
 from refimpl import Exact, Example, hookimpl
 

@@ -1,4 +1,4 @@
-"""empty-range: figure 'loss' has real=(0.5, 0.3), in which no number lies; a range is (low, high)"""
+"""empty-range: figure 'loss' has real=(0.5, 0.3), which contains no number; a range is (low, high)"""
 
 from refimpl import DataSet, Example, Facts, Figure, Protocol, Variant, hookimpl
 

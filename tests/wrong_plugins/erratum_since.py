@@ -1,5 +1,5 @@
-"""erratum-since: erratum 'gone' has since='torch 2.6', which is no requirement; write it like
-'torch>=2.6'
+"""erratum-since: erratum 'gone' has since='torch 2.6', which is not a version requirement; write it
+like 'torch>=2.6'
 """
 
 from refimpl import Erratum, Example, hookimpl

@@ -1,4 +1,6 @@
-"""refimpl_executions gave an Example where an Execution is expected; make it with Execution(...)"""
+"""refimpl_executions returned an Example where an Execution is expected; make it with
+Execution(...)
+"""
 
 from refimpl import Exact, Example, hookimpl
 

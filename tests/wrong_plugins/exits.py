@@ -1,4 +1,4 @@
-"""SystemExit: 3; put what runs as a program under if __name__ == '__main__'"""
+"""SystemExit: 3; move the code that runs as a program under if __name__ == '__main__'"""
 
 import sys
 from refimpl import Exact, Example, hookimpl

@@ -1,5 +1,5 @@
-"""failure-of-any-kind: failure 'anything' takes any Exception, so that a typing error would pass;
-name the exception, or give match=
+"""failure-of-any-kind: failure 'anything' accepts any Exception, so a typing error would pass; name
+a more specific exception, or give match=
 """
 
 from refimpl import Example, Failure, hookimpl

@@ -1,4 +1,4 @@
-"""failure-pattern: failure 'leaf' has match='leaf (', which is no regular expression: missing ),
+"""failure-pattern: failure 'leaf' has match='leaf (', which is not a regular expression: missing ),
 unterminated subpattern at position 5; write it as for re.search
 """
 

@@ -1,4 +1,4 @@
-"""refimpl_examples gave a str where an Example is expected; make it with Example(...)"""
+"""refimpl_examples returned a str where an Example is expected; make it with Example(...)"""
 
 from refimpl import Exact, Example, hookimpl
 

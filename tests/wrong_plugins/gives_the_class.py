@@ -1,4 +1,4 @@
-"""refimpl_examples gave the class Example instead of an object of it; call it: Example(...)"""
+"""refimpl_examples returned the class Example instead of an instance; call it: Example(...)"""
 
 from refimpl import Exact, Example, hookimpl
 

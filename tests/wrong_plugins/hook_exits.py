@@ -1,4 +1,4 @@
-"""SystemExit; put what runs as a program under if __name__ == '__main__'"""
+"""SystemExit; move the code that runs as a program under if __name__ == '__main__'"""
 
 from refimpl import Exact, Example, hookimpl
 

@@ -1,5 +1,5 @@
-"""lonely-ladder: ladder 'rungs' has one variant, so it is compared with nothing; name the ladder
-alike in all its variants, or leave it out
+"""lonely-ladder: ladder 'rungs' has one variant, so it is compared with nothing; use the same
+ladder name in all its variants, or leave it out
 """
 
 from refimpl import DataSet, Example, Facts, Protocol, Variant, hookimpl

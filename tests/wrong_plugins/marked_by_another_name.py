@@ -1,4 +1,4 @@
-"""give_examples is no hook of refimpl; did you mean 'refimpl_examples'?"""
+"""give_examples is not a hook of refimpl; did you mean 'refimpl_examples'?"""
 
 from refimpl import Exact, Example, hookimpl
 

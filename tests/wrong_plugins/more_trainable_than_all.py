@@ -1,5 +1,5 @@
-"""more-trainable-than-all: trainable=2 is more than parameters=1; trainable parameters are a part
-of all
+"""more-trainable-than-all: trainable=2 is more than parameters=1; trainable parameters are counted
+among all parameters
 """
 
 from refimpl import DataSet, Example, Facts, Protocol, Variant, hookimpl

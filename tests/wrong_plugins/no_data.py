@@ -1,4 +1,4 @@
-"""no-data: variant 'script' has no data; give it, or its example, one"""
+"""no-data: variant 'script' has no data; set it on the variant or on its example"""
 
 from refimpl import Example, Facts, Protocol, Variant, hookimpl
 

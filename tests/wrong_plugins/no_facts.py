@@ -1,4 +1,4 @@
-"""no-facts: states no fact, so there is nothing to check; give it facts, values, failures or
+"""no-facts: states no facts, so there is nothing to check; give it facts, values, failures or
 errata
 """
 

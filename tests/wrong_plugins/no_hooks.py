@@ -1,4 +1,4 @@
-"""has no hooks, so it gives nothing; define refimpl_examples() and mark it with @hookimpl"""
+"""has no hooks, so it provides nothing; define refimpl_examples() and mark it with @hookimpl"""
 
 from refimpl import Exact, Example
 

@@ -1,4 +1,4 @@
-"""no-protocol: variant 'script' has no protocol; give it, or its example, one"""
+"""no-protocol: variant 'script' has no protocol; set it on the variant or on its example"""
 
 from refimpl import DataSet, Example, Facts, Variant, hookimpl
 

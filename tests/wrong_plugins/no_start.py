@@ -1,5 +1,5 @@
-"""no-start: variant 'script' has no start to draw; give it start= or build=, by which every other
-seed begins
+"""no-start: variant 'script' has no start to draw; give it start= or build=, from which other seeds
+draw their start
 """
 
 from refimpl import DataSet, Example, Facts, Protocol, Variant, hookimpl

@@ -1,5 +1,5 @@
-"""seed-of-baselines: variant 'script' has seed=1002; checks run seeds that baselines have; take 801
-at the most, or 2000 at the least
+"""seed-of-baselines: variant 'script' has seed=1002; checks would run seeds of the baselines; use
+at most 801, or at least 2000
 """
 
 from refimpl import DataSet, Example, Facts, Protocol, Variant, hookimpl

@@ -1,4 +1,4 @@
-"""steps-without-yield: variant 'script' is trained by steps(), which never yields; yield
+"""steps-without-yield: variant 'script' is trained by steps(), which yields nothing; yield
 Step(loss, ...) after each update
 """
 

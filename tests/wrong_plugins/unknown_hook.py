@@ -1,4 +1,4 @@
-"""refimpl_exampels is no hook of refimpl; did you mean 'refimpl_examples'?"""
+"""refimpl_exampels is not a hook of refimpl; did you mean 'refimpl_examples'?"""
 
 from refimpl import Exact, Example, hookimpl
 

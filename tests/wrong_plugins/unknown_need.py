@@ -1,4 +1,4 @@
-"""unknown-need: value 'sum' needs 'sktime', which refimpl cannot look for; there are: cuda,
+"""unknown-need: value 'sum' needs 'sktime', which refimpl does not know; there are: cuda,
 torchvision, torchtext, tensorboard, ray
 """
 

@@ -1,4 +1,6 @@
-"""refimpl_examples looks like a hook but is not marked; put @hookimpl, from refimpl, above it"""
+"""refimpl_examples looks like a hook but is not marked; put @hookimpl above it (from refimpl import
+hookimpl)
+"""
 
 from refimpl import Exact, Example
 
