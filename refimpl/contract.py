@@ -6,9 +6,10 @@ quickly. A plugin makes one :class:`Example` and hands it over in its ``refimpl_
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -390,6 +391,7 @@ class Execution:
     takes over the whole run: in other processes, for example, or with many seeds at once.
     ``rounding`` is the dtype whose rounding errors are allowed, if it is not that of the tensors
     (autocast). ``sees_outputs`` is ``False`` if a step's output is not that of the whole batch.
+    ``suits`` is the deprecated name of ``supports``.
     """
 
     name: str
@@ -403,3 +405,13 @@ class Execution:
     steps: Callable[[Variant, Problem], Steps] | None = None
     rounding: str | None = None
     sees_outputs: bool = True
+    suits: InitVar[Callable[[Variant], bool] | None] = None
+
+    def __post_init__(self, suits: Callable[[Variant], bool] | None) -> None:
+        if suits is not None:
+            warnings.warn(
+                f"execution {self.name!r}: suits= is now supports=; it works until refimpl 0.4",
+                DeprecationWarning,
+                stacklevel=3,
+            )
+            object.__setattr__(self, "supports", suits)

@@ -319,7 +319,7 @@ def test_where_an_example_cannot_even_tell_what_applies_it_is_asked_and_fails():
         """Is it the same?"""
         yield HOLDS
 
-    picky = Execution("picky", "cannot tell what supports it", supports=broken)
+    picky = Execution("picky", "cannot tell what it supports", supports=broken)
     asked = list(cells(EXAMPLE, [touchy, same], CPU, "stand-in", [picky]))
     assert [cell.check.name for cell in asked] == ["touchy", "touchy", "same", "same"]
     assert ask(asked[0]).outcome == "failed"

@@ -4,10 +4,12 @@ import ast
 import re
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from refimpl import Execution, Variant
 from refimpl.errors import UnknownNameError
 from refimpl.loading import discovery, validation
 from refimpl.loading.refusal import Refusal
@@ -485,3 +487,10 @@ def test_wrong_plugins_parse_except_for_one():
         except SyntaxError:
             broken.append(path.stem)
     assert broken == ["syntax_error"]
+
+
+def test_an_execution_of_an_older_plugin_may_still_say_suits():
+    with pytest.warns(DeprecationWarning, match="suits= is now supports="):
+        older = Execution("older", "", suits=lambda variant: variant.name == "this")
+    assert older.supports(Variant("this"))
+    assert not replace(older, name="other").supports(Variant("that"))
