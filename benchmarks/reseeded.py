@@ -1,6 +1,6 @@
 """Runs the whole suite with several other seeds: ``python -m benchmarks.reseeded FOLDER``.
 
-An unchanged program should pass whatever its seeds are. Each run is ``refimpl check --reseed N``,
+An unchanged program should pass with any seeds. Each run is ``refimpl check --reseed N``,
 whose results file stays in the folder; a run whose file is complete is not made again.
 """
 
@@ -22,7 +22,7 @@ HEAD = """# Whole runs with other seeds
 
 Made by `python -m benchmarks.reseeded`: the suite on stand-in data, `refimpl check --reseed N`,
 every check of it, each time with other seeds. Any failure would be a false alarm. Some checks rest
-on one draw and are asked again with the next seed if they fail; those that then passed are counted.
+on one draw and are retried with the next seed if they fail; those that then passed are counted.
 """
 
 COLUMNS = (

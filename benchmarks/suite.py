@@ -36,7 +36,7 @@ from refimpl.training.problem import pose
 HEAD = """# The suite beside the documents' loops
 
 Made by `python -m benchmarks.suite`: each document's loop once, one after another, and the suite as
-the command that stands below the table, which trains them too and asks every other check besides.
+the command below the table, which trains them too and runs every other check as well.
 """
 
 COLUMNS = ("what", "seconds")

@@ -1,4 +1,4 @@
-"""The suite: what is asked of every example, and the pytest tests that ask it.
+"""The suite: the checks of every example, and the pytest tests that run them.
 
 There are three ways to run it, each with every check and with the failures that a plugin expects:
 

@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 from fakes.sound import EXAMPLE
 
-from refimpl.checking.checks import SEEDS_ASKED, Result, at_most, within_budget
+from refimpl.checking.checks import SEEDS_TRIED, Result, at_most, within_budget
 from refimpl.checking.results import Results
 from refimpl.loading import registry
 from refimpl.training.ladder import to_ladder
@@ -108,7 +108,7 @@ def test_whole_runs_with_other_seeds_are_counted_and_kept(loops, tmp_path, monke
 
 def test_a_whole_run_counts_the_checks_that_held_only_from_another_draw(loops, tmp_path):
     reseeded = import_module("benchmarks.reseeded")
-    asked = (within_budget("error", 0.5),), (at_most(SEEDS_ASKED, 2, 3),), ()
+    asked = (within_budget("error", 0.5),), (at_most(SEEDS_TRIED, 2, 3),), ()
     checks = tuple(
         Result("example", "-", f"check-{number}", "cpu", "stand-in", outcome, measurements=measured)
         for number, (outcome, measured) in enumerate(

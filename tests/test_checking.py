@@ -12,17 +12,17 @@ from refimpl.checking.checks import (
     CannotRunError,
     Cell,
     Subject,
-    ask,
     at_most,
     cells,
     check,
     equal,
     obstacle,
+    run_check,
     true,
     within,
     within_budget,
 )
-from refimpl.cli.rendering import Asked, conformance_table
+from refimpl.cli.rendering import RunOptions, conformance_table
 from refimpl.errors import ContractError, DataError, DataMissingError, MissingExtraError
 from refimpl.requirements import NEEDS_CUDA, NEEDS_REAL_DATA, NUMPY_ON_CPU, REASONS, missing
 
@@ -40,7 +40,7 @@ def answer(*measurements, raises=None, subject=HERE, to_the_end=True):
         if raises is not None:
             raise raises
 
-    return ask(Cell(made, subject), to_the_end)
+    return run_check(Cell(made, subject), to_the_end)
 
 
 HOLDS, WRONG = true("it", True, ""), true("it", False, "it does not")
@@ -84,7 +84,7 @@ def of_seeds(holding, of_a_draw=True, raises=None):
             raise raises
         yield true("it", subject.trained.seed in holding, f"not from seed {subject.trained.seed}")
 
-    return ask(Cell(made, HERE)), asked
+    return run_check(Cell(made, HERE)), asked
 
 
 def test_a_check_of_a_draw_holds_if_one_of_its_seeds_does_and_says_how_many_it_asked():
@@ -98,8 +98,8 @@ def test_a_run_tells_how_many_checks_held_only_from_another_seed():
     own, other, neither = (of_seeds(holding)[0] for holding in ({0}, {1}, {3}))
     assert [result.held_later for result in (own, other, neither)] == [False, True, False]
     said = "passed: 1 check of fake-sound: on a retry with another seed"
-    assert said in conformance_table([own, other], 120, Asked())
-    assert "another seed" not in conformance_table([own, neither], 120, Asked())
+    assert said in conformance_table([own, other], 120, RunOptions())
+    assert "another seed" not in conformance_table([own, neither], 120, RunOptions())
 
 
 def test_a_check_of_a_draw_fails_if_all_its_seeds_do_and_tells_of_the_first():
@@ -322,7 +322,7 @@ def test_where_an_example_cannot_even_tell_what_applies_it_is_asked_and_fails():
     picky = Execution("picky", "cannot tell what it supports", supports=broken)
     asked = list(cells(EXAMPLE, [touchy, same], CPU, "stand-in", [picky]))
     assert [cell.check.name for cell in asked] == ["touchy", "touchy", "same", "same"]
-    assert ask(asked[0]).outcome == "failed"
+    assert run_check(asked[0]).outcome == "failed"
 
 
 def test_a_question_about_the_whole_example_has_no_variant():

@@ -27,7 +27,7 @@ from refimpl import (
 from refimpl.baselines import committed
 from refimpl.baselines.sweep import train_seeds
 from refimpl.checking import checks
-from refimpl.checking.checks import ask, cells
+from refimpl.checking.checks import cells, run_check
 from refimpl.conformance.checks import ALL
 from refimpl.executions.built_in import refimpl_executions
 from refimpl.loading import registry
@@ -68,7 +68,7 @@ def calibrated(tmp_path):
 
 
 def asked(example, *checks, others=WRAPPED):
-    return [ask(cell) for cell in cells(example, checks or ALL, CPU, "stand-in", others)]
+    return [run_check(cell) for cell in cells(example, checks or ALL, CPU, "stand-in", others)]
 
 
 def named(*names):

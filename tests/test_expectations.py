@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from refimpl.checking import expectations
-from refimpl.checking.checks import Check, Result, Subject, ask, cells, true
+from refimpl.checking.checks import Check, Result, Subject, cells, run_check, true
 from refimpl.checking.expectations import (
     ExpectationsError,
     ExpectedFailure,
@@ -43,7 +43,7 @@ def cell_of(check, variant="script", execution=CPU, tier="stand-in"):
 
 def judge(check, *entries, **where) -> Result:
     cell = cell_of(check, **where)
-    return judged(ask(cell), cell, entries)
+    return judged(run_check(cell), cell, entries)
 
 
 @pytest.fixture

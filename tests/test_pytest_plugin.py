@@ -14,7 +14,7 @@ from fakes.sound import EXAMPLE
 from filelock import FileLock
 
 from refimpl.checking.results import read, result_from
-from refimpl.cli.rendering import Asked, again
+from refimpl.cli.rendering import RunOptions, rerun_command
 from refimpl.conformance.checks import ALL
 from refimpl.runner import pytest_plugin
 from refimpl.runner.pytest_plugin import RESULT, plan_of, results_in
@@ -363,12 +363,17 @@ def test_the_command_that_asks_again_names_the_same_device_and_execution(changes
         "outcome": "failed", "measurements": [], **changes,
     }  # fmt: skip
     result = result_from(record)
-    assert again(result, Asked("cuda:1")) == command
-    assert again(result, Asked("cuda:1", ["my plugin.py"])) == f"{command} --plugin 'my plugin.py'"
-    expecting = Asked("cuda:1", reseed=5, expected_failures=[Path("trial.toml")])
-    assert again(result, expecting) == f"{command} --reseed 5 --expected-failures trial.toml"
+    assert rerun_command(result, RunOptions("cuda:1")) == command
+    assert (
+        rerun_command(result, RunOptions("cuda:1", ["my plugin.py"]))
+        == f"{command} --plugin 'my plugin.py'"
+    )
+    expecting = RunOptions("cuda:1", reseed=5, expected_failures=[Path("trial.toml")])
+    assert (
+        rerun_command(result, expecting) == f"{command} --reseed 5 --expected-failures trial.toml"
+    )
     refused = replace(result, example="broken#2")
-    assert again(refused, Asked("cuda:1", ["a.py"])) == "refimpl list --plugin a.py"
+    assert rerun_command(refused, RunOptions("cuda:1", ["a.py"])) == "refimpl list --plugin a.py"
 
 
 def test_an_interrupted_run_has_no_footer_and_says_that_there_is_more(tmp_path):

@@ -8,7 +8,7 @@ from fakes.sound import EXAMPLE, PROTOCOL
 from torch.nn import functional as F
 
 from refimpl import Epoch
-from refimpl.checking.checks import Cell, Subject, ask
+from refimpl.checking.checks import Cell, Subject, run_check
 from refimpl.conformance.checks import reading
 from refimpl.training.problem import CPU
 
@@ -20,7 +20,7 @@ def asked(steps, **changes):
     variant = replace(SCRATCH, steps=steps, **changes)
     example = replace(EXAMPLE, variants=(variant,))
     subject = Subject(example, example.variants[0], CPU, "stand-in")
-    return ask(Cell(reading.reads_its_batches, subject))
+    return run_check(Cell(reading.reads_its_batches, subject))
 
 
 def epoch_by_epoch(problem, first=0, measured=lambda problem: problem.valid, weight=1.0):

@@ -267,7 +267,7 @@ def every_parameter_learns(subject: Subject) -> Iterator[Measurement]:
 def _finite(subject: Subject) -> Measurement:
     """Whether the run from the variant's own seed keeps its gradients finite.
 
-    As many steps are looked at as are made for the checks of a rerun anyway.
+    Uses the steps that are made for the rerun checks anyway.
     """
     variant = subject.trained
     problem = pose(variant, subject.tier, seed=variant.seed, execution=subject.execution)

@@ -18,7 +18,7 @@ WHOLE = 50
 
 BEGINNING = 20
 AROUND = 2
-"""How many updates are looked at before and after the end of an epoch."""
+"""How many updates are read before and after the end of an epoch."""
 
 
 ROUNDING = 1e-4

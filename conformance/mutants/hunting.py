@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from refimpl.checking.checks import Cell, Check, Measurement, Result, Subject, ask, obstacle
+from refimpl.checking.checks import Cell, Check, Measurement, Result, Subject, obstacle, run_check
 from refimpl.checking.expectations import ExpectedFailure, judged
 from refimpl.conformance.checks import ALL as CHECKS
 from refimpl.conformance.checks import agreement, convergence, parity
@@ -218,7 +218,7 @@ class Hunt:
     def _ask(self, cell: Cell) -> Result:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of bugs, and of broadcasting
-            return judged(ask(cell, to_the_end=False), cell, self.expected)
+            return judged(run_check(cell, to_the_end=False), cell, self.expected)
 
 
 def _with(example: Example, variant: Variant, changed: Variant) -> Example:

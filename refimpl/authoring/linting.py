@@ -91,12 +91,12 @@ def lint(
             stated = variant.facts or Facts()
             facts[variant.name] = measured if every_fact else as_stated(stated, measured)
             advice += _about(variant, _wrong_facts(stated, facts[variant.name]))
-            for look_at in (_steps, _what_steps_show, _generators):
-                advice += _about(variant, look_at(variant, tier))
+            for find in (_steps, _what_steps_show, _generators):
+                advice += _about(variant, find(variant, tier))
             advice += _about(variant, _pace(example, variant, tier))
         except Exception as error:
-            text = _said(error, example)
-            if not any(text in said.text for said in advice if not said.variant):
+            text = _text_of(error, example)
+            if not any(text in each.text for each in advice if not each.variant):
                 advice.append(Advice("error", variant.name, text))
     return Linted(tuple(advice), facts)
 
@@ -108,7 +108,7 @@ def _about(variant: Variant, found: Found) -> list[Advice]:
     return [Advice(level, variant.name, text) for level, text in found]
 
 
-def _said(error: Exception, example: Example) -> str:
+def _text_of(error: Exception, example: Example) -> str:
     known = type(error).__module__.startswith("refimpl.")
     return one_line(error) if known else describe_error(example, error)
 
@@ -191,7 +191,7 @@ def _steps(variant: Variant, tier: Tier) -> Found:
 
 
 def _what_steps_show(variant: Variant, tier: Tier) -> Found:
-    """Whether a step yields everything that the checks look at."""
+    """Whether a step yields everything that the checks use."""
     found = first_step(variant, tier)
     step = found.step
     for name in ("output", "target", "model"):
@@ -230,7 +230,7 @@ def _data_sets(example: Example, variants: list[Variant]) -> Iterator[Advice]:
                 text = f"data set {data.name!r} is drawn from {name}; use refimpl.philox"
                 yield Advice("warning", "", text)
         except Exception as error:
-            yield Advice("error", "", f"data set {data.name!r}: {_said(error, example)}")
+            yield Advice("error", "", f"data set {data.name!r}: {_text_of(error, example)}")
 
 
 def _rows(data: DataSet) -> list[NDArray[Any]]:

@@ -42,7 +42,7 @@ def _summary(audit: Audit) -> str:
         lent = sum(own.decisions for own in audit.fresh if own.runs_of != own.variant)
         lines.append(
             f"- fresh runs: {alarms} false alarms in {decisions:,} decisions; of {runs:,} figures "
-            f"{outside:,} lay outside their limit, so that more seeds were looked at"
+            f"{outside:,} lay outside their limit, so more seeds were run"
             + (f"; {lent:,} decisions are on the runs of a twin" if lent else "")
         )
         lines += [

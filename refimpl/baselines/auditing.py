@@ -126,7 +126,7 @@ class Repeated:
     """The rule applied repeatedly to one figure of runs that are in no baseline.
 
     ``limit`` is what the figure is compared with: the band of the baseline's runs, or a range that
-    the plugin states. Each of the ``decisions`` took one run, or as many as the rule asks for.
+    the plugin states. Each of the ``decisions`` took one run, or as many as the rule needs.
     ``outside`` of all ``runs`` lay outside; ``chance`` is the probability of that many or more.
     ``runs_of`` is the variant that was run: the variant itself, or one that ends in the same bits.
     """
@@ -308,7 +308,7 @@ def _parts(example: Example, variant: Variant, tier: Tier, fresh: Path | None) -
             figures=tuple(audit_baseline(baseline)),
             ranges=tuple(ranged(variant, baseline)),
             documented=tuple(placed(variant, baseline)),
-            short=_told(example, variant, tier, baseline.shortfall),
+            short=_named(example, variant, tier, baseline.shortfall),
         )
         if fresh is not None and (fresh / tier).is_dir():
             yield Audit(fresh=tuple(_of_folder(example, variant, baseline, fresh)))
@@ -328,12 +328,12 @@ def _without_baseline(example: Example, variant: Variant, tier: Tier) -> Audit:
     return Audit(
         lacking=own if tier == "stand-in" else (),
         without_real=own if tier == "real" and has_real else (),
-        of_one_run=_told(example, variant, tier, ", ".join(ranges)),
-        unplaced=_told(example, variant, tier, ", ".join(unplaced)),
+        of_one_run=_named(example, variant, tier, ", ".join(ranges)),
+        unplaced=_named(example, variant, tier, ", ".join(unplaced)),
     )
 
 
-def _told(example: Example, variant: Variant, tier: Tier, what: str) -> tuple[str, ...]:
+def _named(example: Example, variant: Variant, tier: Tier, what: str) -> tuple[str, ...]:
     """Something about a variant on a tier as a list of one; empty if there is nothing."""
     return (f"{example.name} · {variant.name} · {tier}: {what}",) if what else ()
 
@@ -371,7 +371,7 @@ def tried(
 ) -> tuple[float, float]:
     """How often the first fresh run falls outside, and how often the rule fails, on drawn values.
 
-    A baseline and as many fresh runs as its rule may ask for are drawn from the same values.
+    A baseline and as many fresh runs as its rule may need are drawn from the same values.
     """
     outside = alarms = 0
     for drawn in random.choice(np.asarray(values), size=(DRAWS, len(values))):

@@ -3,7 +3,7 @@
 A check is a generator of :class:`Measurement`; it passes if it makes at least one and all hold.
 Between them it may yield a :class:`~refimpl.training.curves.Curve`, which a report draws and
 which does not affect the outcome.
-:func:`ask` runs one and never raises, so that one broken plugin costs only its own answers.
+:func:`run_check` runs one and never raises, so that a broken plugin fails only its own checks.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Subject:
         return self.variant
 
 
-Asked = Callable[[Subject], Iterator[Measurement | Curve]]
+CheckFunction = Callable[[Subject], Iterator[Measurement | Curve]]
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Check:
     name: str
     question: str
     about: Scope
-    ask: Asked
+    measure: CheckFunction
     applies: Callable[[Subject], bool]
     of_a_draw: bool = False
 
@@ -146,14 +146,14 @@ def check(
     about: Scope = "variant",
     applies: Callable[[Subject], bool] = lambda subject: True,
     of_a_draw: bool = False,
-) -> Callable[[Asked], Check]:
+) -> Callable[[CheckFunction], Check]:
     """Turn a generator of measurements into a check; its docstring is the check's question."""
 
-    def made(ask: Asked) -> Check:
-        if not ask.__doc__:
+    def made(measure: CheckFunction) -> Check:
+        if not measure.__doc__:
             raise TypeError(f"check {name!r} needs a docstring: the question that it answers")
-        question = ask.__doc__.strip().splitlines()[0]
-        return Check(name, question, about, ask, applies, of_a_draw)
+        question = measure.__doc__.strip().splitlines()[0]
+        return Check(name, question, about, measure, applies, of_a_draw)
 
     return made
 
@@ -200,7 +200,7 @@ class Result:
     @property
     def held_later(self) -> bool:
         """Whether it failed with its own seed and passed on a retry with another seed."""
-        return self.outcome == "passed" and any(m.what == SEEDS_ASKED for m in self.measurements)
+        return self.outcome == "passed" and any(m.what == SEEDS_TRIED for m in self.measurements)
 
     @property
     def id(self) -> str:
@@ -258,7 +258,7 @@ SEEDS = 3
 """How many seeds in a row must fail a check that depends on a drawn start. A fault fails them all;
 only one start in hundreds has two pixels so nearly equal that rounding decides which is larger."""
 
-SEEDS_ASKED = "seeds tried until one passed"
+SEEDS_TRIED = "seeds tried until one passed"
 
 
 class CannotRunError(Exception):
@@ -287,7 +287,7 @@ def data_seen(subject: Subject) -> str:
         return ""
 
 
-def ask(cell: Cell, to_the_end: bool = True) -> Result:
+def run_check(cell: Cell, to_the_end: bool = True) -> Result:
     """The result of one check: passed, or failed or skipped with the reason.
 
     Unless ``to_the_end``, it stops after the first measurement that does not hold. A check that
@@ -300,7 +300,7 @@ def ask(cell: Cell, to_the_end: bool = True) -> Result:
     seconds = sum(answer.seconds for answer in answers)
     if len(answers) == 1 or answers[-1].outcome != "passed":
         return replace(first, seconds=seconds)
-    seeds = at_most(SEEDS_ASKED, len(answers), SEEDS)
+    seeds = at_most(SEEDS_TRIED, len(answers), SEEDS)
     return replace(
         answers[-1],
         seconds=seconds,
@@ -347,7 +347,7 @@ def _answer(cell: Cell, to_the_end: bool) -> Result:
     try:
         if reason := obstacle(cell.subject):
             return skipped(reason)
-        for answer in cell.check.ask(cell.subject):
+        for answer in cell.check.measure(cell.subject):
             if isinstance(answer, Curve):
                 curves.append(answer)
                 continue

@@ -278,8 +278,8 @@ def _meant(entry: ExpectedFailure, cells: Sequence[Cell]) -> str:
     """What the entry may have meant among its example's cells."""
     checks = sorted({cell.check.name for cell in cells})
     if entry.check in checks:
-        asked = [cell.subject.variant for cell in cells if cell.check.name == entry.check]
-        variants = dict.fromkeys(variant.name for variant in asked if variant is not None)
+        variants_of = [cell.subject.variant for cell in cells if cell.check.name == entry.check]
+        variants = dict.fromkeys(variant.name for variant in variants_of if variant is not None)
         return f"that check runs on {', '.join(variants) or 'the example as a whole'}"
     near = difflib.get_close_matches(entry.check, checks, n=1)
     if near:

@@ -91,13 +91,13 @@ def lacking(
 
     ``executions`` are those that the run compares; checks of others are not missed.
     """
-    asked, there = set(executions), {key(cell) for cell in cells}
+    compared, there = set(executions), {key(cell) for cell in cells}
     missed = [
         f"{check} of {subject}"
         for subject, checks in manifest.items()
         if subject.partition("/")[0] == example
         for check, tiers in checks.items()
         if tier in tiers and (subject, check) not in there
-        if ":" not in check or check.partition(":")[2] in asked
+        if ":" not in check or check.partition(":")[2] in compared
     ]
     return sorted(missed)

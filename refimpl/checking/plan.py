@@ -19,8 +19,8 @@ from refimpl.checking.checks import (
     Check,
     Outcome,
     Result,
-    ask,
     cells,
+    run_check,
     true,
 )
 from refimpl.checking.expectations import (
@@ -54,7 +54,7 @@ class Plan:
 
     def run(self, cell: Cell) -> Result:
         """The result of a cell's check, adjusted for expected failures."""
-        return judged(ask(cell), cell, self.expected)
+        return judged(run_check(cell), cell, self.expected)
 
 
 def plan(loaded: Registry, request: Request, checks: Sequence[Check]) -> Plan:

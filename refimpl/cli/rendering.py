@@ -33,7 +33,7 @@ UNWRAPPED = 10_000
 
 
 @dataclass(frozen=True)
-class Asked:
+class RunOptions:
     """The options of a run that the command to repeat one of its checks needs."""
 
     device: str = "cpu"
@@ -42,13 +42,13 @@ class Asked:
     expected_failures: Sequence[Path] = ()
 
 
-def conformance_table(results: Sequence[Result], width: int, asked: Asked) -> str:
+def conformance_table(results: Sequence[Result], width: int, options: RunOptions) -> str:
     """The counts of each example's checks, and what failed, as text for a terminal."""
     out = io.StringIO()
     console = Console(file=out, width=max(width, 60), force_terminal=False, highlight=False)
     console.print(_counts(results))
     failed = [result for result in results if result.outcome == "failed"]
-    _print_failures(console, failed, asked)
+    _print_failures(console, failed, options)
     _print_reasons(console, "skipped", [r for r in results if r.outcome == "skipped"])
     _print_reasons(console, "failed as expected", [r for r in results if r.outcome == "xfailed"])
     _print_held_later(console, [r for r in results if r.held_later])
@@ -85,31 +85,31 @@ def _row(results: Sequence[Result], counted: Iterable[str]) -> list[str]:
     ]
 
 
-def _print_failures(console: Console, failed: Sequence[Result], asked: Asked) -> None:
+def _print_failures(console: Console, failed: Sequence[Result], options: RunOptions) -> None:
     for result in failed[:FAILURES_SHOWN]:
         console.print()
         console.print(Text(f"FAILED {result.example} · {result.variant} · {result.check}"))
         console.print(Text(f"  {result.reason}"), soft_wrap=True)
-        console.print(Text(f"  rerun: {again(result, asked)}"), soft_wrap=True)
+        console.print(Text(f"  rerun: {rerun_command(result, options)}"), soft_wrap=True)
     if len(failed) > FAILURES_SHOWN:
         console.print(f"… and {len(failed) - FAILURES_SHOWN} more failures")
 
 
-def again(result: Result, asked: Asked) -> str:
+def rerun_command(result: Result, options: RunOptions) -> str:
     """The command that repeats a check with the options of its run.
 
     If a plugin was refused before its examples were known, that is ``refimpl list``, which ends
     with the refusals.
     """
-    plugins = [word for plugin in asked.plugins for word in ("--plugin", plugin)]
+    plugins = [word for plugin in options.plugins for word in ("--plugin", plugin)]
     if "#" in result.example:
         return shlex.join(["refimpl", "list", *plugins])
-    words = ["refimpl", "check", result.example, "--data", result.tier, "--device", asked.device]
-    if result.execution != asked.device:
+    words = ["refimpl", "check", result.example, "--data", result.tier, "--device", options.device]
+    if result.execution != options.device:
         words += ["--execution", result.execution]
-    if asked.reseed:
-        words += ["--reseed", str(asked.reseed)]
-    for file in asked.expected_failures:
+    if options.reseed:
+        words += ["--reseed", str(options.reseed)]
+    for file in options.expected_failures:
         words += ["--expected-failures", str(file)]
     return shlex.join([*words, *plugins])
 

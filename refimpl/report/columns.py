@@ -26,9 +26,8 @@ SUFFIX = ".jsonl"
 class Column:
     """One environment: Python, torch, device, tier and seeds, with everything run there.
 
-    ``label`` tells it from every other column; ``names`` are the names of its files, which for a
-    cell of the tox matrix is the cell's. ``trouble`` says why there are no runs, where there are
-    none.
+    ``label`` is unique among the columns; ``names`` are the names of its files, which for a cell of
+    the tox matrix is the cell's. ``trouble`` says why there are no runs, if there are none.
     """
 
     label: str
@@ -160,9 +159,9 @@ def results_files(paths: Iterable[Path]) -> Iterator[Path]:
 
 def _place(found: list[Column], run: Results) -> None:
     """Add a run to the column of its environment, or make one for it."""
-    asked = {check.id for check in run.checks}
+    own = {check.id for check in run.checks}
     for number, column in enumerate(found):
-        if _environment_key(column.runs[0]) == _environment_key(run) and asked.isdisjoint(
+        if _environment_key(column.runs[0]) == _environment_key(run) and own.isdisjoint(
             column.results
         ):
             found[number] = replace(

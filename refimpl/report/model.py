@@ -291,8 +291,8 @@ def slug(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Told:
-    """A curve, who tells it, and the name that its colour has in the legend."""
+class _ResultCurve:
+    """A curve, its result and column, and the name that its colour has in the legend."""
 
     column: Column
     result: Result
@@ -305,8 +305,8 @@ class _Told:
         return self.key if self.key == self.result.variant else f"{self.result.variant}, {self.key}"
 
 
-def _learning_curves(cells: Sequence[TableCell]) -> Iterator[_Told]:
-    """What runs of an example report epoch by epoch; told apart by environment, or by variant."""
+def _learning_curves(cells: Sequence[TableCell]) -> Iterator[_ResultCurve]:
+    """The learning curves of an example, distinguished by environment, or else by variant."""
     found = [
         (cell.column, result, curve)
         for cell in cells
@@ -316,26 +316,26 @@ def _learning_curves(cells: Sequence[TableCell]) -> Iterator[_Told]:
     ]
     several = len({column.label for column, _, _ in found}) > 1
     for column, result, curve in found:
-        yield _Told(column, result, curve, column.label if several else result.variant)
+        yield _ResultCurve(column, result, curve, column.label if several else result.variant)
 
 
-def _colours(curves: Sequence[_Told]) -> dict[str, int]:
-    return {key: n for n, key in enumerate(dict.fromkeys(told.key for told in curves))}
+def _colours(curves: Sequence[_ResultCurve]) -> dict[str, int]:
+    return {key: n for n, key in enumerate(dict.fromkeys(each.key for each in curves))}
 
 
-def _legend(curves: Sequence[_Told]) -> Iterator[Key]:
+def _legend(curves: Sequence[_ResultCurve]) -> Iterator[Key]:
     for key, colour in _colours(curves).items():
         yield Key(colour % COLOURS, colour >= COLOURS, key)
 
 
-def _drawings(curves: Sequence[_Told]) -> Iterator[Plot]:
+def _drawings(curves: Sequence[_ResultCurve]) -> Iterator[Plot]:
     """One drawing for each figure."""
     colours = _colours(curves)
-    for what in dict.fromkeys(told.curve.what for told in curves):
-        own = [told for told in curves if told.curve.what == what]
-        series = [_series(told.name, told.curve, colours[told.key]) for told in own]
-        band = _first(_band(told.curve) for told in own)
-        target = _first(_target(told.result, what) for told in own)
+    for what in dict.fromkeys(each.curve.what for each in curves):
+        own = [each for each in curves if each.curve.what == what]
+        series = [_series(each.name, each.curve, colours[each.key]) for each in own]
+        band = _first(_band(each.curve) for each in own)
+        target = _first(_target(each.result, what) for each in own)
         drawing = plot(Drawn(what, "epoch", series, band, target))
         if drawing is not None:
             yield drawing
@@ -410,18 +410,18 @@ def _reasons(columns: Sequence[Column], outcome: Outcome) -> Iterator[Reason]:
 
 
 def _errata(columns: Sequence[Column]) -> Iterator[ErratumRow]:
-    told: dict[tuple[str, str], Mapping[str, Any]] = {}
+    stated: dict[tuple[str, str], Mapping[str, Any]] = {}
     found: dict[tuple[str, str], dict[str, tuple[str, bool]]] = defaultdict(dict)
     for column in columns:
         for example, about in column.header.get("documents", {}).items():
             for erratum in about.get("errata", ()):
-                told[example, str(erratum.get("name"))] = erratum
+                stated[example, str(erratum.get("name"))] = erratum
         for result in column.results.values():
             for measured in result.measurements if result.check == ERRATA else ():
                 key = (result.example, measured.what)
                 found[key][column.label] = (str(measured.measured), measured.holds)
-    for example, name in sorted(told.keys() | found.keys()):
-        about = told.get((example, name), {})
+    for example, name in sorted(stated.keys() | found.keys()):
+        about = stated.get((example, name), {})
         yield ErratumRow(
             example,
             name,
@@ -450,13 +450,13 @@ def _data_differences(
 def _verdict(columns: Sequence[Column], rows: Sequence[Row]) -> Verdict:
     states = Counter(column.state for column in columns)
     outcomes: Counter[str] = sum((cell.outcomes for row in rows for cell in row.cells), Counter())
-    asked, failed = sum(outcomes.values()), outcomes["failed"]
+    total, failed = sum(outcomes.values()), outcomes["failed"]
     ran = len(columns) - states["absent"]
     rest = [f"{states[s]} {WORDS[s]}" for s in ("incomplete", "unreadable", "absent") if states[s]]
     sentence = f"{counted(outcomes)} in {number_of(ran, 'environment')}"
     sentence = f"{sentence}; {', '.join(rest)}" if rest else sentence
     if states["failed"] or states["unreadable"]:
-        headline = f"{failed} of {number_of(asked, 'check')} failed" if failed else "The run failed"
+        headline = f"{failed} of {number_of(total, 'check')} failed" if failed else "The run failed"
         return Verdict("failed", headline, sentence)
     if rest or not columns:
         return Verdict("incomplete", "Incomplete, so not a pass", sentence)

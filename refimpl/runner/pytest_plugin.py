@@ -178,13 +178,13 @@ class Question:
     ``key`` is that of its result. Called outside such a test, it just returns the result.
     """
 
-    def __init__(self, key: str, ask: Callable[[], Result]) -> None:
-        self.key, self.ask = key, ask
+    def __init__(self, key: str, run: Callable[[], Result]) -> None:
+        self.key, self.run = key, run
         self.test: pytest.Item | None = None
 
     def __call__(self) -> Result:
         """Run the check and end the test by its result: failed, skipped, or failed as expected."""
-        result = self.ask()
+        result = self.run()
         if self.test is not None:
             _report(self.test, result)
         return result
@@ -201,7 +201,7 @@ def question_parameter(question: Question) -> Any:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test for each question that the mark of ``parametrize_with_checks`` asks."""
+    """One test for each check that the mark of ``parametrize_with_checks`` lists."""
     mark = metafunc.definition.get_closest_marker(CHECKS)
     if mark is not None:
         metafunc.parametrize("check", mark.args[0](metafunc.config))
@@ -209,7 +209,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Tell a question which test it is asked in."""
+    """Give each question the test that runs it."""
     parameters = getattr(item, "callspec", None)
     question = parameters.params.get("check") if parameters else None
     if isinstance(question, Question):
@@ -252,21 +252,21 @@ def pytest_terminal_summary(
     if records:
         _print_table(terminalreporter, config.option, records)
         if exitstatus == pytest.ExitCode.INTERRUPTED:
-            terminalreporter.write_line("interrupted: not every check was asked")
+            terminalreporter.write_line("interrupted: not every check was run")
 
 
 def _print_table(
     terminalreporter: pytest.TerminalReporter, option: Any, records: Sequence[dict[str, Any]]
 ) -> None:
     from refimpl.checking.results import result_from
-    from refimpl.cli.rendering import Asked, conformance_table
+    from refimpl.cli.rendering import RunOptions, conformance_table
 
     terminalreporter.ensure_newline()
     terminalreporter.section("refimpl")
     results = [result_from(record) for record in records]
     width = terminalreporter._tw.fullwidth
-    asked = Asked(option.device, option.plugin, option.reseed, option.expected_failures)
-    terminalreporter.write(conformance_table(results, width, asked))
+    options = RunOptions(option.device, option.plugin, option.reseed, option.expected_failures)
+    terminalreporter.write(conformance_table(results, width, options))
 
 
 def _document(example: Example) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def _cost(items: Iterable[pytest.Item], seconds: Mapping[str, float]) -> float:
 
 
 def cell_of(item: pytest.Item) -> Cell | None:
-    """The cell that a test asks, or ``None`` if it is another kind of test."""
+    """The cell that a test runs, or ``None`` if it is another kind of test."""
     callspec = getattr(item, "callspec", None)
     cell: Cell | None = callspec.params.get("cell") if callspec is not None else None
     return cell

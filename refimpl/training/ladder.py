@@ -1,4 +1,4 @@
-"""One name and one shape for each parameter of a ladder, whatever its variants call it.
+"""One name and one shape for each parameter of a ladder, whatever name a variant uses.
 
 A variant's ``names`` map its own parameter names to those of the ladder's first variant;
 ``"weights.T"`` means that the variant stores the transpose. Shapes that differ only in unit axes,

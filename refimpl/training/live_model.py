@@ -50,7 +50,7 @@ class FirstStep:
 
 
 def first_step(variant: Variant, tier: Tier, execution: Execution = CPU) -> FirstStep:
-    """Make the first update of a run and look at it.
+    """Make the first update of a run.
 
     Raises :class:`ContractError` if the variant yields none.
     """

@@ -55,7 +55,7 @@ def module_steps(variant: ModuleVariant, problem: Problem) -> Steps:
 
 
 def drive(variant: Variant, problem: Problem) -> Iterator[Step | Epoch]:
-    """Every step of one run, carried out as the problem's execution says.
+    """Every step of one run, under the problem's execution.
 
     Torch's global generator, from which dropout draws, is seeded for each step and restored after
     it, so that runs side by side, and the code that drives them, do not disturb each other.

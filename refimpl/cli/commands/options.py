@@ -30,7 +30,7 @@ def suite_option(
 
 
 def plugin_option(command: Command) -> Command:
-    """``--plugin``, as every command that looks at examples takes it."""
+    """``--plugin``, for every command that reads examples."""
     return suite_option(declared.PLUGIN, "plugins", callback=require_plugins)(command)
 
 
