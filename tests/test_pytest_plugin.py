@@ -394,7 +394,7 @@ def test_an_interrupted_run_has_no_footer_and_says_that_there_is_more(tmp_path):
         [sys.executable, "-m", "refimpl", *words], cwd=tmp_path, capture_output=True, text=True
     )
     assert ran.returncode == 2
-    assert "interrupted: not every check was asked" in ran.stdout
+    assert "interrupted: not every check was run" in ran.stdout
     found = read(file)
     assert not found.complete
     assert found.outcomes["passed"] == 3  # the verdicts on both plugins, and one check
