@@ -125,6 +125,7 @@ def _plainly(message: str) -> str:
     place = place.strip("`").removeprefix("$").removeprefix(".")
     words = re.sub(r"`([\w| ]+)`", lambda m: _named(m[1]), said)
     words = words.replace("Expected", "expected").replace(", got", ", found")
+    words = re.sub(r"[Ii]nvalid enum value (.+)", r"\1 is not one of the values it may have", words)
     words = words.replace("Object missing required field", "it lacks the field")
     words = words[:1].lower() + words[1:] if words[:2].istitle() else words
     return f"{place}: {words}" if place else words

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from refimpl.errors import RefimplError
 
@@ -64,6 +66,29 @@ def write_text(path: Path, text: str) -> None:
 def write_lines(path: Path, lines: list[str]) -> None:
     """Write lines of text, each followed by a newline."""
     write_text(path, "".join(line + "\n" for line in lines))
+
+
+def plain(value: Any) -> Any:
+    """A value as data that every reader of JSON takes.
+
+    NaN, the infinities, whole numbers of more than 64 bits and values of other types become text;
+    half of a surrogate pair becomes an escape.
+    """
+    if isinstance(value, dict):
+        return {_text(key): plain(own) for key, own in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(own) for own in value]
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return float(value)
+    if isinstance(value, int) and -sys.maxsize <= value <= sys.maxsize:
+        return int(value)
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    return str(value).encode(errors="backslashreplace").decode()
 
 
 @contextmanager

@@ -158,7 +158,7 @@ def test_a_damaged_file_beside_a_good_one_is_shown_and_no_pass(tmp_path):
 def test_a_damaged_file_alone_is_an_error_in_one_line(tmp_path):
     broken = tmp_path / "broken.jsonl"
     broken.write_text("no json\n")
-    with pytest.raises(ResultsError, match=r"broken\.jsonl is not a results file of refimpl"):
+    with pytest.raises(ResultsError, match=r"broken\.jsonl, line 1: not JSON"):
         made(broken)
 
 

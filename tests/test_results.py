@@ -32,7 +32,15 @@ FAILED = Result(
     details="Traceback …\n  line 1\x85line 2\u2028line 3",
 )
 SKIPPED = Result("imdb-cnn", "script", "output-shape", "cpu", "real", "skipped", "needs torchtext")
-IN_ORDER_ONLY = Result("imdb-cnn", "-", "plugin-in-order", "cpu", "real", "passed")
+IN_ORDER_ONLY = Result(
+    "imdb-cnn",
+    "-",
+    "plugin-in-order",
+    "cpu",
+    "real",
+    "passed",
+    measurements=(true("registered", True, ""),),
+)
 EXPECTED = Result("autograd", "-", "errata", "cpu", "stand-in", "xfailed", "known: it broke")
 CHECKS = (PASSED, FAILED, SKIPPED, EXPECTED)
 HEADER = {"$report_type": "header", "schema": 1, "run": "r1", "tier": "stand-in"}
@@ -161,6 +169,13 @@ def changed(number, **changes):
     return lines
 
 
+def measured(number, **changes):
+    """The lines of a good file with one measurement of its first check changed."""
+    own = PASSED.record()["measurements"]
+    own[number] = {**own[number], **changes}
+    return changed(1, measurements=own)
+
+
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
@@ -175,8 +190,29 @@ def changed(number, **changes):
         (lines_of((PASSED, FAILED, PASSED)), f"{PASSED.id} more than once"),
         (changed(1, example=None), "damaged check record: .*example"),
         (changed(1, outcome=None), "damaged check record: .*outcome"),
-        (changed(1, outcome="fine"), "'fine' is not an outcome"),
-        (changed(1, measurements="none"), "damaged check record"),
+        (
+            changed(1, outcome="fine"),
+            "line 2: .*outcome: 'fine' is not one of the values it may have",
+        ),
+        (changed(1, measurements="none"), "measurements: expected a list, found a text"),
+        (changed(1, measurements=[]), "line 2: .* passed, and has no measurement"),
+        (measured(0, holds=False), "line 2: .* passed, and 'parameters' does not hold"),
+        (measured(0, holds=1), r"measurements\[0\].holds: expected true or false, found a whole"),
+        (measured(1, measured=0.5), "'loss' holds, and is outside its limit"),
+        (measured(1, measured="nan"), "'loss' holds, and is outside its limit"),
+        (changed(1, tier="made-up"), "line 2: .*'made-up' is not one of"),
+        (changed(0, tier="made-up"), "line 1: .*tier: 'made-up' is not one of the values"),
+        (changed(0, schema=True), "has results schema True, this refimpl reads"),
+        (changed(0, environment={"packages": {"torch": 2}}), r"environment\.packages\[...\]: exp"),
+        (changed(1, seconds="x"), "line 2: .*seconds: expected a number, found a text"),
+        (changed(1, seconds=-1), "-1.0 is no duration"),
+        (changed(1, example=""), "line 2: .*/scratch/.* has an empty name"),
+        (changed(2, reason="", measurements=[]), "line 3: .* failed without a reason"),
+        (changed(1, outcome="skipped"), "line 2: .* is skipped without a reason"),
+        (changed(3, exit_status="0"), "line 4: .*exit_status: expected a whole number"),
+        ([*lines_of((PASSED,))[:1], "[" * 100_000], "line 2: lists or objects .* deep"),
+        ([*lines_of((PASSED,))[:1], "1" * 5_000], "line 2: not JSON"),
+        (changed(0, reseed=10**30), "line 1: .*64 bits"),
         (changed(1, measurements=[{"what": "x"}]), "damaged check record: .*measured"),
         (lines_of((PASSED,)) + lines_of((FAILED,)), "more than one run in it"),
         (lines_of((PASSED,))[:-1] + lines_of((FAILED,)), "more than one run in it"),

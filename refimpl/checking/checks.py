@@ -8,8 +8,6 @@ which does not affect the outcome.
 
 from __future__ import annotations
 
-import json
-import math
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +20,7 @@ from refimpl.errors import RefimplError, one_line
 from refimpl.requirements import NUMPY_ON_CPU, explains, missing, missing_data
 from refimpl.training.curves import Curve
 from refimpl.whereabouts import describe_error
+from refimpl.writing import plain
 
 Outcome = Literal["passed", "failed", "skipped", "xfailed"]
 """``xfailed`` is a failure that was expected; see :mod:`refimpl.checking.expectations`."""
@@ -209,7 +208,7 @@ class Result:
 
     def record(self) -> dict[str, Any]:
         """Plain data for a results file; what is not a JSON value becomes text."""
-        record: dict[str, Any] = json.loads(json.dumps(_finite(asdict(self)), default=str))
+        record: dict[str, Any] = plain(asdict(self))
         return record
 
 
@@ -372,14 +371,3 @@ def _answer(cell: Cell, to_the_end: bool) -> Result:
     if not measurements:
         return result("failed", "the check measured nothing, so it proves nothing")
     return result("passed")
-
-
-def _finite(value: Any) -> Any:
-    """``value`` with NaN and the infinities, which JSON does not have, as text."""
-    if isinstance(value, dict):
-        return {key: _finite(own) for key, own in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(own) for own in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value

@@ -18,23 +18,94 @@ takes it for a pass.
 
 from __future__ import annotations
 
-import json
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
 from refimpl.checking.checks import VERDICTS, Measurement, Outcome, Result
 from refimpl.errors import RefimplError
-from refimpl.training.curves import Curve
+from refimpl.reading import Shape, ShapeError, parsed, plain_text, shaped, why
+from refimpl.tiers import TIERS, Tier
 
 SCHEMA = 1
 HEADER, CHECK, FOOTER = "header", "check", "footer"
+KINDS = (HEADER, CHECK, FOOTER)
+
+NOT_IN_JSON = ("nan", "inf", "-inf")
+"""How the numbers that JSON does not have stand in the file."""
 
 
 class ResultsError(RefimplError):
     """The file is not a results file, is damaged, or has another schema."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The shape of a header's ``environment``."""
+
+    python: str = ""
+    refimpl: str = ""
+    platform: str = ""
+    packages: dict[str, str | None] = field(default_factory=dict)
+    threads: int | None = None
+    tf32: bool = False
+    cuda: str | None = None
+    devices: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The shape of a header's ``workers``."""
+
+    count: int = 0
+    threads: int | None = None
+    gpus: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Document:
+    """The shape of what a header says of each example."""
+
+    title: str = ""
+    document: str = ""
+    section: str = ""
+    errata: list[dict[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Header:
+    """The shape of a header, as far as anyone reads it."""
+
+    run: str
+    tier: Tier
+    schema: int
+    started: str = ""
+    device: str = ""
+    reseed: int = 0
+    examples: list[str] = field(default_factory=list)
+    environment: Environment = field(default_factory=Environment)
+    workers: Workers = field(default_factory=Workers)
+    data: dict[str, str] = field(default_factory=dict)
+    plugins: dict[str, str] = field(default_factory=dict)
+    documents: dict[str, Document] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Footer:
+    """The shape of a footer."""
+
+    run: str
+    exit_status: int
+    seconds: float = 0.0
+    peak_mib: int = 0
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    xfailed: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,68 +146,142 @@ class Results:
 
 
 def result_from(record: Mapping[str, Any]) -> Result:
-    """A result from its record. Fields that this version does not know are ignored."""
-    known = _known(Result, record)
-    if record["outcome"] not in get_args(Outcome):
-        raise ValueError(f"{record['outcome']!r} is not an outcome")
-    known["measurements"] = tuple(
-        Measurement(**_known(Measurement, m)) for m in record["measurements"]
-    )
-    known["curves"] = tuple(_curve(c) for c in record.get("curves", ()))
-    return Result(**known)
+    """A result from its record. Fields that this version does not know are ignored.
+
+    Raises :class:`~refimpl.reading.ShapeError` if it is no record of a check, or says that it
+    passed without a measurement, or with one that does not hold.
+    """
+    result = shaped(_with_numbers(record), Result)
+    if fault := next(_faults(result), ""):
+        raise ShapeError(fault)
+    return result
 
 
-def _known(kind: type, record: Mapping[str, Any]) -> dict[str, Any]:
-    names = {field.name for field in fields(kind)}
-    return {name: value for name, value in record.items() if name in names}
+def _with_numbers(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with NaN and the infinities, which are text in the file, as numbers."""
+    numbers = dict(record)
+    for many, names in (("measurements", ("low", "high")), ("curves", ("values", "low", "high"))):
+        if isinstance(record.get(many), list):
+            numbers[many] = [
+                {k: _number(v) if k in names else v for k, v in own.items()}
+                if isinstance(own, dict)
+                else own
+                for own in record[many]
+            ]
+    return numbers
 
 
-def _curve(record: Mapping[str, Any]) -> Curve:
-    # NaN and the infinities are text in the file, which float() reads.
-    numbers = {
-        name: tuple(float(value) for value in record.get(name, ()))
-        for name in ("values", "low", "high")
-    }
-    return Curve(**{**_known(Curve, record), **numbers, "at": tuple(record["at"])})
+def _number(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_number(own) for own in value]
+    return float(value) if isinstance(value, str) and value in NOT_IN_JSON else value
+
+
+def _faults(result: Result) -> Iterator[str]:
+    """What of a result contradicts itself."""
+    if not all((result.example, result.variant, result.check, result.execution)):
+        yield f"{result.id} has an empty name"
+    if result.tier not in TIERS:
+        yield f"tier: {result.tier!r} is not one of {', '.join(TIERS)}"
+    if not 0 <= result.seconds < math.inf:
+        yield f"seconds: {result.seconds} is no duration"
+    if result.outcome == "passed" and not result.measurements:
+        yield f"{result.id} passed, and has no measurement"
+    for measurement in result.measurements:
+        if result.outcome == "passed" and not measurement.holds:
+            yield f"{result.id} passed, and {measurement.what!r} does not hold"
+        if measurement.holds and _is_outside(measurement):
+            yield f"{result.id}: {measurement.what!r} holds, and is outside its limit"
+    if result.outcome in ("skipped", "xfailed") and not result.reason:
+        yield f"{result.id} is {result.outcome} without a reason"
+    if result.outcome == "failed" and not (
+        result.reason or any(not m.holds for m in result.measurements)
+    ):
+        yield f"{result.id} failed without a reason"
+    for curve in result.curves:
+        lengths = {len(curve.at), len(curve.values), len(curve.low), len(curve.high)} - {0}
+        if len(lengths) != 1 or len(curve.at) != len(curve.values):
+            yield f"{result.id}: the curve of {curve.what!r} has not one value for each place"
+
+
+def _is_outside(measurement: Measurement) -> bool:
+    """Whether a number is outside its limit; where another rule decides, the limit says so."""
+    low, high = measurement.low, measurement.high
+    at_most = f"≤ {high:.6g}" if high is not None and low is None else None
+    between = f"{low:.10g} … {high:.10g}" if high is not None and low is not None else None
+    if measurement.limit not in (at_most, between):
+        return False
+    value = _number(measurement.measured)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return True
+    return not (-math.inf if low is None else low) <= value <= (math.inf if high is None else high)
 
 
 def read(path: Path) -> Results:
     """Read a results file; one without a footer is read as incomplete.
 
-    Raises :class:`ResultsError` if a line does not follow the schema (except for a last line that
-    was cut short), if a check is recorded twice, if there is more than one run, or if the footer's
-    counts are not those of the checks.
+    Raises :class:`ResultsError`, which names the line, if one does not follow the schema (except
+    for a last line that was cut short) or contradicts itself, if a check is recorded twice, if
+    there is more than one run, or if the footer's counts are not those of the checks.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ResultsError(f"{path} cannot be read as a results file: {error}") from error
-    records = list(_records(path, lines))
-    if not records or records[0].get("$report_type") != HEADER:
+        content = plain_text(path)
+    except (OSError, ShapeError) as error:
+        raise ResultsError(f"{path} cannot be read as a results file: {why(error)}") from error
+    lines = list(_lines(path, content))
+    if not lines or lines[0].kind != HEADER:
         raise ResultsError(f"{path} is not a results file of refimpl: it begins with no header")
-    header = records[0]
-    if header.get("schema") != SCHEMA:
+    header = lines[0].record
+    if header.get("schema") != SCHEMA or isinstance(header.get("schema"), bool):
         raise ResultsError(
-            f"{path} has results schema {header.get('schema')}, this refimpl reads {SCHEMA}"
+            f"{path} has results schema {header.get('schema')!r}, this refimpl reads {SCHEMA}"
         )
-    try:
-        checks = tuple(result_from(r) for r in records if r.get("$report_type") == CHECK)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ResultsError(f"{path} has a damaged check record: {error!r}") from error
+    lines[0].shaped(Header)
+    checks = tuple(line.result() for line in lines if line.kind == CHECK)
     _require_unique(path, checks)
-    return Results(path, header, checks, _footer(path, records, checks))
+    return Results(path, header, checks, _footer(path, lines, checks))
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One record and where it is."""
+
+    path: Path
+    number: int
+    record: Mapping[str, Any]
+
+    @property
+    def kind(self) -> Any:
+        return self.record.get("$report_type")
+
+    def shaped(self, shape: type[Shape]) -> Shape:
+        try:
+            return shaped(self.record, shape)
+        except ShapeError as error:
+            raise self.damaged(error) from error
+
+    def result(self) -> Result:
+        try:
+            return result_from(self.record)
+        except ShapeError as error:
+            raise self.damaged(error) from error
+
+    def damaged(self, error: ShapeError) -> ResultsError:
+        kind = f"a damaged {self.kind} record" if self.kind in KINDS else "a damaged record"
+        return ResultsError(f"{self.path}, line {self.number}: {kind}: {error}")
 
 
 def _footer(
-    path: Path, records: Sequence[Mapping[str, Any]], checks: Iterable[Result]
+    path: Path, lines: Sequence[_Line], checks: Iterable[Result]
 ) -> Mapping[str, Any] | None:
-    kinds = [record.get("$report_type") for record in records]
+    kinds = [line.kind for line in lines]
     if kinds.count(HEADER) > 1 or FOOTER in kinds[:-1]:
         raise ResultsError(f"{path} has more than one run in it, or something after its end")
     if kinds[-1] != FOOTER:
         return None
-    footer = records[-1]
-    if footer.get("run") != records[0].get("run"):
+    lines[-1].shaped(Footer)
+    footer = lines[-1].record
+    if footer["run"] != lines[0].record["run"]:
         raise ResultsError(f"{path} begins with one run and ends with another")
     found = Counter(result.outcome for result in checks)
     for outcome in get_args(Outcome):
@@ -148,17 +293,19 @@ def _footer(
     return footer
 
 
-def _records(path: Path, lines: list[str]) -> Iterable[dict[str, Any]]:
-    for number, line in enumerate(lines, start=1):
+def _lines(path: Path, content: str) -> Iterator[_Line]:
+    whole, _, cut_short = content.rpartition("\n")
+    lines = whole.split("\n") if whole else []
+    for number, line in enumerate([*lines, *([cut_short] if cut_short else [])], start=1):
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            if number == len(lines):
+            record = parsed(line)
+        except ShapeError as error:
+            if number > len(lines):
                 return  # cut short while it was written, as the missing footer shows
-            raise ResultsError(f"{path}, line {number}: not JSON ({error.msg})") from error
+            raise ResultsError(f"{path}, line {number}: {error}") from error
         if not isinstance(record, dict):
             raise ResultsError(f"{path}, line {number}: not an object")
-        yield record
+        yield _Line(path, number, record)
 
 
 def _require_unique(path: Path, checks: Iterable[Result]) -> None:
