@@ -494,7 +494,7 @@ def no_data(monkeypatch, tmp_path):
 def asked(monkeypatch):
     """What pytest would be started with; it is not."""
     started = []
-    monkeypatch.setattr(pytest, "main", lambda arguments: started.append(arguments) or 0)
+    monkeypatch.setattr(pytest, "main", lambda words, plugins=(): started.append(words) or 0)
     return started
 
 

@@ -14,8 +14,8 @@ from fakes.sound import EXAMPLE
 from filelock import FileLock
 
 from refimpl.checking.results import read, result_from
-from refimpl.cli.rendering import RunOptions, rerun_command
 from refimpl.conformance.checks import ALL
+from refimpl.report.rerun import RunOptions, rerun_command
 from refimpl.runner import pytest_plugin
 from refimpl.runner.pytest_plugin import RESULT, plan_of, results_in
 from refimpl.runner.scheduling import CrashSafeScheduling
@@ -137,7 +137,7 @@ def test_a_run_with_a_broken_plugin_exits_with_1(beside_broken):
 )
 def test_every_broken_plugin_is_reported_by_name_and_reason(beside_broken, example, check, reason):
     assert re.search(reason, beside_broken.failed()[example, check].reason)
-    assert f"FAILED {example} · " in beside_broken.out
+    assert re.search(rf"^\d\. .*1 check in {example}\)$", beside_broken.out, re.MULTILINE)
 
 
 def test_nothing_else_fails_and_the_other_examples_are_all_checked(beside_broken):
@@ -156,7 +156,8 @@ def test_the_table_counts_the_checks_of_every_example(beside_broken):
 
 def test_what_failed_is_followed_by_the_command_that_asks_again(beside_broken):
     (line,) = re.findall(r"rerun: (refimpl check wrong-count .*)", beside_broken.out)
-    assert line.startswith("refimpl check wrong-count --data stand-in --device cpu --plugin /")
+    head = "refimpl check wrong-count --variant module --check parameter-count --plugin /"
+    assert line.startswith(head)
     assert line.endswith("--plugin wrong_count.py")
 
 
@@ -225,7 +226,7 @@ def config(tmp_path, *examples, device="cpu", execution=("cpu-f64",), reseed=0, 
     files = [SOUND, *(str(tmp_path / f"{name}.py") for name in plugins)]
     option = SimpleNamespace(
         example=list(examples), plugin=files, data="stand-in", device=device, execution=execution,
-        reseed=reseed, expected_failures=[],
+        reseed=reseed, expected_failures=[], variant=[], check=[], failed=None,
     )  # fmt: skip
     return SimpleNamespace(option=option, stash=pytest.Stash())
 
@@ -350,10 +351,10 @@ def test_other_tests_have_no_result():
 @pytest.mark.parametrize(
     ("changes", "command"),
     [
-        ({}, "refimpl check made --data real --device cuda:1"),
+        ({}, "refimpl check made --variant v --check c --data real --device cuda:1"),
         (
-            {"execution": "compile"},
-            "refimpl check made --data real --device cuda:1 --execution compile",
+            {"execution": "gloo"},
+            "refimpl check made --variant v --check c --data real --device cuda:1 --execution gloo",
         ),
     ],
 )
@@ -363,17 +364,15 @@ def test_the_command_that_asks_again_names_the_same_device_and_execution(changes
         "outcome": "failed", "measurements": [], **changes,
     }  # fmt: skip
     result = result_from(record)
-    assert rerun_command(result, RunOptions("cuda:1")) == command
-    assert (
-        rerun_command(result, RunOptions("cuda:1", ["my plugin.py"]))
-        == f"{command} --plugin 'my plugin.py'"
-    )
+    assert rerun_command([result], RunOptions("cuda:1")) == command
+    with_plugin = RunOptions("cuda:1", ["my plugin.py"])
+    assert rerun_command([result], with_plugin) == f"{command} --plugin 'my plugin.py'"
     expecting = RunOptions("cuda:1", reseed=5, expected_failures=[Path("trial.toml")])
-    assert (
-        rerun_command(result, expecting) == f"{command} --reseed 5 --expected-failures trial.toml"
-    )
+    more = "--reseed 5 --expected-failures trial.toml"
+    assert rerun_command([result], expecting) == f"{command} {more}"
     refused = replace(result, example="broken#2")
-    assert rerun_command(refused, RunOptions("cuda:1", ["a.py"])) == "refimpl list --plugin a.py"
+    listing = rerun_command([refused], RunOptions("cuda:1", ["a.py"]))
+    assert listing == "refimpl list --plugin a.py"
 
 
 def test_an_interrupted_run_has_no_footer_and_says_that_there_is_more(tmp_path):

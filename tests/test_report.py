@@ -24,8 +24,9 @@ from fakes.runs import (
     write,
 )
 
-from refimpl.checking.checks import at_most, within_budget
+from refimpl.checking.checks import at_most, within, within_budget
 from refimpl.checking.results import ResultsError
+from refimpl.checking.warned import Warned
 from refimpl.cli.main import cli
 from refimpl.errors import RefimplError
 from refimpl.report.changes import counterpart, since
@@ -87,7 +88,8 @@ def words(text):
 def test_a_run_in_which_nothing_failed_is_a_pass(tmp_path):
     found = made(write(tmp_path, "a", passed(), skipped()))
     assert found.verdict.state == "passed"
-    assert found.verdict.sentence == "1 passed, 1 skipped in 1 environment"
+    assert found.verdict.headline == "torch 2.14.1 on CPU does what the documents say"
+    assert found.verdict.sentence == "1 check. Not checked: torchtext (1)."
 
 
 def test_one_failed_check_fails_the_whole(tmp_path):
@@ -95,7 +97,8 @@ def test_one_failed_check_fails_the_whole(tmp_path):
     bad = write(tmp_path, "b", failed(), passed("x"), packages={"torch": "2.13.0"})
     found = made(good, bad)
     assert found.verdict.state == "failed"
-    assert found.verdict.headline == "1 of 3 checks failed"
+    assert found.verdict.headline == "torch does what the documents say in 1 of 2 environments"
+    assert found.verdict.sentence == "1 finding; 1 failed, 2 passed."
     assert [c.state for c in found.columns] == ["failed", "passed"]
 
 
@@ -279,46 +282,121 @@ def test_every_way_in_which_a_check_can_change_is_told(tmp_path):
         passed(check=names[6]),
     ]
     (found,) = made(write(tmp_path, "new", *after), against=[write(tmp_path, "old", *before)]).since
-    assert {change.result.check: change.kind for change in found.changes} == {
-        names[1]: "fail now",
-        names[2]: "skipped now",
-        names[3]: "pass now",
-        names[4]: "fail as expected now",
-        names[5]: "no longer run",
-        names[6]: "new",
+    kinds = {result.check: line.kind for line in found.lines for result in line.results}
+    assert kinds == {
+        names[1]: "no longer holds",
+        names[2]: "not checked any more",
+        names[3]: "holds again",
+        names[4]: "no longer holds",
+        names[5]: "not checked any more",
+        names[6]: "checked now",
     }
-    assert found.changes[0].kind == "fail now"
+    assert found.lines[0].kind == "no longer holds"
 
 
 def test_what_a_run_that_died_did_not_reach_is_not_called_dropped(tmp_path):
     old = write(tmp_path, "old", passed(), failed())
     new = write(tmp_path, "new", passed(), ends=False)
-    assert made(new, against=[old]).since[0].changes == ()
+    assert made(new, against=[old]).since[0].lines == ()
 
 
-def test_a_new_check_that_fails_is_among_those_that_fail_now(tmp_path):
+def test_what_was_left_out_on_purpose_is_no_loss(tmp_path):
+    old = write(tmp_path, "old", passed(), passed("autograd"), passed(check="layer-table"))
+    for asked in ({"examples": ["titanic-dnn"]}, {"only": {"cells": [passed().id]}}):
+        new = write(tmp_path, "new", passed(), **asked)
+        (found,) = made(new, against=[old]).since
+        lost = [line for line in found.lines if line.says.startswith("autograd")]
+        assert [line.kind for line in lost] == ["not run this time"]
+    assert found.sentence == "Nothing changed."
+
+
+def test_a_new_check_that_fails_is_among_the_new_failures(tmp_path):
     old, new = write(tmp_path, "old", passed()), write(tmp_path, "new", passed(), failed())
     (found,) = made(new, against=[old]).since
-    assert found.counts == Counter({"fail now": 1})
+    assert found.counts == Counter({"new or other failure": 1})
+
+
+def test_a_failure_that_is_another_one_now_is_told(tmp_path):
+    old = write(tmp_path, "old", failed(reason="it is wrong"))
+    same = write(tmp_path, "same", failed(reason="it is wrong"))
+    other = write(tmp_path, "other", failed(reason="it is missing"))
+    assert made(same, against=[old]).since[0].lines == ()
+    assert made(other, against=[old]).since[0].lines[0].says.startswith("it is missing")
+
+
+def test_a_statement_that_came_to_be_an_erratum_no_longer_holds(tmp_path):
+    old = write(tmp_path, "old", erratum("right"), packages={"torch": "2.13.0+cpu"})
+    new = write(tmp_path, "new", erratum("wrong"))
+    (found,) = made(new, against=[old]).since
+    says = "torch.qr: holds with torch 2.13.0, gone with 2.14.1"
+    assert found.lines[0].says == f"{says} (tensors)"
+    assert found.sentence == f"Changed: 1 no longer holds ({says})."
+    (back,) = made(old, against=[new]).since
+    assert [line.kind for line in back.lines] == ["holds again"]
+
+
+def test_a_warning_that_became_stronger_is_told_and_one_that_stayed_is_not(tmp_path):
+    def run(name, category, text="`f` is deprecated, since 2.1"):
+        warned = (Warned(category, "torch/f.py", text), Warned("UserWarning", "torch/g.py", "slow"))
+        return write(tmp_path, name, passed(warnings=warned))
+
+    old = run("old", "DeprecationWarning")
+    (same,) = made(
+        run("same", "DeprecationWarning", "`f` is deprecated, since 2.2"), against=[old]
+    ).since
+    (weaker,) = made(run("weak", "PendingDeprecationWarning"), against=[old]).since
+    (stronger,) = made(run("new", "FutureWarning"), against=[old]).since
+    assert same.lines == weaker.lines == ()
+    assert [line.says for line in stronger.lines] == [
+        "DeprecationWarning → FutureWarning: `f` is deprecated, since 2.1"
+    ]
+
+
+def test_a_check_is_slower_only_beyond_what_all_of_them_vary(tmp_path):
+    def run(name, factor, last):
+        seconds = [factor * (1 + 0.05 * (n % 3)) for n in range(12)]
+        results = [passed(check=f"c{n}", seconds=s) for n, s in enumerate(seconds)]
+        return write(tmp_path, name, *results, passed(check="last", seconds=last))
+
+    old = run("old", 1.0, 1.0)
+    assert made(run("busy", 1.8, 1.9), against=[old]).since[0].lines == ()
+    (found,) = made(run("slow", 1.0, 9.0), against=[old]).since
+    assert [line.says for line in found.lines] == ["titanic-dnn · script · last: 1.0 s → 9.0 s"]
 
 
 def test_a_figure_that_moved_is_told_with_both_values(tmp_path):
     old = write(tmp_path, "old", trained(values=(0.7, 0.41)))
     new = write(tmp_path, "new", trained(values=(0.7, 0.40)), packages={"torch": "2.15.0"})
     found = made(new, against=[old])
-    (moved,) = found.since[0].moved
-    assert (moved.what, moved.before, moved.after) == ("val_loss", 0.41, 0.40)
+    (line,) = found.since[0].lines
+    assert line.says == "titanic-dnn · script · reaches-documented-figures: val_loss 0.41 → 0.4"
     assert found.since[0].causes == ("torch 2.14.1 → 2.15.0",)
     text = words(Page(page(found)).text)
-    assert "1 figure changed" in text
+    assert "1 figure moved" in text
     assert "torch 2.14.1 → 2.15.0" in text
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (within("a", 0.41, 0.3, 0.45), within("a", 0.413, 0.3, 0.45)),
+        (within_budget("a", 0.1), within_budget("a", 0.9)),
+        (at_most("a", 0.25, 1), at_most("a", 0.25 + 1e-9, 1)),
+        (replace(at_most("a", 5.0, 9), resolution=2), replace(at_most("a", 6.0, 9), resolution=2)),
+    ],
+    ids=["part of a range", "within a budget", "the digits shown", "as it says itself"],
+)
+def test_a_figure_that_moved_by_less_than_its_resolution_did_not_move(tmp_path, before, after):
+    old = write(tmp_path, "old", passed(measurements=(before,)))
+    new = write(tmp_path, "new", passed(measurements=(after,)))
+    assert made(new, against=[old]).since[0].lines == ()
 
 
 def test_other_seeds_are_told_as_what_may_have_moved_a_figure(tmp_path):
     old = write(tmp_path, "old", trained(values=(0.7, 0.41)))
     new = write(tmp_path, "new", trained(values=(0.7, 0.40)), reseed=100)
     found = made(new, against=[old])
-    assert len(found.since[0].moved) == 1
+    assert found.since[0].counts == Counter({"figure moved": 1})
     assert found.since[0].causes == ("reseed 0 → 100",)
     assert "reseed 0 → 100" in words(Page(page(found)).text)
     assert "- reseed 0 → 100" in summary(found)
@@ -326,7 +404,7 @@ def test_other_seeds_are_told_as_what_may_have_moved_a_figure(tmp_path):
 
 def test_nothing_changed_is_said(tmp_path):
     old, new = write(tmp_path, "old", passed()), write(tmp_path, "new", passed())
-    assert "every check has the same answer" in shown(new, against=[old]).text
+    assert "Every check has the same answer." in shown(new, against=[old]).text
 
 
 def test_an_environment_is_held_against_the_one_most_like_it(tmp_path):
@@ -638,10 +716,12 @@ def test_the_same_files_make_the_same_page(tmp_path):
 
 def test_the_summary_has_the_verdict_the_matrix_and_the_failures(tmp_path):
     text = summary(made(write(tmp_path, "a", passed(), failed(), skipped())))
-    assert text.startswith("## ✗ refimpl: 1 of 3 checks failed\n")
+    head = "## ✗ refimpl: torch 2.14.1 on CPU does not do what the documents say\n"
+    assert text.startswith(head)
     assert "| ring-dnn | ✗ 1 failed |" in text
     assert "| titanic-dnn | ✓ 1 passed |" in text
-    assert "- **ring-dnn · low · output-shape** (Python 3.11 · torch 2.14.1 · cpu): it is" in text
+    extent = "1 check in ring-dnn; Python 3.11 · torch 2.14.1 · cpu"
+    assert f"1. **it is wrong** ({extent}): it is wrong" in text
     assert "- needs torchtext: 1 check of imdb-cnn" in text
 
 
@@ -688,9 +768,10 @@ def test_the_command_writes_page_and_summary_and_says_the_verdict(tmp_path):
     path = write(tmp_path, "a", passed())
     result = run(path, "-o", tmp_path / "r.html", "--markdown", tmp_path / "r.md")
     assert result.exit_code == 0, result.output
-    assert result.output.startswith("Passed: 1 passed in 1 environment\n")
+    says = "torch 2.14.1 on CPU does what the documents say: 1 check.\n"
+    assert result.output.startswith(says)
     assert "<!DOCTYPE html>" in (tmp_path / "r.html").read_text("utf-8")
-    assert (tmp_path / "r.md").read_text("utf-8").startswith("## ✓ refimpl: Passed")
+    assert (tmp_path / "r.md").read_text("utf-8").startswith("## ✓ refimpl: torch 2.14.1 on CPU")
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from refimpl.checking.checks import Measurement, Subject, check, true, within_budget
-from refimpl.parity.lockstep import Comparison, compare_in_ladder
+from refimpl.checking.checks import Measurement, Place, Subject, check, true, within_budget
+from refimpl.parity.lockstep import Comparison, Divergence, compare_in_ladder
 from refimpl.training.curves import Curve, curve
 from refimpl.training.ladder import first_of_ladder
 
@@ -40,8 +41,15 @@ def _agreement(subject: Subject, precision: str) -> Iterator[Measurement | Curve
 
 
 def agreement(comparison: Comparison) -> Iterator[Measurement | Curve]:
-    """The measurements of a comparison: worst error, where it diverged, and how errors grew."""
-    parted = str(comparison.divergence) if comparison.divergence else ""
-    yield within_budget("worst error ratio", comparison.worst_ratio)
-    yield true("agreement", comparison.agrees, str(comparison), where=parted)
+    """What a comparison measured: whether and where it diverged, the worst error, and growth."""
+    parted = comparison.divergence
+    agrees = true("agreement", comparison.agrees, str(comparison), where=str(parted or ""))
+    yield replace(agrees, place=_place(parted) if parted else None)
+    # If it diverged, the error has no meaning beyond that, so that its message adds nothing.
+    yield replace(within_budget("worst error ratio", comparison.worst_ratio), message="")
     yield curve("error over budget", comparison.ratios, along="step")
+
+
+def _place(parted: Divergence) -> Place:
+    close = parted.closeness
+    return Place(parted.step, parted.kind, parted.name, close.found, close.expected, parted.inside)

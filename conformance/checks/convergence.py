@@ -13,6 +13,11 @@ from refimpl.training.curves import Curve, learning_curves
 from refimpl.training.loop import History
 from refimpl.training.runs import trained
 
+BETTER = (
+    ", better than any: training may lack something that holds it back (dropout, weight decay, "
+    "noise), or may read validation rows"
+)
+
 
 def _states_figures(subject: Subject) -> bool:
     return bool(subject.trained.stated_ranges(subject.tier))
@@ -117,11 +122,12 @@ def _judged(
         f"{figure.limit} ({limits.runs} runs; a shift of {limits.detects:.3g} fails with "
         f"probability {POWER:g}, an unchanged program with {limits.alpha:.1g})"
     )
+    figure = replace(figure, resolution=limits.detects)
     if not failed:
         return replace(figure, limit=rule, holds=True)
     side = limits.side(runs[0].final[name])
     worse = {"lower": "above", "higher": "below"}.get(metric.better)
-    verdict = "" if worse is None else ", worse" if side == worse else ", better: does it leak?"
+    verdict = "" if worse is None else ", worse" if side == worse else BETTER
     message = (
         f"{_ends(name, runs, limits)} is {side} all {limits.runs} runs of the "
         f"baseline, {limits.low:.6g} … {limits.high:.6g}{verdict}"

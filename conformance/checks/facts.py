@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -12,7 +13,7 @@ import torch
 
 from refimpl.checking.checks import CannotRunError, Measurement, Subject, check, equal, true
 from refimpl.checking.errata import attempt
-from refimpl.contract import Erratum, Exact, Facts, Failure
+from refimpl.contract import Erratum, Exact, Facts, Failure, Layer
 from refimpl.requirements import missing
 from refimpl.training.live_model import first_step, live_summary
 
@@ -54,10 +55,26 @@ def layer_table(subject: Subject) -> Iterator[Measurement]:
     documented = _facts(subject).layers
     live = live_summary(subject.trained, subject.tier, subject.execution).layers
     yield equal("layers", [row.name for row in live], [row.name for row in documented])
-    for found, row in zip(live, documented, strict=False):
+    there = _by_call(live)
+    for call, row in _by_call(documented).items():
+        found = there.get(call)
+        if found is None:
+            message = f"{row.name} is in the document's table, but the model does not call it"
+            yield true(f"{row.name} is called", False, message)
+            continue
         yield equal(f"kind of {row.name}", found.kind, row.kind)
         yield equal(f"output of {row.name}", found.output, row.output)
         yield equal(f"parameters of {row.name}", found.parameters, row.parameters)
+
+
+def _by_call(rows: Sequence[Layer]) -> dict[tuple[str, int], Layer]:
+    """Rows by name, and by which call of that layer it is."""
+    calls: Counter[str] = Counter()
+    found = {}
+    for row in rows:
+        calls[row.name] += 1
+        found[row.name, calls[row.name]] = row
+    return found
 
 
 @check("state-dict-keys", applies=_states(lambda f: f.state_dict))

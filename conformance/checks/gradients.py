@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,7 @@ def gradient_is_the_slope(subject: Subject) -> Iterator[Measurement]:
             direction = {name: _direction(philox("directions", name), number, gradient, held, name)}
             best = _best(variant, problem, noise, {name: gradient}, direction)
             what = f"slope error of {name} in direction {number + 1}, of its budget"
-            yield at_most(what, best, 1.0)
+            yield best.judged(what, f"the gradient of {name} is wrong")
     if len(whole.train) % whole.batch_size:
         yield _of_the_last_batch(variant, whole, first)
 
@@ -108,7 +108,27 @@ def _of_the_last_batch(variant: Variant, problem: Problem, first: Step) -> Measu
     gradients, held = _gradients(last), _held_rows(last)
     direction = _directions("directions", 0, gradients, held)
     best = _best(variant, there, _noise(variant, there, last), gradients, direction)
-    return at_most("slope error on the short last batch, of its budget", best, 1.0)
+    return best.judged(
+        "slope error on the short last batch, of its budget",
+        "the gradient on the short last batch is not that of its loss",
+    )
+
+
+@dataclass(frozen=True)
+class _Slope:
+    """A measured slope, what the gradients claim it is, and their distance over its budget."""
+
+    ratio: float
+    measured: float
+    claimed: float
+
+    def judged(self, what: str, wrong: str) -> Measurement:
+        """The measurement; if it does not hold, ``wrong`` says what is the case."""
+        message = (
+            f"{wrong}: along a random direction the loss changes by {self.measured:.6g} per unit, "
+            f"the gradient says {self.claimed:.6g} ({self.ratio:.3g} times what rounding explains)"
+        )
+        return replace(at_most(what, self.ratio, 1.0), message=message)
 
 
 def _direction(
@@ -155,8 +175,8 @@ def _noise(variant: Variant, problem: Problem, step: Step) -> float:
 
 def _best(
     variant: Variant, problem: Problem, noise: float, gradients: Arrays, direction: Arrays
-) -> float:
-    """The smallest distance of a slope from what the gradients claim, over its width's budget."""
+) -> _Slope:
+    """The slope that is nearest to what the gradients claim, relative to its width's budget."""
     gradient, moved = (
         np.concatenate([arrays[name].ravel() for name in direction])
         for arrays in (gradients, direction)
@@ -164,20 +184,21 @@ def _best(
     claimed = float((gradient * moved).sum())
     typical = float(np.linalg.norm(gradient) * np.linalg.norm(moved)) / np.sqrt(gradient.size)
 
-    def error(width: float) -> float:
+    def at(width: float) -> _Slope:
         slope = _slope(variant, problem, direction, width)
         budget = TRUNCATION * max(typical, abs(slope)) + noise / width
-        return float(abs(slope - claimed) / budget)
+        return _Slope(float(abs(slope - claimed) / budget), slope, claimed)
 
     clear = [width for width in STEPS if noise / width <= DROWNED * typical]
-    return min(_until_within(1.0, map(error, clear or [max(STEPS)])))
+    tried = _until_within(1.0, map(at, clear or [max(STEPS)]))
+    return min(tried, key=lambda slope: slope.ratio)
 
 
-def _until_within(limit: float, values: Iterable[float]) -> Iterator[float]:
-    """The values up to the first that is within the limit, that one included."""
-    for value in values:
-        yield value
-        if value <= limit:
+def _until_within(limit: float, slopes: Iterable[_Slope]) -> Iterator[_Slope]:
+    """The slopes up to the first that is within the limit, that one included."""
+    for slope in slopes:
+        yield slope
+        if slope.ratio <= limit:
             return
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
@@ -52,7 +53,13 @@ def shards_make_the_batch(subject: Subject) -> Iterator[Measurement]:
     rounding.widen(split.rounded, split.whole)
     comparison = Comparison("the mean over shards", "the whole batch", "float64")
     for seen, close in judge(comparison, 1, split.mean, split.whole, rounding, torch.float64):
-        yield within_budget(f"error ratio of gradient {seen.name}", close.error_ratio)
+        ratio = within_budget(f"error ratio of gradient {seen.name}", close.error_ratio)
+        message = (
+            f"the gradient of {seen.name} over {SHARDS} shards is {close.found:.6g} where that of "
+            f"the whole batch is {close.expected:.6g}: the loss is no mean over the rows, or a "
+            "layer mixes rows; if that is the document's way, set data_parallel=False"
+        )
+        yield replace(ratio, message="" if ratio.holds else message)
 
 
 @check("golden-trajectory", applies=lambda s: golden_exists(s.example.name, s.trained.name))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
+from refimpl.checking.warned import Warned
 from refimpl.contract import Example, Execution, Variant
 from refimpl.data import Tier
 from refimpl.errors import RefimplError, one_line
@@ -41,12 +42,28 @@ VERDICTS = (IN_ORDER, EXPECTATIONS, MANIFEST)
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a comparison first diverged: the step, the tensor, and its furthest element.
+
+    ``kind`` is ``"output"``, ``"loss"``, ``"gradient"`` or ``"parameter"``; ``inside`` is the first
+    module that diverges, if that could be seen.
+    """
+
+    step: int
+    kind: str
+    name: str = ""
+    found: float = 0.0
+    expected: float = 0.0
+    inside: str = ""
+
+
+@dataclass(frozen=True)
 class Measurement:
     """One figure compared with its limit; if it does not hold, ``message`` says what was expected.
 
     ``low`` and ``high`` are the limit as numbers, if it is a range; ``unit`` is ``"budget"`` if the
     figure is an error divided by its budget. ``where`` says where a comparison first diverged, if
-    it did.
+    it did, and ``place`` says it as data. A change by less than ``resolution`` means nothing.
     """
 
     what: str
@@ -58,6 +75,8 @@ class Measurement:
     high: float | None = None
     unit: str = ""
     where: str = ""
+    place: Place | None = None
+    resolution: float | None = None
 
     def __post_init__(self) -> None:
         if self.holds:
@@ -81,7 +100,8 @@ def at_most(what: str, measured: float, limit: float) -> Measurement:
 
 def within_budget(what: str, ratio: float) -> Measurement:
     """An error divided by its budget must not exceed 1; NaN does."""
-    return replace(at_most(what, ratio, 1.0), unit="budget")
+    message = f"{what} is {ratio:.4g}: so many times the error that rounding explains"
+    return replace(at_most(what, ratio, 1.0), unit="budget", message=message)
 
 
 def within(what: str, measured: float, low: float, high: float) -> Measurement:
@@ -130,6 +150,7 @@ class Check:
     """A check. ``applies`` selects the subjects about which the documents claim something.
 
     ``of_a_draw`` says that the result depends on one random start, which may lie on a kink.
+    ``reading`` says how to read a failure: what it means, and what to look at next.
     """
 
     name: str
@@ -138,6 +159,7 @@ class Check:
     measure: CheckFunction
     applies: Callable[[Subject], bool]
     of_a_draw: bool = False
+    reading: str = ""
 
 
 def check(
@@ -145,14 +167,18 @@ def check(
     about: Scope = "variant",
     applies: Callable[[Subject], bool] = lambda subject: True,
     of_a_draw: bool = False,
+    reading: str = "",
 ) -> Callable[[CheckFunction], Check]:
-    """Turn a generator of measurements into a check; its docstring is the check's question."""
+    """Turn a generator of measurements into a check; its docstring is the check's question.
+
+    ``reading`` says how to read a failure: what it means, and what to look at next.
+    """
 
     def made(measure: CheckFunction) -> Check:
         if not measure.__doc__:
             raise TypeError(f"check {name!r} needs a docstring: the question that it answers")
         question = measure.__doc__.strip().splitlines()[0]
-        return Check(name, question, about, measure, applies, of_a_draw)
+        return Check(name, question, about, measure, applies, of_a_draw, reading)
 
     return made
 
@@ -195,6 +221,9 @@ class Result:
     question: str = field(default="", repr=False)
     curves: tuple[Curve, ...] = field(default=(), repr=False)
     data: str = field(default="", repr=False)
+    uses: tuple[str, ...] = field(default=(), repr=False)
+    advice: str = field(default="", repr=False)
+    warnings: tuple[Warned, ...] = field(default=(), repr=False)
 
     @property
     def held_later(self) -> bool:
@@ -341,6 +370,7 @@ def _answer(cell: Cell, to_the_end: bool) -> Result:
             outcome, reason, seconds, tuple(measurements), details,
             cell.check.question, tuple(curves),
             data_seen(cell.subject) if outcome != "skipped" else "",
+            advice=cell.check.reading if outcome == "failed" else "",
         )  # fmt: skip
 
     try:
@@ -362,8 +392,8 @@ def _answer(cell: Cell, to_the_end: bool) -> Result:
     except BaseException as error:
         # SystemExit and pytest's own outcomes too: a plugin must not end or skip a check with them.
         return result("failed", describe_error(cell.subject.example, error), traceback.format_exc())
-    wrong = [m.message for m in measurements if not m.holds]
-    if wrong:
+    wrong = [m.message for m in measurements if not m.holds and m.message]
+    if wrong or any(not m.holds for m in measurements):
         more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
         return result("failed", "; ".join(wrong[:3]) + more)
     if lacking:

@@ -56,4 +56,27 @@ EXPECTED_FAILURES = Option(
     "FILE", Path, many=True,
 )  # fmt: skip
 
-ALL = (DATA, DEVICE, EXECUTION, RESEED, PLUGIN, RESULTS, EXPECTED_FAILURES)
+AGAINST = Option(
+    "--against", "against", "Say what changed since these earlier results (repeatable).",
+    "FILE", Path, many=True,
+)  # fmt: skip
+
+VARIANT = Option("--variant", "variant", "Check only this variant (repeatable).", "NAME", many=True)
+CHECK = Option("--check", "check", "Run only this check (repeatable).", "NAME", many=True)
+FAILED = Option(
+    "--failed", "failed", "Run only what failed in this results file.", "FILE", Path
+)  # fmt: skip
+
+ALL = (
+    DATA,
+    DEVICE,
+    EXECUTION,
+    RESEED,
+    PLUGIN,
+    RESULTS,
+    EXPECTED_FAILURES,
+    AGAINST,
+    VARIANT,
+    CHECK,
+    FAILED,
+)

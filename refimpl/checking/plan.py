@@ -6,7 +6,7 @@ This is decided here once, for the pytest suite, ``check_example`` and ``paramet
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 from refimpl.baselines.committed import require_unused_seeds
@@ -20,7 +20,6 @@ from refimpl.checking.checks import (
     Outcome,
     Result,
     cells,
-    run_check,
     true,
 )
 from refimpl.checking.expectations import (
@@ -31,9 +30,11 @@ from refimpl.checking.expectations import (
     judged,
     unmatched,
 )
+from refimpl.checking.recorded import answered
 from refimpl.checking.requests import DEFAULT_EXECUTIONS, Request
 from refimpl.contract import Example
 from refimpl.data import TIERS, Tier
+from refimpl.errors import RefimplError
 from refimpl.executions.built_in import on_device
 from refimpl.loading.registry import Registered, Registry
 from refimpl.names import unknown
@@ -54,7 +55,7 @@ class Plan:
 
     def run(self, cell: Cell) -> Result:
         """The result of a cell's check, adjusted for expected failures."""
-        return judged(run_check(cell), cell, self.expected)
+        return judged(answered(cell), cell, self.expected)
 
 
 def plan(loaded: Registry, request: Request, checks: Sequence[Check]) -> Plan:
@@ -86,7 +87,29 @@ def plan(loaded: Registry, request: Request, checks: Sequence[Check]) -> Plan:
         *_on_expected_failures(loaded, request, expected, own),
         *_on_manifest(request, own, executions, refused),
     ]
-    return Plan(tuple(own), tuple(verdicts), expected.entries)
+    return Plan(tuple(_requested(own, request, checks)), tuple(verdicts), expected.entries)
+
+
+def _requested(cells: Sequence[Cell], request: Request, checks: Sequence[Check]) -> list[Cell]:
+    """The cells that are not left out; a name that selects nothing is an error."""
+    _require_known("check", request.checks, [check.name for check in checks])
+    _require_known("variant", request.variants, [variant_of(cell) for cell in cells])
+    found = [c for c in cells if request.wants(variant_of(c), c.check.name, c.id)]
+    if cells and not found:
+        told = "; ".join(f"{what}: {', '.join(own[:3])}" for what, own in request.only.items())
+        raise RefimplError(f"no check of these examples is left by {told}")
+    return found
+
+
+def _require_known(what: str, names: Sequence[str], known: Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise unknown(f"there is no {what} {name!r}", name, sorted(set(known)))
+
+
+def variant_of(cell: Cell) -> str:
+    """The name of a cell's variant, ``-`` for a check of the example as a whole."""
+    return cell.subject.variant.name if cell.subject.variant else "-"
 
 
 def in_tree_cells(loaded: Registry, checks: Sequence[Check]) -> list[Cell]:
@@ -203,8 +226,4 @@ def plan_one(
     if not about:
         loaded.example(name)
     own = Registry(loaded.examples, loaded.executions, about, loaded.unstated)
-    alone = Request(
-        (name,), request.tier, request.device, request.executions, request.reseed,
-        request.expected_failures,
-    )  # fmt: skip
-    return plan(own, alone, checks)
+    return plan(own, replace(request, examples=(name,)), checks)

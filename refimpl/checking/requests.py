@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,8 @@ class Request:
     """What to check, and how: the suite's options of the same names.
 
     No ``examples`` means all of them; no ``executions`` means ``DEFAULT_EXECUTIONS``, and ``"all"``
-    among them every one.
+    among them every one. ``variants``, ``checks`` and ``cells`` (keys of results) leave out
+    everything else; empty, they leave out nothing.
     """
 
     examples: Sequence[str] = ()
@@ -34,3 +35,17 @@ class Request:
     executions: Sequence[str] = ()
     reseed: int = 0
     expected_failures: Sequence[Path] = ()
+    variants: Sequence[str] = ()
+    checks: Sequence[str] = ()
+    cells: Collection[str] = ()
+
+    def wants(self, variant: str, check: str, key: str) -> bool:
+        """Whether a check of the requested examples is requested too."""
+        wanted = ((self.variants, variant), (self.checks, check), (self.cells, key))
+        return all(not names or name in names for names, name in wanted)
+
+    @property
+    def only(self) -> dict[str, list[str]]:
+        """What the run is restricted to, besides examples; empty if it is not."""
+        parts = {"variants": self.variants, "checks": self.checks, "cells": self.cells}
+        return {name: sorted(own) for name, own in parts.items() if own}

@@ -160,7 +160,8 @@ def result_from(record: Mapping[str, Any]) -> Result:
 def _with_numbers(record: Mapping[str, Any]) -> dict[str, Any]:
     """The record with NaN and the infinities, which are text in the file, as numbers."""
     numbers = dict(record)
-    for many, names in (("measurements", ("low", "high")), ("curves", ("values", "low", "high"))):
+    measured = ("low", "high", "resolution", "place")
+    for many, names in (("measurements", measured), ("curves", ("values", "low", "high"))):
         if isinstance(record.get(many), list):
             numbers[many] = [
                 {k: _number(v) if k in names else v for k, v in own.items()}
@@ -174,6 +175,8 @@ def _with_numbers(record: Mapping[str, Any]) -> dict[str, Any]:
 def _number(value: Any) -> Any:
     if isinstance(value, list):
         return [_number(own) for own in value]
+    if isinstance(value, dict):  # a place, whose two values may be any number
+        return {k: _number(own) if k in ("found", "expected") else own for k, own in value.items()}
     return float(value) if isinstance(value, str) and value in NOT_IN_JSON else value
 
 

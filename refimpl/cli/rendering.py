@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import io
 import os
-import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from refimpl.report.changes import ON_PURPOSE, TITLES, Since
+from refimpl.report.findings import Finding, findings, listed, next_steps
+from refimpl.report.rerun import RunOptions, rerun_command
+from refimpl.report.verdict import about, number_of, sentence
 
 if TYPE_CHECKING:
     from refimpl.authoring.linting import Linted
@@ -26,32 +28,42 @@ if TYPE_CHECKING:
     from refimpl.loading.listing import Listed
     from refimpl.store.sources import Entry, FileStatus
 
-FAILURES_SHOWN = 40
+FINDINGS_SHOWN = 40
+HEADS_SHOWN = 5
+LINES_SHOWN = 10
+CAUSES_SHOWN = 3
 
 UNWRAPPED = 10_000
 """The width of output that does not go to a terminal, so that no line is wrapped."""
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """The options of a run that the command to repeat one of its checks needs."""
-
-    device: str = "cpu"
-    plugins: Sequence[str] = ()
-    reseed: int = 0
-    expected_failures: Sequence[Path] = ()
-
-
-def conformance_table(results: Sequence[Result], width: int, options: RunOptions) -> str:
-    """The counts of each example's checks, and what failed, as text for a terminal."""
+def conformance_table(
+    results: Sequence[Result],
+    width: int,
+    options: RunOptions,
+    header: Mapping[str, Any],
+    complete: bool = True,
+    changes: Sequence[Since] = (),
+    compared: bool = False,
+) -> str:
+    """The counts of each example's checks, what was found, what changed, and the verdict last."""
     out = io.StringIO()
     console = Console(file=out, width=max(width, 60), force_terminal=False, highlight=False)
     console.print(_counts(results))
-    failed = [result for result in results if result.outcome == "failed"]
-    _print_failures(console, failed, options)
     _print_reasons(console, "skipped", [r for r in results if r.outcome == "skipped"])
     _print_reasons(console, "failed as expected", [r for r in results if r.outcome == "xfailed"])
     _print_held_later(console, [r for r in results if r.held_later])
+    found = findings(results)
+    _print_findings(console, found, options)
+    for since in changes:
+        _print_changes(console, since)
+    console.print()
+    console.print(Text(sentence(header, results, complete)))
+    _print_heads(console, found)
+    for since in changes:
+        console.print(Text(since.sentence))
+    if compared and not changes:
+        console.print("The earlier results are of another device or tier: nothing was compared.")
     return out.getvalue()
 
 
@@ -85,33 +97,48 @@ def _row(results: Sequence[Result], counted: Iterable[str]) -> list[str]:
     ]
 
 
-def _print_failures(console: Console, failed: Sequence[Result], options: RunOptions) -> None:
-    for result in failed[:FAILURES_SHOWN]:
+def _print_findings(console: Console, found: Sequence[Finding], options: RunOptions) -> None:
+    """Each finding with its figure, its checks, and what to do next."""
+    for number, finding in enumerate(found[:FINDINGS_SHOWN], start=1):
         console.print()
-        console.print(Text(f"FAILED {result.example} · {result.variant} · {result.check}"))
-        console.print(Text(f"  {result.reason}"), soft_wrap=True)
-        console.print(Text(f"  rerun: {rerun_command(result, options)}"), soft_wrap=True)
-    if len(failed) > FAILURES_SHOWN:
-        console.print(f"… and {len(failed) - FAILURES_SHOWN} more failures")
+        console.print(Text(f"{number}. {about(finding)}"), soft_wrap=True)
+        for line in (
+            finding.figure,
+            f"checks: {finding.by_check}",
+            f"rerun: {rerun_command(finding.results, options)}",
+            *(f"{head}: {text}" for head, text in next_steps(finding)),
+        ):
+            console.print(Text(f"   {line}"), soft_wrap=True)
+    if len(found) > FINDINGS_SHOWN:
+        console.print(f"… and {number_of(len(found) - FINDINGS_SHOWN, 'more finding')}")
 
 
-def rerun_command(result: Result, options: RunOptions) -> str:
-    """The command that repeats a check with the options of its run.
+def _print_heads(console: Console, found: Sequence[Finding]) -> None:
+    """The findings in a line each, which the eye finds at the end of a long output."""
+    for number, finding in enumerate(found[:HEADS_SHOWN], start=1):
+        console.print(Text(f"{number}. {about(finding)}"))
+    if len(found) > HEADS_SHOWN:
+        console.print(f"… and {len(found) - HEADS_SHOWN} more, above")
 
-    If a plugin was refused before its examples were known, that is ``refimpl list``, which ends
-    with the refusals.
-    """
-    plugins = [word for plugin in options.plugins for word in ("--plugin", plugin)]
-    if "#" in result.example:
-        return shlex.join(["refimpl", "list", *plugins])
-    words = ["refimpl", "check", result.example, "--data", result.tier, "--device", options.device]
-    if result.execution != options.device:
-        words += ["--execution", result.execution]
-    if options.reseed:
-        words += ["--reseed", str(options.reseed)]
-    for file in options.expected_failures:
-        words += ["--expected-failures", str(file)]
-    return shlex.join([*words, *plugins])
+
+def _print_changes(console: Console, since: Since) -> None:
+    console.print()
+    causes = f" ({', '.join(since.causes[:CAUSES_SHOWN])})" if since.causes else ""
+    console.print(Text(f"Since {since.earlier}{causes}:"), soft_wrap=True)
+    for kind, lines in since.by_kind.items():
+        shown = lines[:LINES_SHOWN]
+        if kind in ON_PURPOSE:
+            told = listed([line.says for line in lines])
+            console.print(Text(f"  {TITLES[kind]}: {told}"), soft_wrap=True)
+            continue
+        console.print(Text(f"  {TITLES[kind]}"))
+        for line in shown:
+            figure = f" ({line.figure})" if line.figure else ""
+            console.print(Text(f"    {line.says}{figure}"), soft_wrap=True)
+        if len(lines) > len(shown):
+            console.print(f"    … and {len(lines) - len(shown)} more")
+    if not since.lines:
+        console.print("  every check has the same answer")
 
 
 def _print_reasons(console: Console, what: str, results: Sequence[Result]) -> None:

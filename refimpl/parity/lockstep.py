@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -21,8 +22,9 @@ ORDER: tuple[Kind, ...] = ("output", "loss", "gradient", "parameter")
 
 @dataclass(frozen=True)
 class Divergence:
-    """The first tensor of the first step in which a candidate exceeds its budget.
+    """The first kind of tensor of the first step in which a candidate exceeds its budget.
 
+    Of several tensors of that kind it is the furthest off; ``others`` are the names of the rest.
     ``growth`` has the worst error ratio of every step up to and including this one. ``inside``
     says in which module the step first goes wrong, if that could be seen.
     """
@@ -33,6 +35,7 @@ class Divergence:
     closeness: Closeness
     growth: tuple[float, ...]
     inside: str = ""
+    others: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         c = self.closeness
@@ -43,6 +46,7 @@ class Divergence:
             f"step {self.step}, {where}{at}: found {c.found:.9g}, expected {c.expected:.9g}; "
             f"error {c.error:.3g} is {c.error_ratio:.3g} times the budget {c.budget:.3g} "
             f"(worst ratio of the last steps: {before})"
+            + (f"; {self.kind}s off as well: {', '.join(self.others)}" if self.others else "")
             + (f"; first inside: {self.inside}" if self.inside else "")
         )
 
@@ -142,13 +146,23 @@ def compare_steps(
             judged = judge(comparison, number, found, expected, rounding, dtype)
         comparison.steps = number
         comparison.ratios.append(max((c.error_ratio for _, c in judged), default=0.0))
-        for tensor, close in judged:
-            if not close.error_ratio <= 1:
-                comparison.divergence = Divergence(
-                    number, tensor.kind, tensor.name, close, tuple(comparison.ratios)
-                )
-                return comparison
+        if _exceeded(judged):
+            comparison.divergence = _divergence(number, judged, comparison.ratios)
+            return comparison
     return comparison
+
+
+def _divergence(
+    number: int, judged: list[tuple[Observation, Closeness]], ratios: list[float]
+) -> Divergence:
+    """What a step computes first, and of that the tensor that is furthest off."""
+    over = [(seen, close) for seen, close in judged if not close.error_ratio <= 1]
+    kind = min((seen.kind for seen, _ in over), key=ORDER.index)
+    alike = [(seen, close) for seen, close in over if seen.kind == kind]
+    # The first of those that are infinitely far off, or NaN.
+    seen, close = max(alike, key=lambda pair: min(pair[1].error_ratio, math.inf))
+    others = tuple(other.name for other, _ in alike if other.name != seen.name)
+    return Divergence(number, kind, seen.name, close, tuple(ratios), others=others)
 
 
 def _exceeded(judged: list[tuple[Observation, Closeness]]) -> bool:

@@ -133,6 +133,14 @@ def columns(paths: Iterable[Path], expected: Sequence[str] = ()) -> tuple[Column
     return tuple(_distinct(sorted([*found, *troubles, *absent], key=lambda c: c.order)))
 
 
+def columns_of(runs: Iterable[Results]) -> tuple[Column, ...]:
+    """The environments of these runs."""
+    found: list[Column] = []
+    for run in runs:
+        _place(found, run)
+    return tuple(_distinct(sorted(found, key=lambda column: column.order)))
+
+
 def names_meant(patterns: Iterable[str]) -> list[str]:
     """The names in texts such as ``py3{10,11}-torch26, lint``, where braces list alternatives."""
     words = (word for pattern in patterns for word in re.split(r"[\s,]+(?![^{}]*\})", pattern))

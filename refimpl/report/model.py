@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from refimpl.checking.checks import Outcome, Result
-from refimpl.report.changes import Since, since
+from refimpl.report.changes import Since, moved, since
 from refimpl.report.columns import Column
+from refimpl.report.findings import Finding, findings
 from refimpl.report.plots import COLOURS, Drawn, Plot, Series, Strips, plot, strips
+from refimpl.report.rerun import options_in, rerun_command
+from refimpl.report.verdict import ERRATA, number_of, sentence, subject
 from refimpl.training.curves import Curve
 
 WORDS: Mapping[str, str] = {
@@ -28,7 +33,6 @@ WORDS: Mapping[str, str] = {
 WORST_FIRST: tuple[Outcome, ...] = ("failed", "xfailed", "skipped", "passed")
 
 BUDGET = "budget"
-ERRATA = "errata"
 
 CellState = Literal["failed", "partial", "passed", "skipped", "absent"]
 VerdictState = Literal["failed", "incomplete", "passed"]
@@ -45,6 +49,28 @@ class TableCell:
     column: Column
     results: tuple[Result, ...]
     example: str
+    base: TableCell | None = None
+
+    @cached_property
+    def telling(self) -> tuple[Result, ...]:
+        """Its results that differ from those of the environment before it by what means anything.
+
+        The others are shown there.
+        """
+        if self.base is None:
+            return self.results
+        shown = {result.id: result for result in self.base.results}
+        return tuple(r for r in self.results if r.id not in shown or not _same(shown[r.id], r))
+
+    def anchor_of(self, result: Result) -> str:
+        """Where a result is shown: the same in every report, but for the environment."""
+        if self.base is not None and result.id not in {r.id for r in self.telling}:
+            return check_anchor(result)
+        return check_anchor(result, "" if self.base is None else f".in-{slug(self.column.label)}")
+
+    def again(self, result: Result) -> str:
+        """The command that repeats one of its checks."""
+        return rerun_command([result], options_in(self.column.header))
 
     @property
     def outcomes(self) -> Counter[str]:
@@ -78,14 +104,40 @@ class TableCell:
 
     @property
     def by_variant(self) -> Mapping[str, list[Result]]:
-        """Its results, those of one variant together, what failed first."""
+        """Its results that are shown, those of one variant together, what failed first."""
         groups: dict[str, list[Result]] = defaultdict(list)
-        for result in self.results:
+        for result in self.telling:
             groups[result.variant].append(result)
         ordered = {name: sorted(own, key=_worst_first) for name, own in groups.items()}
         return dict(
             sorted(ordered.items(), key=lambda item: (_worst_first(item[1][0])[0], item[0]))
         )
+
+
+def check_anchor(result: Result, where: str = "") -> str:
+    """The anchor of a check, made of its id alone, so that bookmarks survive other runs."""
+    parts = result.id.split("/")
+    plain = [part if part == "-" else slug(part) for part in parts]
+    odd = hashlib.sha256(result.id.encode()).hexdigest()[:8] if plain != parts else ""
+    return f"check.{'.'.join(plain)}{odd and '-'}{odd}{where}"
+
+
+def _same(one: Result, other: Result) -> bool:
+    """Whether two answers to a check differ in nothing that means anything."""
+    texts = [
+        [
+            (m.what, None if isinstance(m.measured, float) else m.measured, m.holds)
+            for m in r.measurements
+        ]
+        for r in (one, other)
+    ]
+    return (
+        one.outcome == other.outcome
+        and one.outcome != "failed"
+        and one.reason == other.reason
+        and texts[0] == texts[1]
+        and not any(moved(one, other))
+    )
 
 
 def _worst_first(result: Result) -> tuple[int, str, str]:
@@ -121,6 +173,21 @@ class Key:
 
 
 # --- findings ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Found:
+    """A finding, the environments that have it, the command to repeat it, and links to its checks.
+
+    ``growth`` is how the error of one of its comparisons grew.
+    """
+
+    anchor: str
+    finding: Finding
+    columns: tuple[str, ...]
+    again: str
+    checks: tuple[tuple[Result, str], ...]
+    growth: Plot | None
 
 
 @dataclass(frozen=True)
@@ -185,7 +252,7 @@ class Report:
     verdict: Verdict
     against: tuple[Column, ...]
     since: tuple[Since, ...]
-    failures: tuple[tuple[Column, Result, str], ...]
+    findings: tuple[Found, ...]
     parity: tuple[tuple[Column, Strips], ...]
     divergences: tuple[FirstDivergence, ...]
     skips: tuple[Reason, ...]
@@ -202,6 +269,12 @@ class Report:
     def absent(self) -> tuple[Column, ...]:
         """The expected environments in which nothing was run."""
         return tuple(column for column in self.columns if column.state == "absent")
+
+    @cached_property
+    def changed(self) -> frozenset[str]:
+        """The ids of the checks that something changed in."""
+        lines = (line for since in self.since for line in since.telling)
+        return frozenset(result.id for line in lines for result in line.results)
 
     @property
     def outcomes(self) -> Counter[str]:
@@ -233,13 +306,14 @@ class Report:
 def report(columns: Sequence[Column], against: Sequence[Column] = ()) -> Report:
     """The report of these environments, compared with earlier ones."""
     rows = tuple(_rows(columns))
+    found = tuple(_findings(columns, rows))
     return Report(
         columns=tuple(columns),
         rows=rows,
-        verdict=_verdict(columns, rows),
+        verdict=_verdict(columns, found),
         against=tuple(against),
         since=since(columns, against),
-        failures=tuple(_failures(rows)),
+        findings=found,
         parity=tuple(_parity(columns)),
         divergences=tuple(_divergences(columns)),
         skips=tuple(_reasons(columns, "skipped")),
@@ -254,10 +328,11 @@ def report(columns: Sequence[Column], against: Sequence[Column] = ()) -> Report:
 
 def _rows(columns: Sequence[Column]) -> Iterator[Row]:
     names = sorted({result.example for column in columns for result in column.results.values()})
-    for number, name in enumerate(names, start=1):
+    taken = _Anchors()
+    for name in names:
         about = _first(column.header.get("documents", {}).get(name) for column in columns) or {}
         place = " · ".join(str(about[key]) for key in ("document", "section") if about.get(key))
-        anchor = f"{slug(name)}-{number}"
+        anchor = taken.of(f"example.{slug(name)}")
         cells = tuple(_cells(anchor, name, columns))
         curves = tuple(_learning_curves(cells))
         yield Row(
@@ -272,10 +347,26 @@ def _rows(columns: Sequence[Column]) -> Iterator[Row]:
         )
 
 
+class _Anchors:
+    """Anchors, each given out once: names that look alike as an anchor are numbered."""
+
+    def __init__(self) -> None:
+        self.given: Counter[str] = Counter()
+
+    def of(self, anchor: str) -> str:
+        self.given[anchor] += 1
+        return f"{anchor}-{self.given[anchor]}" if self.given[anchor] > 1 else anchor
+
+
 def _cells(anchor: str, example: str, columns: Sequence[Column]) -> Iterator[TableCell]:
-    for number, column in enumerate(columns, start=1):
+    base: TableCell | None = None
+    taken = _Anchors()
+    for column in columns:
         own = tuple(r for r in column.results.values() if r.example == example)
-        yield TableCell(f"{anchor}-in-{number}", column, own, example)
+        at = taken.of(f"{anchor}.in-{slug(column.label)}")
+        cell = TableCell(at, column, own, example, base)
+        yield cell
+        base = base or (cell if own else None)
 
 
 def _first(values: Iterable[Any]) -> Any:
@@ -362,12 +453,26 @@ def _target(result: Result, what: str) -> tuple[float, float] | None:
 # --- findings ------------------------------------------------------------------------------------
 
 
-def _failures(rows: Sequence[Row]) -> Iterator[tuple[Column, Result, str]]:
-    for row in rows:
-        for cell in row.cells:
-            for result in cell.results:
-                if result.outcome == "failed":
-                    yield cell.column, result, cell.anchor
+def _findings(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[Found]:
+    """The findings of every environment; one that several have is told once, the widest first."""
+    found: dict[str, list[tuple[Column, Finding]]] = defaultdict(list)
+    for column in columns:
+        for finding in findings(column.results.values()):
+            found[finding.sentence].append((column, finding))
+    anchors = {
+        (c.column.label, r.id): c.anchor_of(r) for row in rows for c in row.cells for r in c.results
+    }
+    widest = sorted(found.values(), key=lambda own: -max(len(f.results) for _, f in own))
+    for number, own in enumerate(widest, start=1):
+        column, finding = max(own, key=lambda pair: len(pair[1].results))
+        yield Found(
+            f"finding-{number}",
+            finding,
+            tuple(where.label for where, _ in own),
+            rerun_command(finding.results, options_in(column.header)),
+            tuple((r, anchors[column.label, r.id]) for r in finding.results),
+            next(filter(None, map(_growth, finding.results)), None),
+        )
 
 
 def _parity(columns: Sequence[Column]) -> Iterator[tuple[Column, Strips]]:
@@ -447,29 +552,36 @@ def _data_differences(
 # --- the verdict ---------------------------------------------------------------------------------
 
 
-def _verdict(columns: Sequence[Column], rows: Sequence[Row]) -> Verdict:
+def _verdict(columns: Sequence[Column], found: Sequence[Found]) -> Verdict:
+    """The sentence of one environment, or how many of several do what the documents say."""
     states = Counter(column.state for column in columns)
-    outcomes: Counter[str] = sum((cell.outcomes for row in rows for cell in row.cells), Counter())
-    total, failed = sum(outcomes.values()), outcomes["failed"]
-    ran = len(columns) - states["absent"]
+    ran = [column for column in columns if column.runs]
     rest = [f"{states[s]} {WORDS[s]}" for s in ("incomplete", "unreadable", "absent") if states[s]]
-    sentence = f"{counted(outcomes)} in {number_of(ran, 'environment')}"
-    sentence = f"{sentence}; {', '.join(rest)}" if rest else sentence
-    if states["failed"] or states["unreadable"]:
-        headline = f"{failed} of {number_of(total, 'check')} failed" if failed else "The run failed"
-        return Verdict("failed", headline, sentence)
-    if rest or not columns:
-        return Verdict("incomplete", "Incomplete, so not a pass", sentence)
-    return Verdict("passed", "Passed", sentence)
+    failed = bool(states["failed"] or states["unreadable"])
+    state: VerdictState = "failed" if failed else "incomplete" if rest or not ran else "passed"
+    if len(ran) == 1:
+        column = ran[0]
+        results = list(column.results.values())
+        says = sentence(column.header, results, all(run.complete for run in column.runs))
+        if column.state == "failed" and not found:
+            says = f"{subject(column.header)}: the run failed. {column.why}."
+        headline, _, more = says.partition(": ")
+    else:
+        good = states["passed"]
+        headline = f"torch does what the documents say in {good} of {len(ran)} environments"
+        counts: Counter[str] = sum((_outcomes(column) for column in ran), Counter())
+        more = f"{number_of(len(found), 'finding')}; {counted(counts)}."
+    if len(rest) > (states["incomplete"] > 0 and len(ran) == 1):
+        more = f"{more} Of {number_of(len(columns), 'environment')}: {', '.join(rest)}."
+    return Verdict(state, headline, more)
+
+
+def _outcomes(column: Column) -> Counter[str]:
+    return Counter(result.outcome for result in column.results.values())
 
 
 def counted(outcomes: Mapping[str, int]) -> str:
     """``2 failed, 50 passed, 3 skipped``."""
     order = ("failed", "passed", "xfailed", "skipped")
-    counts = [f"{outcomes[name]:,} {WORDS[name]}" for name in order if outcomes.get(name)]
-    return ", ".join(counts) or "no check"
-
-
-def number_of(number: int, noun: str) -> str:
-    """``1 check``, ``1,574 checks``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    told = [f"{outcomes[name]:,} {WORDS[name]}" for name in order if outcomes.get(name)]
+    return ", ".join(told) or "no check"

@@ -14,9 +14,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from refimpl.checking.checks import Measurement, Result
+from refimpl.report.changes import BAD, ON_PURPOSE, TITLES
 from refimpl.report.columns import Column, moment
-from refimpl.report.model import WORDS, Report, counted, number_of
+from refimpl.report.findings import next_steps
+from refimpl.report.model import WORDS, Report, counted
 from refimpl.report.plots import number
+from refimpl.report.verdict import number_of
 
 LONGEST = 240
 """So many characters of a figure are shown; exact values may be whole arrays."""
@@ -63,9 +66,11 @@ def _templates(autoescape: bool) -> Environment:
     )
     environment.filters.update(
         figure=figure, duration=duration, headline=headline, counts=counted, md=markdown,
-        number=number, moment=moment, name=name, of=number_of,
+        number=number, moment=moment, name=name, of=number_of, steps=next_steps,
     )  # fmt: skip
-    environment.globals.update(SIGNS=SIGNS, WORDS=WORDS)
+    environment.globals.update(
+        SIGNS=SIGNS, WORDS=WORDS, TITLES=TITLES, BAD=BAD, ON_PURPOSE=ON_PURPOSE
+    )
     return environment
 
 

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import datetime, timezone
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from refimpl.checking.plan import Plan
     from refimpl.contract import Example
     from refimpl.loading.registry import Registry
+    from refimpl.report.columns import Column
 
 RESULT = "refimpl-result"
 """The name under which a test's report carries its result."""
@@ -44,6 +46,7 @@ _CELL_ID = re.compile(
 
 _REGISTRY: pytest.StashKey[Registry] = pytest.StashKey()
 _PLAN: pytest.StashKey[Plan] = pytest.StashKey()
+_AGAINST: pytest.StashKey[Sequence[Column]] = pytest.StashKey()
 _RESULTS: pytest.StashKey[list[dict[str, Any]]] = pytest.StashKey()
 
 
@@ -73,9 +76,23 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_RESULTS] = []
     if hasattr(config, "workerinput"):
         return
+    config.stash[_AGAINST] = _earlier(config.option.against)
     path: Path | None = config.option.results
     if path is not None:
         config.pluginmanager.register(ResultsFile(config, path), "refimpl-results")
+
+
+def _earlier(paths: Sequence[Path]) -> Sequence[Column]:
+    """The earlier results to compare with, read before the run may replace them."""
+    if not paths:
+        return ()
+    from refimpl.errors import RefimplError
+    from refimpl.report.columns import columns
+
+    try:
+        return columns(paths)
+    except RefimplError as error:
+        raise pytest.UsageError(f"--against: {error}") from None
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -103,8 +120,20 @@ def request_of(config: pytest.Config) -> Request:
     option = config.option
     return Request(
         option.example, option.data, option.device, option.execution, option.reseed,
-        option.expected_failures,
+        option.expected_failures, option.variant, option.check, _failed_in(option.failed),
     )  # fmt: skip
+
+
+def _failed_in(path: Path | None) -> frozenset[str]:
+    """The keys of what failed in an earlier run; a file that cannot be read is an error."""
+    if path is None:
+        return frozenset()
+    from refimpl.checking.results import ResultsError, read
+
+    try:
+        return frozenset(r.id for r in read(path).checks if r.outcome == "failed")
+    except ResultsError as error:
+        raise pytest.UsageError(f"--failed: {error}") from None
 
 
 def plan_of(config: pytest.Config, checks: Sequence[Check]) -> Plan:
@@ -237,36 +266,92 @@ def results_in(report: pytest.TestReport) -> Iterator[dict[str, Any]]:
         }
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
 ) -> None:
-    """Print one table of the examples, then each failure with the command that repeats it."""
+    """Print the table, the findings, what changed, and the verdict in a sentence at the end."""
     reports = [
         report
         for outcome in (*OUTCOMES, "error")
         for report in terminalreporter.stats.get(outcome, [])
         if isinstance(report, pytest.TestReport)
     ]
-    records = [record for report in reports for record in results_in(report)]
+    records = {_key(record): record for report in reports for record in results_in(report)}
     if records:
-        _print_table(terminalreporter, config.option, records)
+        complete = exitstatus not in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
+        _print_verdict(terminalreporter, config, list(records.values()), complete)
         if exitstatus == pytest.ExitCode.INTERRUPTED:
             terminalreporter.write_line("interrupted: not every check was run")
 
 
-def _print_table(
-    terminalreporter: pytest.TerminalReporter, option: Any, records: Sequence[dict[str, Any]]
-) -> None:
-    from refimpl.checking.results import result_from
-    from refimpl.cli.rendering import RunOptions, conformance_table
+def _key(record: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(record[part] for part in _CELL_ID.groupindex)
 
+
+def _print_verdict(
+    terminalreporter: pytest.TerminalReporter,
+    config: pytest.Config,
+    records: Sequence[dict[str, Any]],
+    complete: bool,
+) -> None:
+    from refimpl.checking.results import Results, result_from
+    from refimpl.cli.rendering import conformance_table
+    from refimpl.report.changes import since
+    from refimpl.report.columns import columns_of
+    from refimpl.report.rerun import RunOptions
+
+    option = config.option
     terminalreporter.ensure_newline()
     terminalreporter.section("refimpl")
     results = [result_from(record) for record in records]
+    header = _header_of(config)
+    earlier = config.stash.get(_AGAINST, ())
+    footer = {"exit_status": 0, "seconds": 0.0} if complete else None
+    now = Results(Path("this run"), header, tuple(results), footer)
+    changes = since(columns_of([now]), earlier) if earlier else ()
     width = terminalreporter._tw.fullwidth
     options = RunOptions(option.device, option.plugin, option.reseed, option.expected_failures)
-    terminalreporter.write(conformance_table(results, width, options))
+    terminalreporter.write(
+        conformance_table(results, width, options, header, complete, changes, bool(earlier))
+    )
+
+
+def _header_of(config: pytest.Config) -> dict[str, Any]:
+    """The header of the run's results file, or the part of it that the verdict needs."""
+    file = config.pluginmanager.get_plugin("refimpl-results")
+    if file is not None and file.header:
+        return dict(file.header)
+    if config.stash.get(_AGAINST, ()):
+        return header(config)
+    option = config.option
+    environment = {"packages": {"torch": version("torch")}}
+    return {"tier": option.data, "device": option.device, "examples": option.example,
+            "environment": environment}  # fmt: skip
+
+
+def header(config: pytest.Config) -> dict[str, Any]:
+    """What is run, and on what, as a results file says it."""
+    from refimpl.environment import environment
+    from refimpl.store.sources import files_held_to
+    from refimpl.training.loop import tf32_off
+
+    tf32_off()
+    option = config.option
+    loaded = registry_of(config)
+    return {
+        "tier": option.data,
+        "device": option.device,
+        "reseed": option.reseed,
+        "examples": option.example,
+        "only": request_of(config).only,
+        "environment": environment(),
+        "workers": pytest_workers.parallel(config),
+        "data": files_held_to() if option.data == "real" else {},
+        "plugins": {n: r.origin for n, r in sorted(loaded.examples.items())},
+        "documents": {n: _document(r.value) for n, r in sorted(loaded.examples.items())},
+        "problems": [str(problem) for problem in loaded.problems],
+    }
 
 
 def _document(example: Example) -> dict[str, Any]:
@@ -294,6 +379,7 @@ class ResultsFile(ReportLogPlugin):  # type: ignore[misc]
         self.outcomes: dict[str, int] = dict.fromkeys(OUTCOMES, 0)
         self.recorded: set[tuple[str, ...]] = set()
         self.interrupted = False
+        self.header: dict[str, Any] = {}
 
     @pytest.hookimpl(wrapper=True)
     def pytest_sessionstart(self) -> Generator[None, object, object]:
@@ -305,38 +391,22 @@ class ResultsFile(ReportLogPlugin):  # type: ignore[misc]
     def _write_header(self) -> None:
         """Write what is run, and on what."""
         from refimpl.checking.results import HEADER, SCHEMA
-        from refimpl.environment import environment
-        from refimpl.store.sources import files_held_to
-        from refimpl.training.loop import tf32_off
 
-        tf32_off()
-        option = self._config.option
-        loaded = registry_of(self._config)
-        self._write_json_data(
-            {
-                "$report_type": HEADER,
-                "schema": SCHEMA,
-                "run": self.run,
-                "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                "tier": option.data,
-                "device": option.device,
-                "reseed": option.reseed,
-                "examples": option.example,
-                "environment": environment(),
-                "workers": pytest_workers.parallel(self._config),
-                "data": files_held_to() if option.data == "real" else {},
-                "plugins": {n: r.origin for n, r in sorted(loaded.examples.items())},
-                "documents": {n: _document(r.value) for n, r in sorted(loaded.examples.items())},
-                "problems": [str(problem) for problem in loaded.problems],
-            }
-        )
+        self.header = {
+            "$report_type": HEADER,
+            "schema": SCHEMA,
+            "run": self.run,
+            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            **header(self._config),
+        }
+        self._write_json_data(self.header)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Write a record for each check as it ends."""
         from refimpl.checking.results import CHECK
 
         for record in results_in(report):
-            key = tuple(record[part] for part in _CELL_ID.groupindex)
+            key = _key(record)
             if key not in self.recorded:  # a worker can answer a test and then die of it
                 self.recorded.add(key)
                 self.outcomes[record["outcome"]] += 1

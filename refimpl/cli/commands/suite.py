@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from refimpl.data import Tier
 
 INPUT = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
+EXISTING = click.Path(exists=True, readable=True, path_type=Path)
 OUTPUT = click.Path(dir_okay=False, writable=True, path_type=Path)
 SUITE_SETTINGS = Path(str(files("refimpl.runner"))) / "suite.ini"
 
@@ -48,6 +49,12 @@ SUITE_SETTINGS = Path(str(files("refimpl.runner"))) / "suite.ini"
 @suite_option(declared.RESEED, type=click.IntRange(min=0))
 @suite_option(declared.RESULTS, type=OUTPUT, callback=require_writable)
 @suite_option(declared.EXPECTED_FAILURES, type=INPUT)
+@suite_option(declared.AGAINST, type=EXISTING)
+@suite_option(declared.VARIANT, "variants")
+@suite_option(declared.CHECK, "checks")
+@suite_option(declared.FAILED, type=INPUT)
+@click.option("--first", is_flag=True, help="Stop at the first failure.")
+@click.option("-v", "--verbose", is_flag=True, help="Show pytest's own output.")
 @plugin_option
 @debug_option
 def check(
@@ -59,11 +66,17 @@ def check(
     reseed: int,
     results: Path | None,
     expected_failures: tuple[Path, ...],
+    against: tuple[Path, ...],
+    variants: tuple[str, ...],
+    checks: tuple[str, ...],
+    failed: Path | None,
+    first: bool,
+    verbose: bool,
     plugins: tuple[str, ...],
 ) -> int:
     """Run every check on the named examples (default: all).
 
-    Prints one table, then what to do about each failure.
+    Ends with the verdict in a sentence; before it, what was found and what to do about it.
     """
     if workers != "auto" and not workers.isdigit():
         raise click.BadParameter(f"{workers!r} is neither a number nor 'auto'", param_hint="-n")
@@ -76,22 +89,42 @@ def check(
     except BaselineError as error:
         raise click.BadParameter(str(error), param_hint="--reseed") from error
     require_device(device)
+    if failed is not None:
+        names = names or _examples_failed_in(failed)
+        if not names:
+            click.echo(f"nothing failed in {failed}")
+            return 0
     if executions or tier == "real":
         _require_what_plugins_give(names, executions, tier, plugins)
 
     import pytest
 
+    from refimpl.cli.suite_screen import SuiteScreen
+
     arguments = ["--pyargs", "refimpl.conformance", "-q", "--no-header", "-n", workers]
     arguments += ["-c", str(SUITE_SETTINGS), "--rootdir", os.getcwd(), "--noconftest"]
     arguments += ["-p", "no:cacheprovider", "--data", tier, "--device", device]
     arguments += ["--reseed", str(reseed)]
-    arguments += [part for name in names for part in ("--example", name)]
-    arguments += [part for plugin in plugins for part in ("--plugin", plugin)]
-    arguments += [part for each in executions for part in ("--execution", each)]
-    if results:
-        arguments += ["--results", str(results)]
-    arguments += [p for file in expected_failures for p in ("--expected-failures", str(file))]
-    return int(pytest.main(arguments))
+    for option, values in (
+        ("--example", names), ("--plugin", plugins), ("--execution", executions),
+        ("--variant", variants), ("--check", checks), ("--against", against),
+        ("--expected-failures", expected_failures), ("--results", (results,)),
+        ("--failed", (failed,)),
+    ):  # fmt: skip
+        arguments += [part for value in values if value for part in (option, str(value))]
+    if first:
+        arguments += ["-x"]
+    if verbose:
+        return int(pytest.main([*arguments, "-v", "-v"]))
+    return int(pytest.main([*arguments, *SuiteScreen.ARGUMENTS], plugins=[SuiteScreen()]))
+
+
+def _examples_failed_in(path: Path) -> tuple[str, ...]:
+    """The examples of which something failed in a results file."""
+    from refimpl.checking.results import read
+
+    failed = (r.example for r in read(path).checks if r.outcome == "failed")
+    return tuple(dict.fromkeys(name for name in failed if "#" not in name))
 
 
 def _require_examples(

@@ -1,0 +1,311 @@
+"""Findings: failures grouped by what they have in common, each with one plain sentence.
+
+Failures have one cause where they name one kernel of torch, or where their variants share a layer,
+loss, optimizer or function that no variant which passes the same checks has. What is left is
+grouped by example, check and place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from refimpl.checking.checks import Measurement, Place, Result
+
+Subject: TypeAlias = tuple[str, str]
+"""Example and variant."""
+
+KERNEL = re.compile(r"\baten::\w+(?:\.\w+)?")
+
+KINDS = ("output", "loss", "gradient", "parameter")
+"""What a step computes, in its order."""
+
+TO_BLAME = {
+    "output": ("layer", "function", "loss", "optimizer"),
+    "loss": ("loss", "function", "layer", "optimizer"),
+    "gradient": ("layer", "loss", "function", "optimizer"),
+    "parameter": ("optimizer", "layer", "function", "loss"),
+    "": ("layer", "loss", "optimizer", "function", "metric"),
+}
+"""The ingredient to name first, by the kind of tensor in which a fault is first seen."""
+
+DOES = {
+    "output": "gives another output",
+    "loss": "gives another loss",
+    "gradient": "gives another gradient",
+    "parameter": "makes another update",
+}
+
+OF_A_KIND = 0.8
+"""An ingredient is named if at least this share of the variants that have it fail."""
+
+ALIKE = 0.05
+"""How far, relatively, the errors of several variants may differ and still be one factor."""
+
+LONGEST = 200
+
+ADVICE_SHOWN = 2
+
+EXPECT = "list it in a file for --expected-failures, with the reason (docs/expected-failures.md)"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One cause, as far as it can be told: what is wrong, where it was first seen, which checks.
+
+    ``sentence`` says it in words; ``figure`` is the reason that the first of its checks gives.
+    """
+
+    sentence: str
+    figure: str
+    results: tuple[Result, ...]
+    first_seen: str = ""
+
+    @property
+    def examples(self) -> tuple[str, ...]:
+        """The examples it was found in."""
+        return tuple(sorted({result.example for result in self.results}))
+
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """The names of the checks that show it."""
+        return tuple(dict.fromkeys(result.check for result in self.results))
+
+    @property
+    def by_check(self) -> str:
+        """``golden-trajectory (5), output-shape``: its checks, and how often each."""
+        counts = Counter(result.check for result in self.results)
+        return ", ".join(f"{c} ({n})" if n > 1 else c for c, n in counts.most_common())
+
+    @property
+    def extent(self) -> str:
+        """``9 checks in ring-dnn, titanic-dnn; first seen in the loss of step 1``."""
+        count = len(self.results)
+        where = f"{count} check{'' if count == 1 else 's'} in {listed(self.examples)}"
+        return f"{where}; first seen in {self.first_seen}" if self.first_seen else where
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Names with commas, the first of them if there are many."""
+    if len(names) <= most:
+        return ", ".join(names)
+    return f"{', '.join(names[:most])} and {len(names) - most} more"
+
+
+def findings(results: Iterable[Result]) -> tuple[Finding, ...]:
+    """What failed in one run, cause by cause, the widest first."""
+    every = tuple(results)
+    left = [result for result in every if result.outcome == "failed"]
+    found: list[Finding] = []
+    for grouped in (_by_kernel, _by_ingredient, _by_place):
+        for finding in grouped(left, every):
+            found.append(finding)
+            left = [result for result in left if result not in finding.results]
+    return tuple(sorted(found, key=lambda finding: (-len(finding.results), finding.sentence)))
+
+
+def next_steps(finding: Finding) -> Iterator[tuple[str, str]]:
+    """What to do about a finding: a word, and a command or a piece of advice."""
+    advised: dict[str, str] = {}
+    for result in finding.results:
+        if result.advice:
+            advised.setdefault(result.check, result.advice)
+    for name, advice in list(advised.items())[:ADVICE_SHOWN]:
+        yield "read", f"{name}: {advice}"
+    if any(result.variant != "-" for result in finding.results):
+        yield "if it is known", EXPECT
+
+
+# --- one kernel ----------------------------------------------------------------------------------
+
+
+def _by_kernel(failed: Sequence[Result], every: Sequence[Result]) -> Iterator[Finding]:
+    """Failures that name a kernel of torch, with whatever else fails in the same variants."""
+    groups: dict[str, list[Result]] = defaultdict(list)
+    for result in failed:
+        if kernel := _kernel(result):
+            groups[kernel].append(result)
+    for kernel, own in groups.items():
+        subjects = {_subject(result) for result in own}
+        rest = [r for r in failed if not _kernel(r) and _subject(r) in subjects]
+        failed = [r for r in failed if r not in rest]
+        yield _finding(f"the kernel {kernel} is wrong{_mode(own)}", [*own, *rest], own)
+
+
+def _kernel(result: Result) -> str:
+    for measured in _wrong(result):
+        if found := KERNEL.search(f"{measured.where} {measured.what}"):
+            return found[0]
+    return ""
+
+
+# --- one ingredient ------------------------------------------------------------------------------
+
+
+def _by_ingredient(failed: Sequence[Result], every: Sequence[Result]) -> Iterator[Finding]:
+    """Failures in variants that share an ingredient which the passing ones lack."""
+    uses = _uses(every)
+    broken = {_subject(r) for r in every if r.outcome == "failed"}
+    left = [r for r in failed if uses.get(_subject(r))]
+    while left:
+        own = _best_shared(left, every, uses, broken)
+        if own is None:
+            return
+        names, results = own
+        yield _named(names, results)
+        left = [result for result in left if result not in results]
+
+
+def _uses(every: Iterable[Result]) -> Mapping[Subject, set[str]]:
+    found: dict[Subject, set[str]] = defaultdict(set)
+    for result in every:
+        found[_subject(result)].update(result.uses)
+    return found
+
+
+def _best_shared(
+    left: Sequence[Result],
+    every: Sequence[Result],
+    uses: Mapping[Subject, set[str]],
+    broken: Collection[Subject],
+) -> tuple[list[str], list[Result]] | None:
+    """The ingredients that explain most failures, and these failures; ``None`` if none does."""
+    subjects = {_subject(result) for result in left}
+    best: tuple[tuple[int, int], list[str], set[Subject]] | None = None
+    for ingredient in sorted({name for subject in subjects for name in uses[subject]}):
+        covered = {subject for subject in subjects if ingredient in uses[subject]}
+        if len(covered) < 2:
+            continue
+        own = [result for result in left if _subject(result) in covered]
+        checks = {result.check for result in own}
+        sound = {
+            _subject(r)
+            for r in every
+            if r.outcome == "passed" and r.check in checks and ingredient in uses[_subject(r)]
+        } - set(broken)
+        if len(covered) < OF_A_KIND * len(covered | sound):
+            continue
+        kind, _, name = ingredient.partition(":")
+        order = TO_BLAME[_first_kind(own)]
+        rank = (-len(covered), order.index(kind) if kind in order else len(order))
+        if best is None or rank < best[0]:
+            best = (rank, [name], covered)
+        elif rank == best[0] and covered == best[2]:
+            best[1].append(name)
+    if best is None:
+        return None
+    return best[1], [result for result in left if _subject(result) in best[2]]
+
+
+def _named(names: Sequence[str], results: Sequence[Result]) -> Finding:
+    """The finding that one of these ingredients is wrong."""
+    who = " or ".join(names)
+    kind = _first_kind(results)
+    factor = _factor(results)
+    if factor:
+        says = f"{who} is {factor}{_mode(results)}"
+    elif kind:
+        says = f"{who} {DOES[kind]}{_mode(results)}"
+    else:
+        says = f"every variant with {who} fails{_mode(results)}"
+    return _finding(says, results)
+
+
+def _factor(results: Iterable[Result]) -> str:
+    """``1e-4 too large``, if the first wrong losses or outputs are all off by one factor."""
+    first = _first_places(results)
+    ratios = [p.found / p.expected - 1 for p in first if p.expected and p.kind in KINDS[:2]]
+    if not ratios:
+        return ""
+    middle = sorted(ratios)[len(ratios) // 2]
+    if not middle or any(abs(ratio - middle) > ALIKE * abs(middle) for ratio in ratios):
+        return ""
+    size = abs(middle)
+    by = f"{size:.2g} times" if size >= 1 else f"{size:.1%}" if size >= 0.01 else _power(size)
+    return f"{by} too {'large' if middle > 0 else 'small'}"
+
+
+def _power(size: float) -> str:
+    """``1e-4`` for 0.0001."""
+    digits, _, exponent = f"{size:.1e}".partition("e")
+    return f"{digits.removesuffix('.0')}e{int(exponent)}"
+
+
+# --- the rest ------------------------------------------------------------------------------------
+
+
+def _by_place(failed: Sequence[Result], every: Sequence[Result]) -> Iterator[Finding]:
+    """Failures of one example whose steps diverge; else of one example in one check."""
+    groups: dict[tuple[str, str], list[Result]] = defaultdict(list)
+    for result in failed:
+        about = "its steps" if _place(result) else result.check
+        groups[result.example, about].append(result)
+    for own in groups.values():
+        yield _finding(_plain(own), own)
+
+
+def _plain(results: Sequence[Result]) -> str:
+    """What is wrong, in words."""
+    first = next(iter(_first_places(results)), None)
+    if first is not None:
+        what = {"parameter": "update"}.get(first.kind, first.kind)
+        of = f" of `{first.name}`" if first.name else ""
+        return f"the {what}{of} is wrong{_mode(results)}"
+    wrong = _wrong(results[0])
+    text = (wrong[0].message if wrong else "") or results[0].reason or "failed"
+    head, _, _ = text.partition(": ")
+    text = head if len(head.split()) >= 3 else text
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def _finding(
+    sentence: str, results: Sequence[Result], showing: Sequence[Result] | None = None
+) -> Finding:
+    """A finding, the checks that show it best first."""
+    first = next(iter(_first_places(results)), None)
+    ordered = sorted(results, key=lambda r: (r not in (showing or ()), _order(r), r.id))
+    seen = f"the {first.kind} of step {first.step}" if first else ""
+    inside = f", in {first.inside}" if first and first.inside else ""
+    return Finding(sentence, ordered[0].reason, tuple(ordered), seen + inside)
+
+
+# --- what a result says --------------------------------------------------------------------------
+
+
+def _subject(result: Result) -> Subject:
+    return result.example, result.variant
+
+
+def _wrong(result: Result) -> list[Measurement]:
+    return [m for m in result.measurements if not m.holds]
+
+
+def _place(result: Result) -> Place | None:
+    return next((m.place for m in _wrong(result) if m.place is not None), None)
+
+
+def _order(result: Result) -> tuple[int, int]:
+    place = _place(result)
+    return (place.step, KINDS.index(place.kind)) if place else (10**9, 0)
+
+
+def _first_places(results: Iterable[Result]) -> list[Place]:
+    """The places in the earliest step, and of the kind that is computed first in it."""
+    places = [place for result in results if (place := _place(result)) is not None]
+    first = min(((p.step, KINDS.index(p.kind)) for p in places), default=None)
+    return [p for p in places if (p.step, KINDS.index(p.kind)) == first]
+
+
+def _first_kind(results: Iterable[Result]) -> str:
+    """The kind of tensor that most of these failures are first seen in."""
+    kinds = Counter(place.kind for result in results if (place := _place(result)) is not None)
+    return max(kinds, key=lambda kind: (kinds[kind], -KINDS.index(kind)), default="")
+
+
+def _mode(results: Iterable[Result]) -> str:
+    """``in evaluation``, if everything that shows it was measured in that mode."""
+    shown = [f"{m.what} {m.where} {m.message}" for r in results for m in _wrong(r)]
+    return " in evaluation" if shown and all("evaluation" in text for text in shown) else ""
