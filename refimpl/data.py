@@ -90,7 +90,7 @@ class DataSet:
         if missing:
             raise DataMissingError(
                 f"the real data of {self.name!r} is not complete: {', '.join(missing)} "
-                f"not found under {root}; set {DATA_VARIABLE} to the folder that has it, "
+                f"not found under {root}; set {DATA_VARIABLE} to the folder that contains it, "
                 f"or run: refimpl data fetch {self.name}"
             )
 

@@ -60,7 +60,7 @@ def devices() -> list[str]:
 
 
 def extras() -> dict[str, str]:
-    """Each optional package: its version, or why it is not available."""
+    """Each optional package: its version, or why it cannot be imported."""
     return {
         f"{package} ({extra})": import_error(package) or installed(package) or "present"
         for package, extra in EXTRAS.items()

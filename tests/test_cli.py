@@ -322,7 +322,7 @@ def test_errata_are_tried_and_fail_where_they_are_not_as_expected(refimpl, plugi
     )
     ran = refimpl("errata", "fails-errata", *failing)
     assert ran.status == 1
-    assert "which is NOT what was expected" in ran.out
+    assert "which is NOT as expected" in ran.out
 
 
 # --- run -----------------------------------------------------------------------------------------

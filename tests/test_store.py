@@ -574,7 +574,7 @@ def test_what_passes_its_published_digest_but_is_not_listed_is_deleted(
 ) -> None:
     monkeypatch.setattr(integrity, "registry", lambda: {"toy/a.bin": "0" * 64})
     site.files["/a.bin"] = CONTENT
-    with pytest.raises(DataError, match=f"expected sha256 {'0' * 64}, found .* is deleted"):
+    with pytest.raises(DataError, match=f"expected sha256 {'0' * 64}, found .* has been deleted"):
         fetch(one_file(site), root)
     assert leavings(root) == set()
 
@@ -592,7 +592,9 @@ def test_the_progress_bar_is_told_what_has_arrived(site: Site, root: Path) -> No
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones(root: Path) -> None:
-    with pytest.raises(UnknownNameError, match=r"'mnits'; there are: mnist, cifar2, cifar10, imdb"):
+    with pytest.raises(
+        UnknownNameError, match=r"'mnits' to download; there are: mnist, cifar2, cifar10, imdb"
+    ):
         sources.verify(["mnits"], root=root)
 
 

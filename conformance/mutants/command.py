@@ -1,4 +1,4 @@
-"""What ``refimpl mutants`` does: hunt, report as it goes, and judge at the end."""
+"""What ``refimpl mutants`` does: test each mutant, print each result, and judge at the end."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def hunt(
 
 
 def line(hunted: Hunted) -> str:
-    """One mutant's fate: what became of it, where, by what and how fast."""
+    """The result for one mutant: its fate, the variant, the check that caught it, the seconds."""
     fate, variant, mutant = (
         f"{text:<{width}}"
         for text, width in zip((hunted.fate, hunted.variant, hunted.mutant), WIDTHS, strict=True)
@@ -133,7 +133,7 @@ def _judged(
         reached = {hunted.mutant for hunted in found if hunted.fate != "ineffective"}
         for each in chosen:
             if each.name not in reached:
-                yield f"{each.name} takes effect in no example, so it proves nothing"
+                yield f"{each.name} has no effect in any example, so it proves nothing"
     if not found:
         yield "no mutant applies to the chosen examples and variants, so nothing was tested"
 

@@ -1,4 +1,4 @@
-"""Describes an example: what its document states, and what its live models are."""
+"""Describes an example: what its document states, and what its live models contain."""
 
 from __future__ import annotations
 

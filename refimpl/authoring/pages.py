@@ -84,8 +84,8 @@ def page(registered: Registered[Example], root: Path, curves: Path | None = None
 def draw_curves(example: Example, path: Path) -> bool:
     """Train variants of an example on its stand-in data and draw their learning curves.
 
-    Variants that repeat the first of their ladder are left out. Returns whether there was anything
-    to draw: a run of one epoch has no curve.
+    Variants that repeat the first of their ladder are left out. Returns ``False`` if there is
+    nothing to draw: a run of one epoch has no curve.
     """
     histories = {
         variant.name: train(variant, pose(variant))

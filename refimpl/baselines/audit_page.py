@@ -22,9 +22,9 @@ def page(audit: Audit) -> str:
         parts += ["## Documented figures among real runs\n", table(_documented(audit.documented))]
     parts += ["## Every figure\n", table(_figures(audit.figures), 3)]
     if audit.ranges:
-        parts += ["## Every range that is stated\n", table(_ranges(audit.ranges), 3)]
+        parts += ["## Every stated range\n", table(_ranges(audit.ranges), 3)]
     if audit.fresh:
-        parts += ["## Runs that no baseline has\n", table(_fresh(audit.fresh), 4)]
+        parts += ["## Fresh runs\n", table(_fresh(audit.fresh), 4)]
     return "\n".join(parts)
 
 
@@ -46,7 +46,7 @@ def _summary(audit: Audit) -> str:
             + (f"; {lent:,} decisions are on the runs of a twin" if lent else "")
         )
         lines += [
-            f"- {tier}: fresh runs decided every limit {count} times or more"
+            f"- {tier}: fresh runs tested every limit at least {count} times"
             for tier in audit.tiers
             if (count := audit.whole_runs(tier))
         ]
@@ -60,8 +60,7 @@ def remarks(audit: Audit) -> Iterator[str]:
     if audit.figures:
         yield (
             f"on drawn baselines and runs the rule failed {audit.alarms_when_tried} of "
-            f"{len(audit.figures) * DRAWS:,} times; it declares {audit.alarms_declared:.2g} at the "
-            "most"
+            f"{len(audit.figures) * DRAWS:,} times; it declares at most {audit.alarms_declared:.2g}"
         )
     blind = groupby(
         (own for own in audit.figures if own.blind),
@@ -72,15 +71,15 @@ def remarks(audit: Audit) -> Iterator[str]:
     )
     lists = {
         "variants without a baseline of real runs": audit.without_real,
-        "stated ranges without a baseline, where one run alone decides, so that nothing is "
-        "declared of their false alarms": audit.of_one_run,
-        "documented figures that stand nowhere, for there is no baseline of real runs": (
+        "stated ranges without a baseline, where a single run decides and the rate of false alarms "
+        "is not known": audit.of_one_run,
+        "documented figures that cannot be compared, for lack of a baseline of real runs": (
             audit.unplaced
         ),
         "bands so wide that even a shift as large as the figure itself may pass": [
             f"{who}: {', '.join(own.metric for own in group)}" for who, group in blind
         ],
-        "baselines of fewer runs": audit.short,
+        "baselines with fewer runs than they should have": audit.short,
         f"variants with fewer than {FRESH_RUNS} fresh runs": without_own,
     }
     for what, names in lists.items():

@@ -153,7 +153,7 @@ class Repeated:
 
 @dataclass(frozen=True)
 class Audit:
-    """Everything that an audit found.
+    """The result of an audit.
 
     ``lacking`` names the variants without a baseline of stand-in runs, ``without_real`` those
     without one of real runs. ``of_one_run`` names the stated ranges that have no baseline, so that
@@ -217,7 +217,10 @@ class Audit:
         """Why it does not hold, one line each; figures that fail are marked in their own rows."""
         return [
             *self.problems,
-            *(f"{own} · stand-in: no baseline; refimpl calibrate makes it" for own in self.lacking),
+            *(
+                f"{own} · stand-in: no baseline; make it with refimpl calibrate"
+                for own in self.lacking
+            ),
             *(
                 f"{tier}: the sweep raises {self.sweep(tier):.2g} false alarms, "
                 f"more than the {self.allowed:g} allowed"
@@ -226,7 +229,7 @@ class Audit:
             ),
             *(
                 f"{own.example} · {own.variant} · {own.metric}: the document's {own.documented:g} "
-                "lies outside the band of real runs, and no outside_because= says why"
+                "lies outside the band of real runs; state why with outside_because="
                 for own in self.documented
                 if not own.inside and not own.reason
             ),
@@ -298,7 +301,7 @@ def _together(parts: Iterable[Audit]) -> Audit:
 
 
 def _parts(example: Example, variant: Variant, tier: Tier, fresh: Path | None) -> Iterator[Audit]:
-    """What there is to say of one variant on one tier."""
+    """The audit of one variant on one tier."""
     if not committed.path_of(example, variant, tier).exists():
         yield _without_baseline(example, variant, tier)
         return
@@ -334,7 +337,7 @@ def _without_baseline(example: Example, variant: Variant, tier: Tier) -> Audit:
 
 
 def _named(example: Example, variant: Variant, tier: Tier, what: str) -> tuple[str, ...]:
-    """Something about a variant on a tier as a list of one; empty if there is nothing."""
+    """A note about a variant on a tier, as a list of one; empty if there is nothing to note."""
     return (f"{example.name} · {variant.name} · {tier}: {what}",) if what else ()
 
 

@@ -1,6 +1,6 @@
 """The manifest: the committed list of checks that each example of this distribution must get.
 
-A check that silently stops applying (a fact was lost, a file was not installed) would leave a run
+If a check silently stopped applying (a fact was lost, a file was not installed), the run would stay
 green although it proves less. ``fixtures/manifest.json`` lists, for each variant of each example,
 its checks and their tiers. A run that lacks one of them fails. New checks are accepted; they are
 required once ``refimpl manifest --update`` has added them.

@@ -270,8 +270,8 @@ def print_errata(found: Sequence[Tried]) -> None:
         if line.holds is None:
             verdict = f"not tried: {line.skipped}"
         else:
-            verdict = f"{'holds' if line.holds else 'does not hold'} on {line.found}"
-            verdict += "" if line.as_expected else ", which is NOT what was expected"
+            verdict = f"the document is {'right' if line.holds else 'wrong'} on {line.found}"
+            verdict += "" if line.as_expected else ", which is NOT as expected"
         console.print(Text(f"  here: {verdict}"))
 
 

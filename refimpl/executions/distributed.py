@@ -65,7 +65,7 @@ def distributed_steps(variant: Variant, problem: Problem) -> Iterator[Step]:
 
 
 def _require_rows_for_each(problem: Problem, horizon: int) -> None:
-    """Refuse a batch that leaves a process without a row, for which the others would wait."""
+    """Refuse a batch that leaves a process without a row: the other processes would hang."""
     per_epoch, size = problem.steps_per_epoch, problem.batch_size
     rows = len(problem.train) - (per_epoch - 1) * size if horizon >= per_epoch else size
     if rows < PROCESSES:

@@ -1,4 +1,4 @@
-"""Whether a computation draws from a generator that its seed does not control.
+"""Finds out whether a computation draws from a generator that its seed does not control.
 
 Start, batches and data come from :func:`refimpl.data.philox`, so that one seed means the same on
 every machine and version. The seeds that the training loop sets would hide a draw from a global

@@ -36,7 +36,7 @@ class Model:
     def compile(
         self, loss: Score, optimizer: torch.optim.Optimizer, metrics: Mapping[str, Score] = {}
     ) -> None:
-        """Say what to minimise, how, and what to report."""
+        """Set the loss, the optimizer and the metrics to report."""
         self.loss, self.optimizer, self.metrics = loss, optimizer, metrics
 
     def fit(self, batches: Iterable[Batch]) -> Iterator[Step]:

@@ -1,4 +1,4 @@
-"""Drives variants: the loop, the history of a run, and where it stops and continues."""
+"""Runs variants: the training loop, the history of a run, and how it stops and resumes."""
 
 from __future__ import annotations
 
@@ -274,7 +274,7 @@ def _last_batch_figures(
 def validation_figures(
     variant: Variant, step: Step, batches: Sequence[tuple[Tensor, Tensor]], weighted: bool
 ) -> dict[str, float]:
-    """The figures on these validation rows, each with ``val_`` before its name."""
+    """The figures on these validation rows; their names begin with ``val_``."""
     if not batches or step.model is None:
         return {}
     with predictor(variant, step) as model:
