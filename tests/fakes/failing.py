@@ -182,6 +182,15 @@ def spread_of_batch(output, target):
     return F.mse_loss(output, target) + (output.mean() - target.mean()) ** 2
 
 
+# --- kernels -------------------------------------------------------------------------------------
+
+
+def eight_bits_of(output, target):
+    """A loss that makes a call which torch has in float32 only, so that nothing can judge it."""
+    torch.quantize_per_tensor(output.detach().float(), 0.1, 0, torch.quint8)
+    return F.mse_loss(output, target)
+
+
 # --- all of them ---------------------------------------------------------------------------------
 
 CHANGED_TORCH = replace(EXAMPLE.errata[0], holds=lambda: True)
@@ -228,6 +237,7 @@ _ALL = (
         "shards-make-the-batch",
         *(planted(name, loss_of=spread_of_batch) for name in ("first", "second")),
     ),
+    spoiled("each-kernel-is-right", SCRATCH, replace(MODULE, loss=eight_bits_of)),
     spoiled("golden-trajectory", SCRATCH, MODULE),
     spoiled(
         "same-on-every-execution",

@@ -1,0 +1,41 @@
+"""Every call of torch is right by itself, and so is every layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from refimpl.checking.checks import Measurement, Subject, at_most, check
+from refimpl.parity.judged_steps import computes_here, judged
+
+OF_A_LAYER = ("aten::mkldnn_rnn_layer", "aten::_cudnn_rnn", "aten::_thnn_fused")
+"""Kernels without a float64 twin on the CPU that are the whole of a layer, which is judged."""
+
+
+def _is_judged(subject: Subject) -> bool:
+    """A run in torch and in this process, in a precision that float64 can judge."""
+    execution = subject.execution
+    itself = execution.device == "cpu" and execution.dtype == "float64"
+    return not (subject.trained.numpy or itself) and computes_here(execution)
+
+
+@check("each-kernel-is-right", about="execution", applies=_is_judged)
+def each_kernel_is_right(subject: Subject) -> Iterator[Measurement]:
+    """Is every call of a step and of predictions within what rounding does to its own inputs?"""
+    seen = judged(subject.trained, subject.execution, subject.tier)
+    count = sum(seen.judged.values())
+    yield Measurement("calls judged", count, "≥ 1", count > 0, "no call of torch was seen", low=1)
+    unjudged = {name: n for name, n in seen.unjudged.items() if not name.startswith(OF_A_LAYER)}
+    without = ", ".join(f"{n} {kernel} ({seen.why[kernel]})" for kernel, n in unjudged.items())
+    message = f"{sum(unjudged.values())} calls not judged: {without}"
+    yield Measurement(
+        "calls not judged", sum(unjudged.values()), "≤ 0", not unjudged, message, high=0
+    )
+    for kernel, worst in sorted(seen.worst.items(), key=lambda each: -each[1].ratio):
+        if worst.ratio <= 1:
+            yield at_most(f"furthest call, {kernel}", worst.ratio, 1.0)
+            break
+    for call in seen.beyond:
+        yield Measurement(
+            call.kernel, call.ratio, "≤ 1", False, str(call), high=1.0, unit="budget",
+            where=str(call),
+        )  # fmt: skip

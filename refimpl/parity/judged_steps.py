@@ -1,0 +1,85 @@
+"""The first steps of a run with every call of torch judged; made once for all that ask."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from refimpl.contract import Execution, Step, Variant
+from refimpl.data import Tier
+from refimpl.parity.kernel_judge import JudgedCall, KernelJudge
+from refimpl.training.loop import predictor, steps_of, swiftly
+from refimpl.training.problem import Problem, pose
+
+STEPS = 2
+"""Steps of which every call is judged: the first, and one from a state of the optimizer."""
+
+PRODUCTS = frozenset(["mm", "addmm", "bmm", "baddbmm"])
+WATCHED = 150
+"""Products of matrices that are judged in further steps, for faults that come now and then."""
+
+SMALL = 100_000
+"""Numbers in a batch beyond which no further step is made for that."""
+
+ROWS = 64
+"""Rows whose predictions are judged."""
+
+KEPT = 4
+
+_kept: OrderedDict[tuple[object, ...], tuple[Variant, Execution, KernelJudge]] = OrderedDict()
+
+
+def judged(variant: Variant, execution: Execution, tier: Tier) -> KernelJudge:
+    """Every call of the first steps and of predictions after them, dropout included."""
+    key = (id(variant), id(execution), tier)
+    if key not in _kept:
+        _kept[key] = (variant, execution, _judge(variant, execution, tier))
+        while len(_kept) > KEPT:
+            _kept.popitem(last=False)
+    return _kept[key][2]
+
+
+def first_beyond(variant: Variant, execution: Execution, tier: Tier) -> JudgedCall | None:
+    """The first call that rounding does not explain, or ``None``."""
+    return next(iter(judged(variant, execution, tier).beyond), None)
+
+
+def computes_here(execution: Execution) -> bool:
+    """Whether a run is made in this process, where its calls can be seen."""
+    return execution.steps is None or execution.sees_outputs
+
+
+def _judge(variant: Variant, execution: Execution, tier: Tier) -> KernelJudge:
+    judge = KernelJudge()
+
+    @contextmanager
+    def around() -> Iterator[None]:
+        # Innermost, so that it sees what modes of the execution do instead of a call.
+        with execution.around(), judge:
+            yield
+
+    posed = pose(variant, tier, execution=execution, precision=execution.dtype or "float32")
+    problem = swiftly(posed).but(execution=replace(execution, around=around))
+    last = _step_by_step(variant, problem, judge)
+    if last is not None and last.model is not None:
+        judge.during, judge.only = "evaluation", None
+        # What the execution does around a step, it does around predictions too.
+        with around(), predictor(variant, last) as predict:
+            predict(problem.train.x[:ROWS])
+    return judge
+
+
+def _step_by_step(variant: Variant, problem: Problem, judge: KernelJudge) -> Step | None:
+    last: Step | None = None
+    judge.during = "step 1"
+    size = problem.train.x[: problem.batch_size].numel()
+    for number, step in enumerate(steps_of(variant, problem), 1):
+        last = step
+        seen = sum(judge.judged[f"aten::{kernel}"] for kernel in PRODUCTS)
+        if number >= STEPS and (size > SMALL or not seen or seen >= WATCHED):
+            break
+        judge.during = f"step {number + 1}"
+        judge.only = PRODUCTS if number >= STEPS else None
+    return last

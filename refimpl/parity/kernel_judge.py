@@ -1,0 +1,269 @@
+"""Judges every call of torch by itself: repeated in float64 with the call's own inputs.
+
+Nothing accumulates and nothing amplifies, so each call of each step can be judged, however chaotic
+the run. The repetition is made on the CPU, outside of every other mode and with gradients enabled.
+What it may differ by is computed from the inputs: :mod:`refimpl.parity.kernel_bounds`.
+
+Views and other calls that compute nothing are not judged, nor are draws of random numbers: what a
+drawn mask is used for is. A call that has no float64 twin is counted under ``unjudged``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_flatten, tree_map
+
+from refimpl.parity.kernel_bounds import (
+    bounds,
+    is_float,
+    name_of,
+    repeated,
+    results_of,
+    written,
+)
+
+KEPT = 20
+"""How many calls beyond their bounds are kept; all are counted."""
+
+GRADIENTS = ("gradient of the input", "gradient of the weight", "gradient of the bias")
+
+COMPARISONS = frozenset(["gt", "ge", "lt", "le", "eq", "ne"])
+
+
+@dataclass(frozen=True)
+class JudgedCall:
+    """One result of one call: its furthest element from float64, and what rounding explains.
+
+    ``error`` is a fraction of the largest value; ``ratio`` is the error over its bound.
+    """
+
+    kernel: str
+    role: str
+    shapes: tuple[tuple[int, ...], ...]
+    dtype: str
+    device: str
+    error: float
+    ratio: float
+    found: float
+    expected: float
+    during: str = ""
+
+    def __str__(self) -> str:
+        shapes = " × ".join(str(shape) for shape in self.shapes)
+        on = ", ".join(filter(None, (f"{self.dtype} on {self.device}", library_of(self))))
+        role = f", {self.role}" if self.role else ""
+        during = f" in {self.during}" if self.during else ""
+        return (
+            f"{self.kernel}{role}, {shapes}, {on}{during}: {self.error:.1e} of its largest value, "
+            f"{self.ratio:,.3g} × what rounding explains (found {self.found:.9g}, expected "
+            f"{self.expected:.9g})"
+        )
+
+
+def library_of(call: JudgedCall) -> str:
+    """The library, with its version, that a kernel of this name is likely to come from."""
+    product = re.search(r"mm|convolution|matmul|linear|rnn|lstm", call.kernel)
+    if product is None:
+        return ""
+    if call.device == "cuda":
+        if "mm" in product.group():
+            return f"cuBLAS of CUDA {torch.version.cuda}"
+        number = torch.backends.cudnn.version() or 0  # type: ignore[no-untyped-call]
+        return f"cuDNN {number // 10000}.{number // 100 % 100}" if number else ""
+    if call.device != "cpu":
+        return ""
+    found = re.search(r"(?:MKL-DNN|oneDNN) v([\d.]+)", torch.__config__.show())
+    return f"oneDNN {found.group(1)} or MKL" if found else ""
+
+
+@cache
+def _computes(func: Any) -> bool:
+    """Whether a call computes anything: it makes no view, draws nothing and is no bookkeeping."""
+    schema = func._schema
+    if not schema.name.startswith("aten::") or torch.Tag.nondeterministic_seeded in func.tags:
+        return False
+    name = name_of(func)
+    if name.startswith(
+        ("empty", "new_empty", "detach", "lift", "alias", "set", "resize", "_local")
+    ):
+        return False
+    views = [each for each in schema.returns if each.alias_info is not None]
+    return not views or any(each.alias_info.is_write for each in views)
+
+
+class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While in force, judges every call; ``during`` says what is going on, for the messages.
+
+    ``only`` may name the kernels to judge; the others are then not even counted.
+
+    ``judged`` and ``unjudged`` count calls by kernel; ``worst`` has the worst result of each
+    kernel, and ``beyond`` the first of those that rounding does not explain.
+    """
+
+    def __init__(self, during: str = "") -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.during = during
+        self.only: frozenset[str] | None = None
+        self.judged: Counter[str] = Counter()
+        self.unjudged: Counter[str] = Counter()
+        self.why: dict[str, str] = {}
+        self.worst: dict[str, JudgedCall] = {}
+        self.beyond: list[JudgedCall] = []
+        self.count_beyond = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Make a call, and judge what it made."""
+        given = dict(kwargs or {})
+        if not _computes(func) or (self.only is not None and name_of(func) not in self.only):
+            return func(*args, **given)
+        kernel = func._schema.name
+        try:
+            wide = [_widened(each) for each in args]
+            named = {name: _widened(each) for name, each in given.items()}
+        except Exception as error:
+            self._cannot(kernel, error)
+            return func(*args, **given)
+        out = func(*args, **given)
+        with _disable_current_modes(), torch.enable_grad():
+            try:
+                found = results_of(func, args, given, out)
+                self._judge(func, found, wide, named)
+            except Exception as error:
+                self._cannot(kernel, error)
+        return out
+
+    def _cannot(self, kernel: str, error: Exception) -> None:
+        self.unjudged[kernel] += 1
+        self.why.setdefault(kernel, (str(error) or type(error).__name__).splitlines()[0])
+
+    def _judge(
+        self, func: Any, found: list[Tensor], args: list[Any], kwargs: dict[str, Any]
+    ) -> None:
+        kernel = func._schema.name
+        floats = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, _Widened)]
+        dtypes = [leaf.dtype for leaf in floats] + [t.dtype for t in found if is_float(t)]
+        unit = max((torch.finfo(dtype).eps for dtype in dtypes), default=0.0)
+        plain_args = tree_map(_plain, args)
+        plain_kwargs = tree_map(_plain, kwargs)
+        if name_of(func) in COMPARISONS and floats:
+            plain_args = [_rounded(each, floats[0].dtype) for each in plain_args]
+        exact = repeated(func, plain_args, plain_kwargs)
+        allowed = bounds(func, plain_args, plain_kwargs, exact, unit)
+        self.judged[kernel] += 1
+        shapes = tuple(
+            tuple(leaf.shape)
+            for leaf in tree_flatten((plain_args, plain_kwargs))[0]
+            if isinstance(leaf, Tensor)
+        )
+        for number, (made, expected, bound) in enumerate(zip(found, exact, allowed, strict=True)):
+            if not made.numel() or not (is_float(made) or torch.Tag.pointwise in func.tags):
+                continue  # where a maximum lies is decided by ties
+            far = furthest(made, expected, bound)
+            if far.ratio <= 1 and far.ratio <= self._worst_ratio(kernel):
+                continue
+            call = replace(
+                far, kernel=kernel, role=_role(func, number, len(found)), shapes=shapes[:3],
+                dtype=str(made.dtype).removeprefix("torch."), device=made.device.type,
+                during=self.during,
+            )  # fmt: skip
+            if not far.ratio <= self._worst_ratio(kernel):
+                self.worst[kernel] = call
+            if not far.ratio <= 1:
+                self.count_beyond += 1
+                if len(self.beyond) < KEPT:
+                    self.beyond.append(call)
+
+    def _worst_ratio(self, kernel: str) -> float:
+        return self.worst[kernel].ratio if kernel in self.worst else -1.0
+
+
+def furthest(found: Tensor, expected: Tensor, bound: Tensor | float) -> JudgedCall:
+    """The element that is furthest beyond its bound, as a call that has no name yet.
+
+    What is not finite where float64 is finite, and not out of the range of the dtype either, is
+    infinitely far; where both are the same infinity or NaN, there is no error.
+    """
+    own = found.detach().to("cpu", torch.float64)
+    expected = expected.to(torch.float64)
+    error = (own - expected).abs()
+    if is_float(found):
+        limits = torch.finfo(found.dtype)
+        # What is smaller than the smallest normal number may be rounded to 0.
+        allowed = torch.as_tensor(bound, dtype=torch.float64) + limits.tiny
+        overflown = own.isinf() & (expected.abs() >= limits.max)
+    else:
+        allowed, overflown = torch.as_tensor(0.0, dtype=torch.float64), torch.tensor(False)
+    same = (own == expected) | (own.isnan() & expected.isnan()) | overflown
+    far = torch.where(same, 0.0, (error / allowed).nan_to_num(nan=torch.inf))
+    at = int(far.argmax())
+    finite = expected[expected.isfinite()]
+    scale = float(finite.abs().max()) if finite.numel() else 0.0
+    worst = float(error.flatten()[at])
+    return JudgedCall(
+        "", "", (), "", "", worst / scale if scale else worst, float(far.flatten()[at]),
+        float(own.flatten()[at]), float(expected.flatten()[at]),
+    )  # fmt: skip
+
+
+def _role(func: Any, number: int, count: int) -> str:
+    """What one result of a call is."""
+    into = [name for _, name in written(func)]
+    if number < len(into):
+        return "updated in place"
+    if name_of(func) == "convolution_backward" and count == len(GRADIENTS):
+        return GRADIENTS[number]
+    if name_of(func).endswith("backward"):
+        return "gradient"
+    return "output" if count == 1 or number == 0 else f"output {number + 1}"
+
+
+# --- the same inputs in float64 ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Widened:
+    """A floating-point tensor in float64 on the CPU, and the dtype that it came in."""
+
+    value: Tensor
+    dtype: torch.dtype
+
+
+def _widened(argument: Any) -> Any:
+    return tree_map(_wide, argument)
+
+
+def _wide(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        own = value.detach()
+        if own.is_floating_point():
+            return _Widened(own.to("cpu", torch.float64, copy=True), own.dtype)
+        return own.to("cpu", copy=True)
+    if isinstance(value, torch.device):
+        return torch.device("cpu")
+    if isinstance(value, torch.dtype) and value.is_floating_point:
+        return torch.float64
+    return value
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, _Widened) else value
+
+
+def _rounded(value: Any, dtype: torch.dtype) -> Any:
+    """A number as a kernel gets it that compares in ``dtype``."""
+    return float(torch.tensor(value, dtype=dtype)) if isinstance(value, float) else value
