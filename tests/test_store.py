@@ -466,6 +466,7 @@ def test_an_archive_is_unpacked_and_its_files_are_verified(site: Site, root: Pat
         (tarred(("other", b"other")), "held nothing to make toy/a from"),
         (b"no archive", "damaged"),
     ],
+    ids=["climbs-out", "absolute-name", "link-out", "other-file", "no-archive"],
 )
 def test_a_hostile_or_useless_archive_leaves_nothing(
     site: Site, root: Path, content: bytes, reason: str

@@ -1,4 +1,4 @@
-"""The page of the mutants: which check killed each, how fast, and how small a fault is caught."""
+"""The page of the mutants: which checks killed each, and how small a fault is caught."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ run cheapest first until one fails. A mutant listed as equivalent is not a bug t
 given in `conformance/mutants/equivalent.toml`.
 
 Made by `refimpl mutants --table FILE` with torch {torch}; not written by hand. Examples
-that are not listed were not tested.
+that are not listed were not tested. `--results FILE` keeps each mutant's variant, check, measured
+value and limit.
 """
 
 
@@ -39,10 +40,6 @@ def markdown(
     left = [hunted for hunted in reached if hunted.fate != "killed"]
     if left:
         parts += ["## Not killed\n", table(_not_killed(left))]
-    for example in examples:
-        own = [hunted for hunted in reached if hunted.example == example]
-        if own:
-            parts += [f"## {example}\n", table(_of_example(own))]
     return "\n".join(parts)
 
 
@@ -71,13 +68,3 @@ def _not_killed(left: Sequence[Hunted]) -> Iterator[tuple[str, ...]]:
     yield "example", "variant", "mutant", "fate", "why"
     for each in left:
         yield each.example, each.variant, each.mutant, each.fate.lower(), each.reason
-
-
-def _of_example(own: Sequence[Hunted]) -> Iterator[tuple[str, ...]]:
-    yield "mutant", "variant", "fate", "by", "measured", "limit", "seconds", "caught from"
-    for each in own:
-        yield (
-            each.mutant, each.variant, each.fate.lower(), each.check,
-            f"raises {each.raises}" if each.raises else each.measured,
-            each.limit, f"{each.seconds:.2f}", each.caught_from,
-        )  # fmt: skip

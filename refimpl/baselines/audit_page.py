@@ -1,17 +1,19 @@
-"""The page of an audit: each figure's band, its two error rates, and the results of fresh runs."""
+"""The page of an audit: its result in words, documented figures, and a row for each example."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from refimpl.baselines.auditing import DRAWS, FRESH_RUNS, Audit, Audited, Placed, Ranged, Repeated
+from refimpl.baselines.auditing import DRAWS, FRESH_RUNS, Audit, Placed
+from refimpl.data import Tier
 from refimpl.markdown import table
 
 HEAD = """# The rule of convergence, audited
 
-Made by `refimpl audit --fresh docs/audit --table FILE`; not written by hand.
-The rule and its words are explained in [comparing](../comparing.md).
+Made by `refimpl audit --fresh fixtures/audit --table FILE`; not written by hand.
+The rule and its words are explained in [comparing](../comparing.md). The same command prints every
+figure with its band and its error rates; with `--json` it gives them as data.
 """
 
 
@@ -20,11 +22,7 @@ def page(audit: Audit) -> str:
     parts = [HEAD, _summary(audit)]
     if audit.documented:
         parts += ["## Documented figures among real runs\n", table(_documented(audit.documented))]
-    parts += ["## Every figure\n", table(_figures(audit.figures), 3)]
-    if audit.ranges:
-        parts += ["## Every stated range\n", table(_ranges(audit.ranges), 3)]
-    if audit.fresh:
-        parts += ["## Fresh runs\n", table(_fresh(audit.fresh), 4)]
+    parts += ["## Every example\n", table(_by_example(audit), 2)]
     return "\n".join(parts)
 
 
@@ -97,46 +95,27 @@ def _documented(figures: Sequence[Placed]) -> Iterator[tuple[str, ...]]:
         )  # fmt: skip
 
 
-def _figures(figures: Sequence[Audited]) -> Iterator[tuple[str, ...]]:
+def _by_example(audit: Audit) -> Iterator[tuple[str, ...]]:
     yield (
-        "variant", "data", "figure", "runs", "band", "seeds to fail", "false alarms",
-        "detects", "tried: failed", "tried: outside at first", "",
+        "example", "data", "limits", "false alarms", "fresh runs: figures", "outside", "decisions",
+        "alarms", "that do not hold",
     )  # fmt: skip
-    for each in figures:
-        band = each.band
+    examples = sorted({limit.example for tier in audit.tiers for limit in audit.limits(tier)})
+    for example in examples:
+        for tier in audit.tiers:
+            yield from _of_example(audit, example, tier)
+
+
+def _of_example(audit: Audit, example: str, tier: Tier) -> Iterator[tuple[str, ...]]:
+    limits = [limit for limit in audit.limits(tier) if limit.example == example]
+    fresh = [own for own in audit.fresh if (own.example, own.tier) == (example, tier)]
+    if limits:
+        wrong = dict.fromkeys(
+            f"{own.variant}: {own.metric}" for own in (*limits, *fresh) if not own.holds
+        )
         yield (
-            f"{each.example}/{each.variant}", each.tier, each.metric, str(band.runs),
-            f"{band.low:.5g} … {band.high:.5g}", str(band.fresh), f"{band.alpha:.1g}",
-            f"{band.detects:.2g}", f"{each.alarmed:.1%}",
-            f"{each.looked_again:.1%} (declared: {each.expected:.1%})",
-            "holds" if each.holds else "FAILS",
-        )  # fmt: skip
-
-
-def _ranges(ranges: Sequence[Ranged]) -> Iterator[tuple[str, ...]]:
-    yield (
-        "variant", "data", "figure", "range", "runs", "below", "above", "seeds to fail",
-        "false alarms", "",
-    )  # fmt: skip
-    for each in ranges:
-        band = each.band
-        yield (
-            f"{each.example}/{each.variant}", each.tier, each.metric,
-            f"{band.low:.5g} … {band.high:.5g}", str(band.runs), str(band.below),
-            str(band.above), str(band.fresh), f"{band.alpha:.1g}",
-            "holds" if each.holds else "FAILS",
-        )  # fmt: skip
-
-
-def _fresh(figures: Sequence[Repeated]) -> Iterator[tuple[str, ...]]:
-    yield (
-        "variant", "data", "figure", "limit", "runs", "of", "outside", "chance of so many",
-        "alarms", "",
-    )  # fmt: skip
-    for each in figures:
-        yield (
-            f"{each.example}/{each.variant}", each.tier, each.metric, each.limit,
-            str(each.runs), "itself" if each.runs_of == each.variant else each.runs_of,
-            str(each.outside), f"{each.chance:.0%}",
-            f"{each.alarms} of {each.decisions}", "holds" if each.holds else "FAILS",
+            example, tier, str(len(limits)), f"{sum(limit.band.alpha for limit in limits):.1g}",
+            *(f"{sum(getattr(own, part) for own in fresh):,}"
+              for part in ("runs", "outside", "decisions", "alarms")),
+            ", ".join(wrong) or "none",
         )  # fmt: skip
