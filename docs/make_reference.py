@@ -35,7 +35,7 @@ PAGE = Path(__file__).with_name("reference.md")
 HEAD = """\
 # Reference
 
-Made from the docstrings by `python docs/make_reference.py`; a test tells whether it is up to date.
+Made from the docstrings by `python docs/make_reference.py`; a test checks that it is up to date.
 
 In types, `Tensor` is torch's and `NDArray` NumPy's. `Arrays` are arrays by parameter name; a
 `Start` draws them from a `numpy.random.Generator`. A `Loss` gives a scalar tensor for (output,

@@ -54,7 +54,7 @@ EXPECT = "list it in a file for --expected-failures, with the reason (docs/expec
 
 @dataclass(frozen=True)
 class Finding:
-    """One cause, as far as it can be told: what is wrong, where it was first seen, which checks.
+    """One cause, as far as it is known: what is wrong, where it was first seen, which checks.
 
     ``sentence`` says it in words; ``figure`` is the reason that the first of its checks gives.
     """
@@ -123,7 +123,7 @@ def next_steps(finding: Finding) -> Iterator[tuple[str, str]]:
 
 
 def _by_kernel(failed: Sequence[Result], every: Sequence[Result]) -> Iterator[Finding]:
-    """Failures that name a kernel of torch, with whatever else fails in the same variants."""
+    """Failures that name a kernel of torch, with everything else that fails in the same variants."""
     groups: dict[str, list[Result]] = defaultdict(list)
     for result in failed:
         if kernel := _kernel(result):
