@@ -123,7 +123,7 @@ def next_steps(finding: Finding) -> Iterator[tuple[str, str]]:
 
 
 def _by_kernel(failed: Sequence[Result], every: Sequence[Result]) -> Iterator[Finding]:
-    """Failures that name a kernel of torch, with everything else that fails in the same variants."""
+    """Failures that name a kernel of torch, with all else that fails in the same variants."""
     groups: dict[str, list[Result]] = defaultdict(list)
     for result in failed:
         if kernel := _kernel(result):

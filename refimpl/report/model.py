@@ -454,7 +454,7 @@ def _target(result: Result, what: str) -> tuple[float, float] | None:
 
 
 def _findings(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[Found]:
-    """The findings of every environment; one that several share is listed once, the widest first."""
+    """The findings of every environment; shared ones are listed once, the widest first."""
     found: dict[str, list[tuple[Column, Finding]]] = defaultdict(list)
     for column in columns:
         for finding in findings(column.results.values()):
