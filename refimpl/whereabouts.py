@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from refimpl.contract import Example
@@ -25,13 +26,21 @@ def _place(example: Example, error: BaseException) -> str:
     The file is named without its folders, so that the text is the same on every machine.
     """
     modules = _modules(example)
-    place = ""
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        if frame.f_globals.get("__name__") in modules:
-            file = Path(frame.f_code.co_filename)
-            name = f"{file.parent.name}/{file.name}" if file.stem == "__init__" else file.name
-            place = f" ({name}:{line})"
-    return place
+    found = innermost(error, lambda frame: frame.f_globals.get("__name__") in modules)
+    if found is None:
+        return ""
+    file, line = found
+    name = f"{file.parent.name}/{file.name}" if file.stem == "__init__" else file.name
+    return f" ({name}:{line})"
+
+
+def innermost(
+    error: BaseException, own: Callable[[FrameType], bool]
+) -> tuple[Path, int | None] | None:
+    """The file and line of the innermost frame of an exception that is one's own, if any."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    own_frames = ((Path(f.f_code.co_filename), line) for f, line in reversed(frames) if own(f))
+    return next(own_frames, None)
 
 
 def _modules(example: Example) -> set[str]:

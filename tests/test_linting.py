@@ -2,7 +2,6 @@
 
 import random
 import re
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -298,57 +297,6 @@ def renamed(problem):
 def test_parameters_that_are_not_those_of_the_start_are_an_error():
     text = said(example_of(renamed), "error")
     assert "starts from linear.weight, linear.bias but yields the parameters w, b" in text
-
-
-# --- pace ----------------------------------------------------------------------------------------
-
-
-def row_by_row(problem):
-    def batches():
-        for epoch in problem.epochs():
-            order = problem.order(epoch)
-            for i in range(0, ROWS, BATCH):
-                rows = [(problem.train.x[j], problem.train.y[j]) for j in order[i : i + BATCH]]
-                yield tuple(torch.stack(part) for part in zip(*rows, strict=True))
-
-    yield from train(problem, batches(), after_each=lambda output: time.sleep(0.002))
-
-
-def test_a_loop_that_is_slow_for_no_reason_is_warned_of():
-    text = said(example_of(row_by_row, optimizer=torch.optim.SGD), "warning")
-    assert "times the fast loop's" in text
-    assert "look for .item(), and for rows fetched one by one" in text
-
-
-def test_the_rival_may_be_seen_in_the_steps_or_stand_on_the_ladder():
-    seen = example_of(row_by_row, build=None, start=lambda rng: dict(zip(
-        ("linear.weight", "linear.bias"), (np.ones((1, 1)), np.ones(1)), strict=True)))  # fmt: skip
-    assert "times the fast loop's" in said(seen)
-    ladder = ModuleVariant("module", build=Line, optimizer=torch.optim.SGD, ladder="line")
-    slow = replace(seen.variants[0], ladder="line", loss=None)
-    without_loss = replace(seen, loss=None, variants=(slow, replace(ladder, loss=nn.MSELoss())))
-    assert "times the fast loop's" in said(without_loss, only="script")
-
-
-def test_a_loop_with_nothing_to_be_held_against_is_let_be():
-    def bare(problem):
-        for step in row_by_row(problem):
-            yield replace(step, optimizer=None)
-
-    assert "fast loop" not in said(example_of(bare))
-
-
-def test_a_variant_is_not_blamed_for_its_rival():
-    class Broken(Line):
-        def forward(self, x):
-            return self.linear(x), x
-
-    sound = replace(example_of(loss=None).variants[0], ladder="line")
-    rival = ModuleVariant(
-        "module", build=Broken, optimizer=torch.optim.SGD, ladder="line", loss=nn.MSELoss()
-    )
-    linted = lint(replace(example_of(), loss=None, variants=(sound, rival)))
-    assert {advice.variant for advice in linted.advice} == {"module"}
 
 
 # --- what the plugin raises ----------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 The stated facts are compared with the live models, and advice gives the source that they should
 read. The variants are searched for what the suite shows only by its consequences: draws from
-global generators, a loop that is needlessly slow, steps that are missing or show little.
+global generators, steps that are missing or show little.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from refimpl.authoring.pace import pace_of
 from refimpl.contract import Example, Facts, Sizes, Step, Variant
 from refimpl.data import DataSet, Tier, made_by
 from refimpl.errors import one_line
@@ -29,11 +28,6 @@ from refimpl.training.live_model import first_step, live_summary
 from refimpl.training.loop import drive
 from refimpl.training.problem import pose, start_values
 from refimpl.whereabouts import describe_error
-
-SLOW = 2.0
-"""How many times as long as the fast loop's a step may take before advice mentions it."""
-
-WHAT_SLOWS = "look for .item(), and for rows fetched one by one, or make it a ModuleVariant"
 
 DIGITS = 6
 """The number of decimals to which the documents print sizes."""
@@ -93,7 +87,6 @@ def lint(
             advice += _about(variant, _wrong_facts(stated, facts[variant.name]))
             for find in (_steps, _what_steps_show, _generators):
                 advice += _about(variant, find(variant, tier))
-            advice += _about(variant, _pace(example, variant, tier))
         except Exception as error:
             text = _text_of(error, example)
             if not any(text in each.text for each in advice if not each.variant):
@@ -237,18 +230,6 @@ def _rows(data: DataSet) -> list[NDArray[Any]]:
     splits = made_by(data.stand_in, data.stand_in())
     rows = [part for part in (splits.train, splits.valid) if part is not None]
     return [np.asarray(array) for part in rows for array in (part.x, part.y)]
-
-
-# --- pace ----------------------------------------------------------------------------------------
-
-
-def _pace(example: Example, variant: Variant, tier: Tier) -> Found:
-    """Whether a step takes much longer than necessary."""
-    pace = pace_of(example, variant, tier)
-    if pace is not None and pace.ratio > SLOW:
-        own, rival = (f"{1e6 * seconds:.0f}" for seconds in (pace.own, pace.rival))
-        text = f"a step takes {pace.ratio:.1f} times the fast loop's ({own} against {rival} µs)"
-        yield "warning", f"{text}; {WHAT_SLOWS}, unless that is what the document shows"
 
 
 # --- what is left to do --------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from refimpl.loading.catalogue import HOW_TO_NAME
 from refimpl.loading.discovery import Source
 from refimpl.loading.validation import Finding, check_fields
 from refimpl.requirements import EXTRAS
+from refimpl.whereabouts import innermost
 
 
 class Explained(NamedTuple):
@@ -34,13 +35,13 @@ def explain(error: BaseException, source: Source, code: str) -> Explained:
     If ``Example(...)`` itself failed over a field of a wrong type, the findings are instead those
     about its fields, which say more than the exception does.
     """
-    frames = list(traceback.walk_tb(error.__traceback__))
-    findings = [finding for frame, _ in frames for finding in _half_made(frame)]
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    findings = [finding for frame in frames for finding in _half_made(frame)]
     if not findings:
         text = _text(error)
         reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
         findings = [Finding(code, reason, _hint(error, source))]
-    return Explained(findings, *_place(error, frames, source))
+    return Explained(findings, *_place(error, source))
 
 
 def _text(error: BaseException) -> str:
@@ -60,17 +61,14 @@ def _half_made(frame: FrameType) -> list[Finding]:
     return list(check_fields(frame.f_locals["self"]))
 
 
-def _place(
-    error: BaseException, frames: list[tuple[FrameType, int]], source: Source
-) -> tuple[Path | None, int | None]:
+def _place(error: BaseException, source: Source) -> tuple[Path | None, int | None]:
     """The innermost line that the plugin's author wrote."""
     if isinstance(error, SyntaxError) and error.filename:
         return Path(error.filename), error.lineno
-    for frame, line in reversed(frames):
-        file = Path(frame.f_code.co_filename)
-        if source.path is not None and file.resolve() == source.path:
-            return file, line
-    return source.path, None
+    if source.path is None:
+        return None, None
+    found = innermost(error, lambda frame: Path(frame.f_code.co_filename).resolve() == source.path)
+    return found or (source.path, None)
 
 
 # --- what to do ----------------------------------------------------------------------------------
