@@ -198,6 +198,8 @@ def _checks() -> Iterator[str]:
     yield "## Checks\n\nEvery question of the suite, cheapest first."
     rows = [f"| `{check.name}` | {check.about} | {_line(check.question)} |" for check in ALL]
     yield "\n".join(["| check | subject | question |", "| --- | --- | --- |", *rows, ""])
+    yield "### How to read a failure"
+    yield "\n".join([f"- `{check.name}`: {_line(check.reading)}." for check in ALL] + [""])
 
 
 def _executions() -> Iterator[str]:

@@ -344,3 +344,8 @@ def test_the_traceback_of_a_failure_has_the_line_that_raised():
     result = answer(raises=ZeroDivisionError("by zero"))
     assert "raise raises" in result.details
     assert sys.exc_info() == (None, None, None)
+
+
+@pytest.mark.parametrize("check", ALL, ids=lambda check: check.name)
+def test_every_check_says_how_to_read_its_failure(check):
+    assert len(check.reading.split()) > 5

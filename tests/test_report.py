@@ -860,3 +860,20 @@ def test_a_workers_gpu_and_threads_are_told(tmp_path):
     text = shown(write(tmp_path, "a", passed(), workers=workers)).text
     assert "2, 4 threads each, pinned to GPU 0, GPU-5d5b" in text
     assert ENVIRONMENT["platform"] in text
+
+
+def test_two_results_files_are_compared_on_the_terminal(tmp_path):
+    old = write(tmp_path, "old", erratum("right"), packages={"torch": "2.13.0"})
+    new = write(tmp_path, "new", erratum("wrong"))
+    done = CliRunner().invoke(cli, ["diff", str(old), str(new)], standalone_mode=False)
+    assert done.return_value == 1
+    assert "(torch 2.13.0 → 2.14.1):" in done.output
+    assert "  No longer holds\n    torch.qr: holds with torch 2.13.0, gone with" in done.output
+    same = CliRunner().invoke(cli, ["diff", str(new), str(new)], standalone_mode=False)
+    assert (same.return_value, same.output.splitlines()[-1]) == (0, "Nothing changed.")
+
+
+def test_results_of_different_devices_are_not_compared(tmp_path):
+    cpu, cuda = write(tmp_path, "a", passed()), write(tmp_path, "b", passed(), device="cuda")
+    with pytest.raises(RefimplError, match="of different devices or data"):
+        cli.main(["diff", str(cpu), str(cuda)], standalone_mode=False)

@@ -19,13 +19,25 @@ def _has_a_rung_below(subject: Subject) -> bool:
     return variant.ladder is not None and first_of_ladder(subject.example, variant) != variant
 
 
-@check("ladder-agrees-in-float64", applies=_has_a_rung_below, of_a_draw=True)
+@check(
+    "ladder-agrees-in-float64",
+    applies=_has_a_rung_below,
+    of_a_draw=True,
+    reading="two ways of writing one computation differ: compare them with refimpl compare "
+    "EXAMPLE A B",
+)
 def ladder_in_float64(subject: Subject) -> Iterator[Measurement | Curve]:
     """In float64, does every step agree with the ladder's first variant, up to rounding?"""
     yield from _agreement(subject, "float64")
 
 
-@check("ladder-agrees-in-float32", applies=_has_a_rung_below, of_a_draw=True)
+@check(
+    "ladder-agrees-in-float32",
+    applies=_has_a_rung_below,
+    of_a_draw=True,
+    reading="they agree in float64, so that it is rounding: an operation is done in another order "
+    "or precision",
+)
 def ladder_in_float32(subject: Subject) -> Iterator[Measurement | Curve]:
     """In float32, does every step stay within float32's own rounding error?"""
     yield from _agreement(subject, "float32")

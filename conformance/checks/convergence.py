@@ -23,7 +23,12 @@ def _states_figures(subject: Subject) -> bool:
     return bool(subject.trained.stated_ranges(subject.tier))
 
 
-@check("reaches-documented-figures", applies=_states_figures)
+@check(
+    "reaches-documented-figures",
+    applies=_states_figures,
+    reading="training ends elsewhere than the document says; look first whether golden-trajectory "
+    "or a gradient fails in the same example",
+)
 def reaches_documented_figures(subject: Subject) -> Iterator[Measurement | Curve]:
     """After the documented number of epochs, is each figure in its documented range?
 
@@ -79,7 +84,12 @@ def _has_baseline(subject: Subject) -> bool:
     return committed.path_of(subject.example, variant, subject.tier).exists()
 
 
-@check("stays-in-calibrated-band", applies=_has_baseline)
+@check(
+    "stays-in-calibrated-band",
+    applies=_has_baseline,
+    reading="training ends elsewhere than it always did; look first whether golden-trajectory "
+    "fails in the same example, then at the data's digest",
+)
 def stays_in_calibrated_band(subject: Subject) -> Iterator[Measurement | Curve]:
     """Does a run end where the baseline's runs do, by the rule of ``refimpl.baselines.bands``?"""
     baseline = committed.read_for(subject.example, subject.trained, subject.tier)

@@ -32,7 +32,11 @@ def _layers(subject: Subject) -> dict[str, nn.Module]:
     }
 
 
-@check("dropout-at-its-rate", applies=lambda subject: bool(_layers(subject)))
+@check(
+    "dropout-at-its-rate",
+    applies=lambda subject: bool(_layers(subject)),
+    reading="dropout is off while training, has another rate, or does not scale what it keeps",
+)
 def dropout_at_its_rate(subject: Subject) -> Iterator[Measurement]:
     """In training, does each dropout layer drop units at its rate and scale the ones it keeps?"""
     variant = subject.trained

@@ -39,7 +39,12 @@ def _facts(subject: Subject) -> Facts:
     return facts
 
 
-@check("parameter-count", applies=_states(lambda f: f.parameters is not None))
+@check(
+    "parameter-count",
+    applies=_states(lambda f: f.parameters is not None),
+    reading="the model has other layers, or a layer has other sizes, than the document's; layer- "
+    "table shows which one",
+)
 def parameter_count(subject: Subject) -> Iterator[Measurement]:
     """Does the live model have the documented number of parameters, in total and trainable?"""
     facts = _facts(subject)
@@ -49,7 +54,11 @@ def parameter_count(subject: Subject) -> Iterator[Measurement]:
         yield equal("trainable parameters", step.trainable_count, facts.trainable)
 
 
-@check("layer-table", applies=_states(lambda f: f.layers))
+@check(
+    "layer-table",
+    applies=_states(lambda f: f.layers),
+    reading="the first row that differs is the layer to look at; later rows often follow from it",
+)
 def layer_table(subject: Subject) -> Iterator[Measurement]:
     """Does the live model have every row of the documented layer table, in order?"""
     documented = _facts(subject).layers
@@ -77,14 +86,23 @@ def _by_call(rows: Sequence[Layer]) -> dict[tuple[str, int], Layer]:
     return found
 
 
-@check("state-dict-keys", applies=_states(lambda f: f.state_dict))
+@check(
+    "state-dict-keys",
+    applies=_states(lambda f: f.state_dict),
+    reading="a layer has another name or order than in the document; checkpoints of the document "
+    "would not load",
+)
 def state_dict_keys(subject: Subject) -> Iterator[Measurement]:
     """Does the state dict have the keys that the document prints, in order?"""
     step = first_step(subject.trained, subject.tier, subject.execution)
     yield equal("state_dict keys", step.state_dict_keys, _facts(subject).state_dict)
 
 
-@check("summary-sizes", applies=_states(lambda f: f.sizes))
+@check(
+    "summary-sizes",
+    applies=_states(lambda f: f.sizes),
+    reading="parameters or outputs of a layer have other shapes; layer-table shows which",
+)
 def summary_sizes(subject: Subject) -> Iterator[Measurement]:
     """Do the size rows under the layer table match, to the printed digits?"""
     documented = _facts(subject).sizes
@@ -94,7 +112,12 @@ def summary_sizes(subject: Subject) -> Iterator[Measurement]:
         yield equal(f"{row} (MB)", f"{found:.{PRINTED_DIGITS}f}", f"{expected:.{PRINTED_DIGITS}f}")
 
 
-@check("output-shape", applies=_states(lambda f: f.output))
+@check(
+    "output-shape",
+    applies=_states(lambda f: f.output),
+    reading="the model ends in another shape, or the target does not fit it: a loss then compares "
+    "every pair of rows",
+)
 def output_shape(subject: Subject) -> Iterator[Measurement]:
     """Does the output of a documented batch have the documented shape, and does the target fit it?
 
@@ -108,7 +131,13 @@ def output_shape(subject: Subject) -> Iterator[Measurement]:
         yield equal("target shape", tuple(target.shape), step.output_shape)
 
 
-@check("exact-values", about="example", applies=lambda s: bool(s.example.values))
+@check(
+    "exact-values",
+    about="example",
+    applies=lambda s: bool(s.example.values),
+    reading="compute the value by hand; if torch is right and the document is not, it is an "
+    "erratum of the plugin",
+)
 def exact_values(subject: Subject) -> Iterator[Measurement]:
     """Is every exact value of the document reproduced, to the printed digits?"""
     for value in _possible(subject.example.values):
@@ -158,7 +187,13 @@ def _same(measured: Any, expected: Any, digits: int | None) -> bool:
     return bool(np.allclose(found, wanted, rtol=eps, atol=eps, equal_nan=True))
 
 
-@check("documented-failures", about="example", applies=lambda s: bool(s.example.failures))
+@check(
+    "documented-failures",
+    about="example",
+    applies=lambda s: bool(s.example.failures),
+    reading="what the document warns of works now, or fails in another way: an erratum of the "
+    "plugin",
+)
 def documented_failures(subject: Subject) -> Iterator[Measurement]:
     """Do the mistakes that the document warns of still fail as documented?"""
     for failure in _possible(subject.example.failures):
@@ -177,7 +212,13 @@ def _fails(failure: Failure) -> Measurement:
     return true(what, False, f"{failure.name} no longer fails; expected {failure.raises.__name__}")
 
 
-@check("errata", about="example", applies=lambda s: bool(s.example.errata))
+@check(
+    "errata",
+    about="example",
+    applies=lambda s: bool(s.example.errata),
+    reading="a statement holds again, or stopped to hold earlier than the plugin says: mend "
+    "since=, or report it to torch",
+)
 def errata(subject: Subject) -> Iterator[Measurement]:
     """Is the document wrong on exactly the versions that each erratum names?"""
     for erratum in _possible(subject.example.errata):

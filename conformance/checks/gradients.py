@@ -59,7 +59,12 @@ MARGIN = 8
 """A slope has at most three times the error of a loss over its width; the rest is for chance."""
 
 
-@check("gradient-is-the-slope", of_a_draw=True)
+@check(
+    "gradient-is-the-slope",
+    of_a_draw=True,
+    reading="backward of a layer or of the loss is wrong, or the loss has a part that is "
+    "detached; autograd is to blame if several examples fail, the plugin if one does",
+)
 def gradient_is_the_slope(subject: Subject) -> Iterator[Measurement]:
     """In float64, is each tensor's gradient the slope of the loss along random directions?"""
     variant = subject.trained
@@ -254,7 +259,10 @@ def _gradients(step: Step) -> Mapping[str, NDArray[Any]]:
     }
 
 
-@check("every-parameter-learns")
+@check(
+    "every-parameter-learns",
+    reading="a parameter is not given to the optimizer, is detached, or is never used",
+)
 def every_parameter_learns(subject: Subject) -> Iterator[Measurement]:
     """Within a few steps, does every trainable tensor get a finite, non-zero gradient and change?
 

@@ -24,7 +24,13 @@ SHARDS = 3
 """An odd number, so that batches fall into uneven shards."""
 
 
-@check("same-on-every-execution", about="execution", of_a_draw=True)
+@check(
+    "same-on-every-execution",
+    about="execution",
+    of_a_draw=True,
+    reading="a device, wrapper or precision computes something else than the float64 oracle; the "
+    "message names the first tensor and module",
+)
 def same_on_every_execution(subject: Subject) -> Iterator[Measurement | Curve]:
     """Under this execution, does every step stay within the rounding error of its precision?"""
     with wrapped_calls(subject.execution) as (execution, calls):
@@ -43,7 +49,12 @@ def same_on_every_execution(subject: Subject) -> Iterator[Measurement | Curve]:
         )
 
 
-@check("shards-make-the-batch", applies=lambda subject: subject.trained.data_parallel)
+@check(
+    "shards-make-the-batch",
+    applies=lambda subject: subject.trained.data_parallel,
+    reading="the loss is a sum and no mean over rows, or a layer mixes the rows of a batch "
+    "(BatchNorm)",
+)
 def shards_make_the_batch(subject: Subject) -> Iterator[Measurement]:
     """Do the gradients of uneven shards, weighted by rows, average to those of the whole batch?"""
     split = shard_gradients(subject.trained, subject.tier, SHARDS, execution=subject.execution)
@@ -62,7 +73,13 @@ def shards_make_the_batch(subject: Subject) -> Iterator[Measurement]:
         yield replace(ratio, message="" if ratio.holds else message)
 
 
-@check("golden-trajectory", applies=lambda s: golden_exists(s.example.name, s.trained.name))
+@check(
+    "golden-trajectory",
+    applies=lambda s: golden_exists(s.example.name, s.trained.name),
+    reading="this torch computes something else than the torch that the golden file was made "
+    "with; the first wrong tensor of the first step names the part: output, loss, "
+    "gradient or update",
+)
 def golden_trajectory(subject: Subject) -> Iterator[Measurement | Curve]:
     """Do the first steps in float64 reproduce those committed from another torch?"""
     comparison = compare_with_golden(subject.example.name, subject.trained, subject.execution)

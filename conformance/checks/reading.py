@@ -25,7 +25,11 @@ ROUNDING = 1e-4
 """How far, relatively, a variant's own figure may be from the same figure measured for it."""
 
 
-@check("reads-its-batches")
+@check(
+    "reads-its-batches",
+    reading="rows are left out, read twice, or in another order than the batches; or a figure is "
+    "measured on other rows",
+)
 def reads_its_batches(subject: Subject) -> Iterator[Measurement]:
     """Does each step train on its own batch, and does each epoch report the validation figures?
 

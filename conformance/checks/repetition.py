@@ -28,7 +28,11 @@ FEW = 2
 ROWS = 64
 
 
-@check("same-seed-same-bits")
+@check(
+    "same-seed-same-bits",
+    reading="an operation is not deterministic, or something is drawn from another source than "
+    "the seed",
+)
 def same_seed_same_bits(subject: Subject) -> Iterator[Measurement]:
     """Is a rerun with the same seed equal to the last bit, and a run with another seed not?"""
     variant, own = subject.trained, subject.trained.seed
@@ -68,7 +72,10 @@ def _everything(steps: Iterable[list[Observation]]) -> dict[str, Tensor]:
     }
 
 
-@check("seed-decides-everything")
+@check(
+    "seed-decides-everything",
+    reading="something is drawn from a global generator; draw it from the generator of the problem",
+)
 def seed_decides_everything(subject: Subject) -> Iterator[Measurement]:
     """Are all random numbers of start and steps drawn from generators that the seed controls?
 
@@ -81,7 +88,10 @@ def seed_decides_everything(subject: Subject) -> Iterator[Measurement]:
     yield equal("what else the steps draw from", steps, [])
 
 
-@check("checkpoint-predicts-the-same")
+@check(
+    "checkpoint-predicts-the-same",
+    reading="something that the model needs is not in its state dict",
+)
 def checkpoint_predicts_the_same(subject: Subject) -> Iterator[Measurement]:
     """Does a checkpoint load with ``weights_only`` and predict the same, to the last bit?"""
     variant = subject.trained
@@ -133,7 +143,10 @@ def _predict_from(
         return predict(rows)
 
 
-@check("resumed-run-is-the-same")
+@check(
+    "resumed-run-is-the-same",
+    reading="the optimizer's state, or the place in the data, is not in the checkpoint",
+)
 def resumed_run_is_the_same(subject: Subject) -> Iterator[Measurement]:
     """Does a run resumed from a checkpoint match the uninterrupted run, to the last bit?"""
     variant = subject.trained

@@ -31,6 +31,7 @@ COMMANDS = (
     baselines.calibrate,
     baselines.audit,
     results.report,
+    results.diff,
     results.figures,
     data.data,
     authors.new,

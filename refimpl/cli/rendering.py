@@ -121,6 +121,17 @@ def _print_heads(console: Console, found: Sequence[Finding]) -> None:
         console.print(f"… and {len(found) - HEADS_SHOWN} more, above")
 
 
+def changes_text(changes: Sequence[Since]) -> str:
+    """What changed in each environment, and each in a sentence, as text for a terminal."""
+    out = io.StringIO()
+    console = Console(file=out, width=stdout().width, force_terminal=False, highlight=False)
+    for since in changes:
+        _print_changes(console, since)
+        console.print()
+        console.print(Text(since.sentence))
+    return out.getvalue().lstrip("\n")
+
+
 def _print_changes(console: Console, since: Since) -> None:
     console.print()
     causes = f" ({', '.join(since.causes[:CAUSES_SHOWN])})" if since.causes else ""

@@ -8,6 +8,9 @@ import click
 
 from refimpl.cli.commands.arguments import require_distinct_files
 from refimpl.cli.commands.options import debug_option, output_option, plugin_option
+from refimpl.errors import RefimplError
+
+EXISTING = click.Path(exists=True, readable=True, path_type=Path)
 from refimpl.writing import write_text
 
 
@@ -72,3 +75,23 @@ def figures(results: tuple[Path, ...], output: Path | None, plugins: tuple[str, 
         )
         write_text(output, head + table)
         click.echo(f"wrote {output}")
+
+
+@click.command()
+@click.argument("old", type=EXISTING)
+@click.argument("new", type=EXISTING)
+@debug_option
+def diff(old: Path, new: Path) -> int:
+    """What changed between two results files, or folders of them.
+
+    Exits with 1 if something no longer holds, fails, or is not checked any more.
+    """
+    from refimpl.cli.rendering import changes_text
+    from refimpl.report.changes import BAD, since
+    from refimpl.report.columns import columns
+
+    found = since(columns([new]), columns([old]))
+    if not found:
+        raise RefimplError(f"{old} and {new} are of different devices or data: nothing to compare")
+    click.echo(changes_text(found), nl=False)
+    return int(any(line.kind in BAD for own in found for line in own.lines))
