@@ -18,7 +18,13 @@ def _is_judged(subject: Subject) -> bool:
     return not (subject.trained.numpy or itself) and computes_here(execution)
 
 
-@check("each-kernel-is-right", about="execution", applies=_is_judged)
+@check(
+    "each-kernel-is-right",
+    about="execution",
+    applies=_is_judged,
+    reading="one call of torch, with its own inputs, is further from float64 than rounding takes "
+    "it: the kernel that is named is wrong, or the layer that calls it",
+)
 def each_kernel_is_right(subject: Subject) -> Iterator[Measurement]:
     """Is every call of a step and of predictions within what rounding does to its own inputs?"""
     seen = judged(subject.trained, subject.execution, subject.tier)
