@@ -42,7 +42,7 @@ def _facts(subject: Subject) -> Facts:
 @check(
     "parameter-count",
     applies=_states(lambda f: f.parameters is not None),
-    reading="the model has other layers, or a layer has other sizes, than the document's; layer- "
+    reading="the model has other layers, or a layer has other sizes, than the document's; layer-"
     "table shows which one",
 )
 def parameter_count(subject: Subject) -> Iterator[Measurement]:
