@@ -23,6 +23,7 @@ from refimpl.checking.checks import (
     within_budget,
 )
 from refimpl.cli.rendering import conformance_table
+from refimpl.conformance.checks import ALL
 from refimpl.errors import ContractError, DataError, DataMissingError, MissingExtraError
 from refimpl.report.rerun import RunOptions
 from refimpl.requirements import NEEDS_CUDA, NEEDS_REAL_DATA, NUMPY_ON_CPU, REASONS, missing

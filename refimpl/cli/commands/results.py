@@ -9,9 +9,9 @@ import click
 from refimpl.cli.commands.arguments import require_distinct_files
 from refimpl.cli.commands.options import debug_option, output_option, plugin_option
 from refimpl.errors import RefimplError
+from refimpl.writing import write_text
 
 EXISTING = click.Path(exists=True, readable=True, path_type=Path)
-from refimpl.writing import write_text
 
 
 @click.command()
