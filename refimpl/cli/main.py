@@ -9,7 +9,16 @@ from typing import NoReturn
 import click
 
 from refimpl._version import __version__
-from refimpl.cli.commands import authors, baselines, data, inspect, results, suite, training
+from refimpl.cli.commands import (
+    authors,
+    baselines,
+    bisecting,
+    data,
+    inspect,
+    results,
+    suite,
+    training,
+)
 from refimpl.cli.commands.arguments import complain
 from refimpl.cli.commands.group import Group
 from refimpl.errors import RefimplError
@@ -25,6 +34,7 @@ COMMANDS = (
     training.run,
     training.compare,
     suite.check,
+    bisecting.bisect,
     suite.mutants,
     suite.golden,
     suite.manifest,
