@@ -108,7 +108,8 @@ def _print_findings(console: Console, found: Sequence[Finding], options: RunOpti
             f"rerun: {rerun_command(finding.results, options)}",
             *(f"{head}: {text}" for head, text in next_steps(finding)),
         ):
-            console.print(Text(f"   {line}"), soft_wrap=True)
+            if line:
+                console.print(Text(f"   {line}"), soft_wrap=True)
     if len(found) > FINDINGS_SHOWN:
         console.print(f"… and {number_of(len(found) - FINDINGS_SHOWN, 'more finding')}")
 

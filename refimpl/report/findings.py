@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from refimpl.checking.checks import Measurement, Place, Result
+from refimpl.checking.checks import VERDICTS, Measurement, Place, Result
 
 Subject: TypeAlias = tuple[str, str]
 """Example and variant."""
@@ -257,7 +257,8 @@ def _plain(results: Sequence[Result]) -> str:
     wrong = _wrong(results[0])
     text = (wrong[0].message if wrong else "") or results[0].reason or "failed"
     head, _, _ = text.partition(": ")
-    text = head if len(head.split()) >= 3 else text
+    if len(head.split()) >= 3 and results[0].check not in VERDICTS:
+        text = head
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
@@ -269,7 +270,8 @@ def _finding(
     ordered = sorted(results, key=lambda r: (r not in (showing or ()), _order(r), r.id))
     seen = f"the {first.kind} of step {first.step}" if first else ""
     inside = f", in {first.inside}" if first and first.inside else ""
-    return Finding(sentence, ordered[0].reason, tuple(ordered), seen + inside)
+    figure = ordered[0].reason if ordered[0].reason != sentence else ""
+    return Finding(sentence, figure, tuple(ordered), seen + inside)
 
 
 # --- what a result says --------------------------------------------------------------------------

@@ -133,8 +133,7 @@ def _same(one: Result, other: Result) -> bool:
     ]
     return (
         one.outcome == other.outcome
-        and one.outcome != "failed"
-        and one.reason == other.reason
+        and (one.outcome == "failed" or one.reason == other.reason)
         and texts[0] == texts[1]
         and not any(moved(one, other))
     )

@@ -11,11 +11,14 @@ from refimpl.training.curves import evenly_spaced
 WIDTH, HEIGHT = 320.0, 180.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 8.0, 24.0
 
-POINTS_DRAWN = 80
+POINTS_DRAWN = 50
 """A line of 250 pixels says no more with more points."""
 
 COLOURS = 8
 """How many colours the style sheet has; further series begin again, dashed."""
+
+SAME_LINE = 0.005
+"""Lines nearer than this part of the drawing's height are drawn as one."""
 
 DECADES = 2.0
 """A figure that is positive and spans more than so many powers of ten is drawn on a log scale."""
@@ -198,14 +201,26 @@ def merged(series: Sequence[Series]) -> list[Series]:
 
     It has no colour of its own where they have several: one would hide the others.
     """
-    first: dict[tuple[object, ...], Series] = {}
+    values = [y for line in series for _, y in line.finite]
+    close = SAME_LINE * (max(values) - min(values)) if values else 0.0
+    found: list[Series] = []
     for line in series:
-        look = (line.at, tuple(number(value) for value in line.values))
-        same = first.get(look, line)
-        names = line.names if same is line else (*same.names, *line.names)
+        n = next((n for n, other in enumerate(found) if _look_alike(line, other, close)), None)
+        if n is None:
+            found.append(line)
+            continue
+        same = found[n]
         colour = line.colour if same.colour == line.colour else None
-        first[look] = Series(names, line.at, line.values, colour)
-    return list(first.values())
+        found[n] = Series((*same.names, *line.names), same.at, same.values, colour)
+    return found
+
+
+def _look_alike(one: Series, other: Series, close: float) -> bool:
+    """Whether two lines are drawn within each other's width, on either scale."""
+    return one.at == other.at and all(
+        number(a) == number(b) or (abs(a - b) <= close and abs(a - b) <= SAME_LINE * abs(a))
+        for a, b in zip(one.values, other.values, strict=True)
+    )
 
 
 def _scales(points: Sequence[tuple[float, float]], bounds: Sequence[float]) -> tuple[Scale, Scale]:

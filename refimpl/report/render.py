@@ -24,6 +24,9 @@ from refimpl.report.verdict import number_of
 LONGEST = 240
 """So many characters of a figure are shown; exact values may be whole arrays."""
 
+FIGURES_SHOWN = 6
+"""So many figures of a check are listed, what does not hold first."""
+
 SIGNS = {
     "passed": "✓", "failed": "✗", "skipped": "–", "xfailed": "≈", "incomplete": "◌",
     "partial": "◌", "absent": "·", "unreadable": "✗",
@@ -34,7 +37,7 @@ def page(report: Report) -> str:
     """One self-contained HTML page: style and script are in it, and it loads nothing."""
     script = _own("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return _templates(autoescape=True).get_template("report.html.j2").render(
+    text = _templates(autoescape=True).get_template("report.html.j2").render(
         report=report,
         style=Markup(_own("report.css")),
         script=Markup(script),
@@ -43,6 +46,15 @@ def page(report: Report) -> str:
         policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
         "base-uri 'none'; form-action 'none'",
     )  # fmt: skip
+    return _compact(text)
+
+
+def _compact(text: str) -> str:
+    """The page without the indentation of its templates, a fifth of it; what is quoted stays."""
+    parts = re.split(r"(<pre>.*?</pre>|<script>.*?</script>)", text, flags=re.DOTALL)
+    return "".join(
+        part if number % 2 else re.sub(r"\n\s+", "\n", part) for number, part in enumerate(parts)
+    )
 
 
 def summary(report: Report) -> str:
@@ -67,6 +79,7 @@ def _templates(autoescape: bool) -> Environment:
     environment.filters.update(
         figure=figure, duration=duration, headline=headline, counts=counted, md=markdown,
         number=number, moment=moment, name=name, of=number_of, steps=next_steps,
+        shown=shown_figures,
     )  # fmt: skip
     environment.globals.update(
         SIGNS=SIGNS, WORDS=WORDS, TITLES=TITLES, BAD=BAD, ON_PURPOSE=ON_PURPOSE
@@ -105,6 +118,16 @@ def headline(result: Result) -> Measurement | None:
     wrong = [m for m in result.measurements if not m.holds]
     numbers = [m for m in result.measurements if m.unit or m.low is not None or m.high is not None]
     return next(iter([*wrong, *sorted(numbers, key=_tightness), *result.measurements]), None)
+
+
+def shown_figures(result: Result) -> list[Measurement]:
+    """The figures to list below the one that is shown: what does not hold first.
+
+    Statements that hold say nothing beyond that, so they are left out.
+    """
+    top = headline(result)
+    telling = [m for m in result.measurements if m is not top and m.measured is not True]
+    return sorted(telling, key=lambda m: m.holds)[:FIGURES_SHOWN]
 
 
 def _tightness(measured: Measurement) -> float:

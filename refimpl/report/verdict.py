@@ -28,8 +28,8 @@ def sentence(
     counts = Counter(r.outcome for r in results if r.check not in VERDICTS)
     done = counts["passed"] + counts["failed"] + counts["xfailed"]
     if found:
-        says = f"{who} does not: {number_of(len(found), 'finding')} in {number_of(done, 'check')}."
-        says = says.replace("does not:", f"does not do what {_documents(header)}:", 1)
+        count = f"{number_of(len(found), 'finding')} in {number_of(max(done, 1), 'check')}"
+        says = f"{who} does not do what {_documents(header)}: {count}."
         for number, finding in enumerate(found[:shown], start=1):
             says += f" {number}. {about(finding)}."
         if shown and len(found) > shown:

@@ -75,6 +75,8 @@ function filter() {
 
 addEventListener("DOMContentLoaded", () => {
   for (const own of document.querySelectorAll(".filter, button.copy")) own.hidden = false;
-  document.querySelector(".filter")?.addEventListener("input", filter);
+  for (const kind of ["input", "change"]) {
+    document.querySelector(".filter")?.addEventListener(kind, filter);
+  }
   openTarget();
 });
