@@ -84,8 +84,9 @@ selects every one.\
 GIVEN = [
     contract.Example,
     contract.Variant,
-    contract.ModuleVariant,
     contract.Protocol,
+    contract.Schedule,
+    contract.Stop,
     data.DataSet,
     data.Splits,
     data.Rows,

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
         Layer,
         ModuleVariant,
         Protocol,
+        Schedule,
         Sizes,
         Step,
+        Stop,
         Variant,
     )
     from refimpl.data import DataSet, Rows, Splits, cache_root, philox
@@ -55,9 +57,11 @@ __all__ = [
     "Problem",
     "Protocol",
     "Rows",
+    "Schedule",
     "Sizes",
     "Splits",
     "Step",
+    "Stop",
     "Variant",
     "__version__",
     "cache_root",

@@ -7,13 +7,17 @@ without importing it.
 
 from __future__ import annotations
 
-NEWEST = 1
+NEWEST = 2
 """The version of the contract that :mod:`refimpl.contract` defines."""
 
 OLDEST = 1
 """The oldest contract whose plugins still run."""
 
-CHANGES: dict[int, str] = {}
+CHANGES: dict[int, str] = {
+    1: "write Step(loss, net, output, target, optimizer), and model= by name for bare tensors; "
+    "leave out bare=, and data_parallel= where it follows from the layers; write Variant without "
+    "steps for ModuleVariant; leave out trainable= where all parameters are",
+}
 """What a plugin must change to get from this version of the contract to the next."""
 
 

@@ -7,7 +7,7 @@ quickly. A plugin makes one :class:`Example` and hands it over in its ``refimpl_
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import InitVar, dataclass, field, replace
 from pathlib import Path
@@ -27,37 +27,121 @@ if TYPE_CHECKING:
 
     Arrays: TypeAlias = Mapping[str, NDArray[Any]]
     Start: TypeAlias = Callable[[np.random.Generator], Arrays]
-    Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-    Metric: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+    Tree: TypeAlias = Any  # a tensor, or tuples, lists and dicts of tensors
+    Loss: TypeAlias = Callable[..., Tensor]
+    Metric: TypeAlias = Callable[..., Tensor]
 
-CONTRACT = 1
+CONTRACT = 2
 """The version of this contract. A plugin that states a newer one is refused, with advice."""
 
 
 # --- what a variant yields -----------------------------------------------------------------------
 
 
-@dataclass(slots=True)
+@dataclass(init=False, eq=False, slots=True)
 class Step:
-    """One update, as seen right after it.
+    """One update, as it is seen right after it: ``Step(loss, net, output, target, optimizer)``.
 
-    ``loss`` (a scalar) and ``output`` (one row for each row of the batch) are values from before
-    the update; ``target`` is what the loss compared the output with. ``parameters``, by name, are
-    values from after it; they may be the very tensors that the loop goes on changing. The gradients
-    of this step must still be in each parameter's ``.grad``: zero them before the next
-    ``backward``, not before the ``yield``. If autograd did not make them, give them in
-    ``gradients``, under the same names. ``model`` gives the outputs of the current parameters for
-    inputs in the form that the batches have. Only ``loss`` and ``parameters`` are required, but
-    what is not given cannot be checked.
+    *Computes.* ``loss`` (a scalar) and ``output`` (one row for each row of the batch) are values
+    from before the update; ``target`` is what the loss compared the output with. Both may be tuples
+    or dicts of tensors. Several losses are a mapping of their names, and so are their optimizers,
+    under the same names: each loss is then the one whose gradients its optimizer uses.
+
+    *States.* ``net`` is the module that is trained, from which the parameters follow, or a mapping
+    of the parameters by name. They are values from after the update and may be the very tensors
+    that the loop goes on changing. ``model``, if it is not the net itself, gives the outputs of the
+    current parameters for inputs in the form that the batches have. ``state`` is whatever else a
+    resumed run needs, by name: anything with a ``state_dict`` (a scheduler, an average of the
+    weights), or tensors (a hidden state); ``problem.resume(..., name)`` gives it back.
+
+    *Gradients.* They must still be in each parameter's ``.grad``: zero them before the next
+    ``backward``, not before the ``yield``. If autograd did not make them, or the loop changed them,
+    give them in ``gradients``, under the parameters' names. Those of several optimizers, and of one
+    that takes a closure, are noted by ``problem.resume`` as each optimizer first uses them.
+
+    Only ``loss`` and ``net`` are required, but what is not given cannot be checked. (Contract 1
+    wrote ``Step(loss, parameters, output, target, model, optimizer)``, which is still understood.)
     """
 
-    loss: Tensor | float
-    parameters: Mapping[str, Tensor]
-    output: Tensor | None = None
-    target: Tensor | None = None
-    model: Callable[[Tensor], Tensor] | None = None
-    optimizer: torch.optim.Optimizer | None = None
-    gradients: Mapping[str, Tensor] | None = None
+    loss: Tensor | float | Mapping[str, Tensor | float]
+    net: nn.Module | Mapping[str, Tensor] | None
+    output: Tree
+    target: Tree
+    model: Callable[[Any], Any] | None
+    optimizer: torch.optim.Optimizer | Mapping[str, torch.optim.Optimizer] | None
+    gradients: Mapping[str, Tensor] | None
+    state: Mapping[str, Any]
+    _parameters: Mapping[str, Tensor] | None = field(init=False, repr=False)
+
+    def __init__(
+        self,
+        loss: Tensor | float | Mapping[str, Tensor | float],
+        net: nn.Module | Mapping[str, Tensor] | None = None,
+        output: Tree = None,
+        target: Tree = None,
+        *fifth: Any,
+        model: Callable[[Any], Any] | None = None,
+        optimizer: torch.optim.Optimizer | Mapping[str, torch.optim.Optimizer] | None = None,
+        gradients: Mapping[str, Tensor] | None = None,
+        state: Mapping[str, Any] | None = None,
+        parameters: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        if (fifth and callable(fifth[0])) or len(fifth) > 1:  # contract 1: a model, an optimizer
+            model, optimizer, gradients = (*fifth, *(model, optimizer, gradients)[len(fifth) :])[:3]
+        elif fifth and fifth[0] is not None:
+            optimizer = fifth[0]
+        self.loss, self.output, self.target = loss, output, target
+        self.net = net if parameters is None else parameters
+        self._parameters = None
+        self.model = self.net if model is None and callable(self.net) else model
+        self.optimizer, self.gradients, self.state = optimizer, gradients, state or {}
+
+    @property
+    def parameters(self) -> Mapping[str, Tensor]:
+        """Every parameter of the net, by name."""
+        if self._parameters is None:
+            net: Any = self.net
+            named = getattr(net, "named_parameters", None)
+            self._parameters = dict(named()) if named else net
+        return self._parameters
+
+    @property
+    def losses(self) -> Mapping[str, Tensor | float]:
+        """Each loss by its name; a single loss has the empty name."""
+        return self.loss if isinstance(self.loss, Mapping) else {"": self.loss}
+
+    @property
+    def total(self) -> Tensor | float:
+        """The loss, or the sum of several."""
+        first, *others = self.losses.values()
+        return sum(others, start=first)
+
+    @property
+    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+        """Each optimizer by its name; a single one has the empty name."""
+        if self.optimizer is None:
+            return {}
+        return self.optimizer if isinstance(self.optimizer, Mapping) else {"": self.optimizer}
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The module that is trained, or, if only parameters are shown, the one that predicts."""
+        shown: tuple[Any, ...] = (self.net, self.model)
+        return next((each for each in shown if hasattr(each, "named_modules")), None)
+
+    def used_gradients(self) -> dict[str, Tensor]:
+        """The gradient that each parameter was updated with, of those that have one."""
+        if self.gradients is not None:
+            return dict(self.gradients)
+        noted: dict[int, Tensor] = {}
+        for optimizer in self.optimizers.values():
+            noted |= getattr(optimizer, NOTED, {})
+        used = {name: noted.get(id(p), p.grad) for name, p in self.parameters.items()}
+        return {name: gradient for name, gradient in used.items() if gradient is not None}
+
+
+NOTED = "_refimpl_gradients"
+"""The attribute of an optimizer in which ``problem.resume`` notes the gradients that it used."""
 
 
 @dataclass(frozen=True)
@@ -196,13 +280,50 @@ class Erratum:
 
 
 @dataclass(frozen=True)
+class Schedule:
+    """How the learning rate changes: the stated one times ``factor(n)``.
+
+    ``n`` counts the epochs, or with ``per="step"`` the updates, that were made before.
+    """
+
+    factor: Callable[[int], float]
+    per: Literal["epoch", "step"] = "epoch"
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Where a run ends early: ``metric`` has not got better for ``patience`` epochs.
+
+    Better is lower, unless ``higher_is_better``.
+    """
+
+    metric: str = "val_loss"
+    patience: int = 1
+    higher_is_better: bool = False
+
+    def ends(self, values: Sequence[float]) -> bool:
+        """Whether a run with these figures, epoch by epoch, ends after the last of them."""
+        sign = 1.0 if self.higher_is_better else -1.0
+        better = [sign * value for value in values]
+        best = better.index(max(better)) if better else 0
+        return len(better) - 1 - best >= self.patience
+
+
+@dataclass(frozen=True)
 class Protocol:
     """How the document trains: everything about a run except the model and the data.
 
-    ``batch_size=None`` means the whole training set in one batch. ``valid_batch_size`` defaults to
-    the training batch size. ``shuffle_valid`` also shuffles the validation rows, once, for figures
-    that need more than one class in each batch. ``stand_in_epochs`` replaces ``epochs`` on the
-    stand-in tier. ``report`` says which training figures the document prints: ``"epoch"`` for means
+    *Length.* A run has ``epochs`` epochs, or ``stand_in_epochs`` on the stand-in tier. With
+    ``stop``, it may be shorter: it ends where the figure no longer gets better.
+
+    *Batches.* ``batch_size=None`` means the whole training set in one batch. ``valid_batch_size``
+    defaults to the training batch size. ``shuffle_valid`` also shuffles the validation rows, once,
+    for figures that need more than one class in each batch. ``accumulate`` batches make one update.
+
+    *Updates.* ``clip`` is the largest norm that all gradients together may have. ``schedule``
+    says how the learning rate changes. A loop of one's own reads both from the problem.
+
+    *Figures.* ``report`` says which training figures the document prints: ``"epoch"`` for means
     over the batches of the epoch, ``"last-batch"`` for those of the last batch after its update.
     ``average`` says whether the mean of validation figures gives the same weight to each of the
     batches or to each of the samples.
@@ -218,6 +339,10 @@ class Protocol:
     report: Literal["epoch", "last-batch"] = "epoch"
     average: Literal["batches", "samples"] = "batches"
     dtype: Literal["float32", "float64"] = "float32"
+    accumulate: int = 1
+    clip: float | None = None
+    schedule: Schedule | None = None
+    stop: Stop | None = None
 
     def epochs_on(self, tier: Tier) -> int:
         """How many epochs a run has on this tier."""
@@ -230,51 +355,79 @@ class Protocol:
 class Variant:
     """One way in which the document writes the computation.
 
-    ``steps(problem)`` is a generator that yields one :class:`Step` after each update. How many
-    steps are taken, and what is done with them, is for its caller to decide.
+    Fields that are left ``None`` are taken from the example, or follow as said here.
 
-    Variants with the same ``ladder`` are the same computation: from the same start and batch order
-    they give the same losses, gradients and parameters. ``ladder_depth="gradients"`` limits that
-    claim to the loss and gradients of the first step, for variants whose optimizers differ.
-    ``names`` maps the variant's own parameter names to those of the ladder's first variant, where
-    they differ; ``"weights.T"`` means that this variant stores the transpose.
+    *Computes.* ``steps(problem)`` is a generator that yields one :class:`Step` after each update.
+    How many are made, and what is done with them, is for its caller to decide. Without ``steps``,
+    the framework's own loop trains ``build()`` with ``loss`` and ``optimizer``.
 
-    ``build()`` makes the module that ``steps`` trains, and ``optimizer(parameters, lr=...)`` makes
-    its optimizer. Executions that run the computation differently, such as many seeds at
-    once, need both. Without ``start``, start values are drawn as torch draws them for ``build()``.
+    *Starts.* Without ``start``, start values are drawn as torch draws them for ``build()``.
+    ``seed`` is used for a run that asks for none; set it where seed 0 does not converge.
 
-    ``prepare`` is what the variant's loader does to inputs before the model sees them. ``needs``
-    names an optional package, or ``"cuda"``, without which the variant cannot run. ``bare`` means
-    that it computes with bare tensors, so that there is no module to wrap; ``numpy`` means that it
-    computes in NumPy, on the CPU. ``data_parallel=False`` means that its loss or a layer combines
-    the rows of a batch in such a way that the gradients of shards do not average to those of the
-    whole batch. ``seed`` is used unless a run names another one; set it if the start of seed 0 does
-    not converge.
+    *States.* Variants with the same ``ladder`` are the same computation, step by step.
 
-    Fields that are left ``None`` are taken from the example.
+    *Cannot.* ``exempt`` names checks that cannot apply, each with the reason, which is shown.
     """
+
+    # --- computes ---
 
     name: str
     steps: Callable[[Problem], Steps] | None = None
+    """The loop, as the document writes it."""
     summary: str = ""
+    """In a line, what the variant shows; otherwise the docstring of its loop or module."""
+
+    # --- starts ---
+
     start: Start | None = None
+    """Draws the start values by parameter name from a NumPy generator."""
     documented_start: Arrays | None = None
+    """The start that the document prints, used by a run that asks for no seed."""
+
+    # --- states ---
+
     loss: Loss | None = None
+    """(output, target) → scalar."""
     metrics: Mapping[str, Metric] | None = None
+    """(output, target) → a score for each row, or one number for the batch."""
     names: Mapping[str, str] = field(default_factory=dict)
+    """Its parameters' names → those of the ladder's first variant; ``"weights.T"``: transposed."""
     ladder: str | None = None
+    """The name of the ladder that it is on."""
     ladder_depth: Literal["trajectory", "gradients"] = "trajectory"
+    """``"gradients"``: only loss and gradients of the first step are the same."""
     protocol: Protocol | None = None
+    """How it is trained."""
     facts: Facts | None = None
+    """What the document states about it."""
     data: DataSet | None = None
-    prepare: Callable[[Tensor], Tensor] | None = None
+    """What it is trained on."""
+    prepare: Callable[[Any], Any] | None = None
+    """What its loader does to inputs before the model sees them."""
+
+    # --- computes, in pieces that executions need ---
+
     build: Callable[[], nn.Module] | None = None
+    """Makes the module that is trained; without it, the variant computes with bare tensors."""
     optimizer: Callable[..., torch.optim.Optimizer] | None = None
+    """``optimizer(parameters, lr=...)`` makes its optimizer."""
+
+    # --- cannot ---
+
     needs: str | None = None
-    bare: bool = False
+    """An optional package, or ``"cuda"``, without which it cannot run."""
+    bare: bool | None = None
+    """Whether there is no module to wrap; follows from ``build``."""
     numpy: bool = False
-    data_parallel: bool = True
+    """Whether it computes in NumPy, on the CPU."""
+    data_parallel: bool | None = None
+    """Whether the gradients of shards average to those of the batch; follows from the layers."""
     seed: int = 0
+    """The seed of a run that asks for none."""
+    collate: Callable[[list[Any]], Any] | None = None
+    """Makes a batch of inputs and targets from a list of (input, target), for ragged rows."""
+    exempt: Mapping[str, str] = field(default_factory=dict)
+    """Checks that cannot apply to it, each with the reason."""
 
     @property
     def trains(self) -> bool:
@@ -284,7 +437,26 @@ class Variant:
     @property
     def has_module(self) -> bool:
         """Whether it trains a module, and not bare tensors or NumPy arrays."""
-        return not (self.bare or self.numpy)
+        bare = self.build is None if self.bare is None else self.bare
+        return not (bare or self.numpy)
+
+    @property
+    def has_own_loop(self) -> bool:
+        """Whether the document writes a loop, and not only a module, a loss and an optimizer."""
+        return self.steps is not None
+
+    @property
+    def splits(self) -> bool:
+        """Whether the gradients of a batch's shards average to those of the whole batch.
+
+        Unless the variant says so, they do if no layer normalises over the batch and the loss is
+        no sum.
+        """
+        if self.data_parallel is not None:
+            return self.data_parallel
+        if getattr(self.loss, "reduction", "mean") == "sum":
+            return False
+        return self.build is None or not _normalises_batches(self.build())
 
     def has_layer(self, *kinds: type[nn.Module]) -> bool:
         """Whether the module that it builds has a layer of one of these kinds."""
@@ -305,9 +477,15 @@ class Variant:
         return [(figure, bounds) for figure, bounds in ranged if bounds is not None]
 
 
-@dataclass(frozen=True, eq=False)
-class ModuleVariant(Variant):
-    """A variant made of ``build``, ``loss`` and ``optimizer``; it needs no loop of its own."""
+def _normalises_batches(module: nn.Module) -> bool:
+    from torch import nn
+
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    return any(isinstance(layer, kinds) for layer in module.modules())
+
+
+ModuleVariant = Variant
+"""The name that contract 1 had for a :class:`Variant` without ``steps``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -316,9 +494,9 @@ class Example:
 
     ``document`` and ``section`` say which document it is from, and where in it. ``data``,
     ``protocol``, ``start``, ``documented_start``, ``loss``, ``metrics`` and ``facts`` hold for
-    every variant that does not set its own. ``metrics`` are functions of (output, target) that
-    return a score for each row or one number for the batch. ``baselines`` is the folder of the
-    example's baselines, if it is not refimpl's own.
+    every variant that does not set its own. ``baselines`` is the folder of the example's
+    baselines, if it is not beside its plugin or refimpl's own. ``contract`` is the version of the
+    contract that it was written for.
     """
 
     name: str
@@ -338,13 +516,18 @@ class Example:
     errata: tuple[Erratum, ...] = ()
     contract: int = CONTRACT
     baselines: Path | None = None
+    collate: Callable[[list[Any]], Any] | None = None
 
     def __post_init__(self) -> None:
-        inherited = ("data", "protocol", "start", "documented_start", "loss", "metrics", "facts")
+        inherited = (
+            "data", "protocol", "start", "documented_start", "loss", "metrics", "facts", "collate",
+        )  # fmt: skip
         filled = tuple(
             replace(v, **{f: getattr(self, f) for f in inherited if getattr(v, f) is None})
             for v in self.variants
         )
+        if self.contract == 1:
+            filled = tuple(map(_of_contract_1, filled))
         object.__setattr__(self, "variants", filled)
 
     def variant(self, name: str | None = None) -> Variant:
@@ -365,6 +548,15 @@ class Example:
         Start values that the document prints stay as they are.
         """
         return replace(self, variants=tuple(replace(v, seed=v.seed + by) for v in self.variants))
+
+
+def _of_contract_1(variant: Variant) -> Variant:
+    """The variant with the defaults that contract 1 gave what now follows from other fields."""
+    return replace(
+        variant,
+        bare=bool(variant.bare),
+        data_parallel=True if variant.data_parallel is None else variant.data_parallel,
+    )
 
 
 # --- how a computation is run --------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,23 +20,32 @@ from numpy.typing import NDArray
 from refimpl.errors import ContractError, DataMissingError
 from refimpl.tiers import TIERS as TIERS
 from refimpl.tiers import Tier as Tier
+from refimpl.trees import is_ragged, leaves, named_leaves, rows_of
 
 DATA_VARIABLE = "REFIMPL_DATA"
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Inputs ``x`` and targets ``y`` of one split; row i of one belongs to row i of the other."""
+    """Inputs ``x`` and targets ``y`` of one split; row i of one belongs to row i of the other.
 
-    x: NDArray[Any]
-    y: NDArray[Any]
+    Each is an array, or a tuple or dict of arrays. A list has one array for each row, for rows of
+    different lengths; the example's ``collate`` then makes batches of them.
+    """
+
+    x: Any
+    y: Any
 
     def __post_init__(self) -> None:
-        if len(self.x) != len(self.y):
-            raise ValueError(f"{len(self.x)} rows of inputs but {len(self.y)} of targets")
+        for what, tree in (("inputs", self.x), ("targets", self.y)):
+            counts = {len(leaf) for leaf in leaves(tree) if hasattr(leaf, "__len__")}
+            if len(counts) > 1:
+                raise ValueError(f"the {what} have parts of {sorted(counts)} rows; give as many")
+        if rows_of(self.x) != rows_of(self.y):
+            raise ValueError(f"{rows_of(self.x)} rows of inputs but {rows_of(self.y)} of targets")
 
     def __len__(self) -> int:
-        return len(self.x)
+        return rows_of(self.x)
 
 
 @dataclass(frozen=True)
@@ -56,12 +65,18 @@ class DataSet:
     its data by a recipe, so that both tiers are the same.
     ``files`` are the paths that ``real`` reads, relative to that folder; empty if ``real`` is a
     recipe too, only of a size that is too large for the stand-in.
+
+    A stream has no rows: ``batches(rng)`` gives the batches of one epoch, ``length`` of them, each
+    an (input, target) of arrays; an environment to act in may stand in an input's place. ``rng`` is
+    a NumPy generator for the run's seed and the epoch.
     """
 
     name: str
-    stand_in: Callable[[], Splits]
+    stand_in: Callable[[], Splits] | None = None
     real: Callable[[Path], Splits] | None = None
     files: tuple[str, ...] = ()
+    batches: Callable[[np.random.Generator], Iterable[tuple[Any, Any]]] | None = None
+    length: int | None = None
 
     def load(self, tier: Tier) -> Splits:
         """The rows of one tier; loaded once per process.
@@ -70,6 +85,8 @@ class DataSet:
         :class:`~refimpl.errors.DataError` if one of them is damaged and
         :class:`~refimpl.errors.ContractError` if they are not rows of NumPy arrays.
         """
+        if self.stand_in is None:
+            raise ContractError(f"data set {self.name!r} has no rows: it is a stream of batches")
         if tier == "stand-in" or self.real is None:
             return _made(self.stand_in)
         # A recipe reads no file, so it needs no folder either.
@@ -78,10 +95,12 @@ class DataSet:
         return _read(self.real, root)
 
     def digest(self, tier: Tier) -> str:
-        """Sixteen hexadecimal digits that identify the content of the arrays.
+        """Sixteen hexadecimal digits that identify the content of the arrays; of a stream, "".
 
         Computed once per process. Raises as :meth:`load`.
         """
+        if self.batches is not None:
+            return ""
         return _digest(self.load(tier))
 
     def require(self, root: Path) -> None:
@@ -138,10 +157,13 @@ def made_by(maker: Callable[..., Any], splits: Any) -> Splits:
         if not isinstance(rows, Rows):
             found = type(rows).__name__
             raise ContractError(f"{who} gives {found} to {what} on; give Rows(x, y)")
-        for name, array in (("x", rows.x), ("y", rows.y)):
-            if not isinstance(array, np.ndarray):
-                found = type(array).__name__
-                raise ContractError(f"{who} gives {name} as {found}; give a NumPy array")
+        for name, tree in (("x", rows.x), ("y", rows.y)):
+            for path, array in named_leaves(tree):
+                ragged = is_ragged(array) and all(isinstance(row, np.ndarray) for row in array)
+                if not (isinstance(array, np.ndarray) or ragged):
+                    part = f"{name}.{path}" if path else name
+                    found = type(array).__name__
+                    raise ContractError(f"{who} gives {part} as {found}; give a NumPy array")
         if len(rows) == 0:
             raise ContractError(f"{who} gives no rows to {what} on")
     return splits
@@ -151,9 +173,15 @@ def _frozen(splits: Splits) -> Splits:
     """The same rows, read-only: no run may change what the next one reads."""
     for rows in (splits.train, splits.valid):
         if rows is not None:
-            rows.x.setflags(write=False)
-            rows.y.setflags(write=False)
+            for array in arrays_of(rows):
+                array.setflags(write=False)
     return splits
+
+
+def arrays_of(rows: Rows) -> list[NDArray[Any]]:
+    """Every array of some rows: inputs, then targets."""
+    found = leaves((rows.x, rows.y))
+    return [array for leaf in found for array in (leaf if is_ragged(leaf) else [leaf])]
 
 
 _digests: dict[int, str] = {}
@@ -164,7 +192,7 @@ def _digest(splits: Splits) -> str:
     if id(splits) not in _digests:
         hasher = hashlib.blake2b(digest_size=8)
         for rows in (splits.train, splits.valid):
-            for array in (rows.x, rows.y) if rows is not None else ():
+            for array in arrays_of(rows) if rows is not None else ():
                 hasher.update(f"{array.dtype.str}{array.shape}".encode())
                 hasher.update(np.ascontiguousarray(array).data)
         _digests[id(splits)] = hasher.hexdigest()

@@ -20,6 +20,9 @@ NEEDS_COMPILER = "needs a C++ compiler"
 NEEDS_REAL_DATA = "needs real data: set REFIMPL_DATA"
 NUMPY_ON_CPU = "computes in NumPy, so only on the CPU"
 
+EXEMPT = "exempt: "
+"""Before the reason for which a variant is exempt from a check, as its plugin states it."""
+
 EXTRAS = {
     "torchvision": "vision",
     "torchtext": "text",
@@ -45,8 +48,10 @@ def explains(reason: str, execution: str | None = None) -> bool:
     """Whether a check may be skipped for this reason.
 
     It must be one of :data:`REASONS`, or what the ``execution`` itself says is missing: a plugin
-    may add a device that refimpl does not know.
+    may add a device that refimpl does not know. A variant may also be exempt.
     """
+    if reason.startswith(EXEMPT):
+        return True
     return reason in REASONS or (reason == execution and reason.startswith("needs "))
 
 
@@ -98,6 +103,8 @@ def missing_data(data: DataSet, tier: Tier) -> str | None:
 
     Raises :class:`~refimpl.errors.DataError` if it is there but damaged.
     """
+    if data.batches is not None:
+        return None
     try:
         data.load(tier)
     except DataMissingError:

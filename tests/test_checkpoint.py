@@ -178,7 +178,10 @@ def test_another_file_of_torchs_is_refused(path, content):
         load(path)
 
 
-GOOD = {"format": checkpoint.FORMAT, "step": 1, "parameters": {}, "buffers": {}, "optimizer": None}
+GOOD = {
+    "format": checkpoint.FORMAT, "step": 1, "parameters": {}, "buffers": {}, "optimizer": None,
+    "state": {},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("lacking", ["step", "parameters", "buffers", "optimizer"])
@@ -196,8 +199,8 @@ def test_a_checkpoint_with_a_part_of_another_kind_is_refused(path, change):
 
 
 def test_a_newer_format_is_refused_with_both_numbers(path):
-    torch.save({**GOOD, "format": 2}, path)
-    with pytest.raises(CheckpointError, match="has checkpoint format 2, this refimpl reads 1"):
+    torch.save({**GOOD, "format": 3}, path)
+    with pytest.raises(CheckpointError, match="has checkpoint format 3, this refimpl reads 2"):
         load(path)
 
 

@@ -58,7 +58,13 @@ def test_every_hook_is_specified_and_documented():
 
 @pytest.mark.parametrize(
     ("stated", "said"),
-    [(1, None), (2, "upgrade refimpl"), (0, "state contract=1"), (-3, "state contract=1")],
+    [
+        (1, None),
+        (2, None),
+        (3, "upgrade refimpl"),
+        (0, "state contract=1"),
+        (-3, "state contract=1"),
+    ],
 )
 def test_contracts_that_run_and_contracts_that_do_not(stated, said):
     refusal = compatibility.refusal(stated)

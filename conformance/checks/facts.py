@@ -50,8 +50,11 @@ def parameter_count(subject: Subject) -> Iterator[Measurement]:
     facts = _facts(subject)
     step = first_step(subject.trained, subject.tier, subject.execution)
     yield equal("parameters", step.parameter_count, facts.parameters)
-    if facts.trainable is not None:
-        yield equal("trainable parameters", step.trainable_count, facts.trainable)
+    trainable = facts.trainable
+    if trainable is None and subject.example.contract > 1:
+        trainable = facts.parameters
+    if trainable is not None:
+        yield equal("trainable parameters", step.trainable_count, trainable)
 
 
 @check(

@@ -209,11 +209,12 @@ def _until_within(limit: float, slopes: Iterable[_Slope]) -> Iterator[_Slope]:
 
 def _held_rows(step: Step) -> dict[str, int]:
     """Rows that are held fixed by design: the padding row of an embedding gets no gradient."""
-    if not isinstance(step.model, nn.Module):
+    net = step.module
+    if net is None:
         return {}
     return {
         f"{name}.weight".lstrip("."): layer.padding_idx
-        for name, layer in step.model.named_modules()
+        for name, layer in net.named_modules()
         if isinstance(layer, nn.Embedding) and layer.padding_idx is not None
     }
 
@@ -250,13 +251,12 @@ def _first(variant: Variant, problem: Problem) -> Step:
 
 def _gradients(step: Step) -> Mapping[str, NDArray[Any]]:
     """The gradients of a step, by name, of the parameters that have one."""
-    if step.gradients is not None:
-        return {name: torch.as_tensor(g).cpu().numpy() for name, g in step.gradients.items()}
-    return {
-        name: p.grad.detach().cpu().numpy()
-        for name, p in step.parameters.items()
-        if p.grad is not None
-    }
+    return {name: _dense(gradient).numpy() for name, gradient in step.used_gradients().items()}
+
+
+def _dense(gradient: torch.Tensor) -> torch.Tensor:
+    own = torch.as_tensor(gradient).detach()
+    return (own.to_dense() if own.is_sparse else own).cpu()
 
 
 @check(

@@ -27,7 +27,7 @@ SUMMARY = "wrong on purpose"
 
 def _divides(variant: Variant) -> bool:
     """Variants with a module whose batches can be split into shards."""
-    return has_module(variant) and variant.data_parallel
+    return has_module(variant) and variant.splits
 
 
 def _planted_steps(variant: Variant, problem: Problem, plant: Plant, fault: Fault) -> Iterator[Any]:

@@ -16,10 +16,10 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
+from refimpl.compatibility import CHANGES, NEWEST
 from refimpl.contract import Example, Facts, Sizes, Step, Variant
-from refimpl.data import DataSet, Tier, made_by
+from refimpl.data import DataSet, Tier, arrays_of, made_by
 from refimpl.errors import one_line
 from refimpl.loading.refusal import from_here
 from refimpl.requirements import missing, missing_data
@@ -73,7 +73,7 @@ def lint(
     An exception in the plugin becomes an error among the advice.
     """
     variants = [example.variant(only)] if only else list(example.variants)
-    advice = [*_left_to_do(example, source), *_data_sets(example, variants)]
+    advice = [*_contract(example), *_left_to_do(example, source), *_data_sets(example, variants)]
     facts: dict[str, Facts] = {}
     for variant in variants:
         try:
@@ -122,7 +122,7 @@ def measured_facts(variant: Variant, tier: Tier) -> Facts:
         state_dict=found.state_dict_keys,
         output=found.output_shape if found.step.output is not None else None,
     )
-    if not isinstance(found.step.model, nn.Module):
+    if found.step.module is None:
         return measured
     summary = live_summary(variant, tier)
     sizes = {f.name: round(getattr(summary.sizes, f.name), DIGITS) for f in fields(Sizes)}
@@ -227,12 +227,21 @@ def _data_sets(example: Example, variants: list[Variant]) -> Iterator[Advice]:
 
 
 def _rows(data: DataSet) -> list[NDArray[Any]]:
+    if data.stand_in is None:
+        return []
     splits = made_by(data.stand_in, data.stand_in())
     rows = [part for part in (splits.train, splits.valid) if part is not None]
-    return [np.asarray(array) for part in rows for array in (part.x, part.y)]
+    return [np.asarray(array) for part in rows for array in arrays_of(part)]
 
 
 # --- what is left to do --------------------------------------------------------------------------
+
+
+def _contract(example: Example) -> Iterator[Advice]:
+    if example.contract < NEWEST:
+        changes = "; ".join(CHANGES[n] for n in range(example.contract, NEWEST))
+        text = f"it is written for contract {example.contract}, which runs but is deprecated; "
+        yield Advice("warning", "", f"{text}to state contract={NEWEST}: {changes}")
 
 
 def _left_to_do(example: Example, source: Path | None) -> Iterator[Advice]:

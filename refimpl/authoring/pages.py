@@ -167,13 +167,12 @@ def _tables(example: Example) -> list[Table]:
 
 
 def _layers(variant: Variant) -> tuple[Layer, ...]:
-    from torch import nn
 
     if variant.needs is not None:  # the page must be the same on machines that lack it
         return variant.facts.layers if variant.facts else ()
     if variant.bare or variant.numpy:
         return ()
-    if not isinstance(first_step(variant, "stand-in").step.model, nn.Module):
+    if first_step(variant, "stand-in").step.module is None:
         return ()
     return tuple(row for row in live_summary(variant, "stand-in").layers if row.name)
 

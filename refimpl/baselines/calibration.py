@@ -158,8 +158,11 @@ def begun(plan: Plan, first: Run) -> Baseline:
     protocol, data = plan.variant.protocol, plan.variant.data
     assert protocol is not None
     assert data is not None
-    splits = data.load(plan.tier)
-    rows = {"train": len(splits.train.x), "valid": len(splits.valid.x) if splits.valid else 1}
+    splits = data.load(plan.tier) if data.batches is None else None
+    rows = {
+        "train": len(splits.train) if splits else 1,
+        "valid": len(splits.valid) if splits and splits.valid else 1,
+    }
     metrics = {
         name: committed.metric_of(
             name, [value], rows["valid" if name.startswith("val_") else "train"]

@@ -16,16 +16,17 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from refimpl.contract import Example, Variant
+from refimpl.contract import Example, Protocol, Variant
 from refimpl.data import Tier
 from refimpl.errors import RefimplError
 from refimpl.seeds import wrong_seed
+from refimpl.trees import leaves
 from refimpl.writing import whole_file, write_lines
 
 FORMAT = 1
@@ -113,9 +114,13 @@ class Baseline:
 def identity(example: Example, variant: Variant, tier: Tier) -> Identity:
     """The identity that this variant's baseline would have. Reads the data to get it."""
     assert variant.data is not None
+    if variant.data.batches is not None:
+        return _without_shapes(example, variant, tier)
     splits = variant.data.load(tier)
     shapes = " + ".join(
-        f"{list(rows.x.shape)}" for rows in (splits.train, splits.valid) if rows is not None
+        ", ".join(map(_shape, leaves(rows.x)))
+        for rows in (splits.train, splits.valid)
+        if rows is not None
     )
     without = _without_shapes(example, variant, tier)
     return replace(without, data=f"{without.data} {shapes}")
@@ -125,11 +130,32 @@ def _without_shapes(example: Example, variant: Variant, tier: Tier) -> Identity:
     """The identity as far as it is declared, with the mere name of the data."""
     assert variant.data is not None
     assert variant.protocol is not None
-    trained = {
-        **asdict(variant.protocol), "epochs": variant.protocol.epochs_on(tier),
-    }  # fmt: skip
-    del trained["stand_in_epochs"]
+    trained = trained_by(variant.protocol, tier)
     return Identity(example.name, variant.name, tier, trained, variant.data.name)
+
+
+def _shape(leaf: Any) -> str:
+    return f"{list(leaf.shape)}" if hasattr(leaf, "shape") else f"{len(leaf)} ragged rows"
+
+
+LATER = ("accumulate", "clip", "schedule", "stop")
+"""Fields of a protocol that older baselines do not have: kept only where they are stated."""
+
+RATES = 20
+"""Of a schedule, the factors of so many epochs or updates are kept."""
+
+
+def trained_by(protocol: Protocol, tier: Tier) -> dict[str, Any]:
+    """What of a protocol decides where a run ends on this tier, as plain data."""
+    trained = {**asdict(protocol), "epochs": protocol.epochs_on(tier)}
+    del trained["stand_in_epochs"]
+    for own in fields(protocol):
+        if own.name in LATER and getattr(protocol, own.name) == own.default:
+            del trained[own.name]
+    if (schedule := protocol.schedule) is not None:
+        factors = [float(schedule.factor(n)) for n in range(RATES)]
+        trained["schedule"] = {"per": schedule.per, "factors": factors}
+    return trained
 
 
 def metric_of(name: str, values: Sequence[float], rows: int) -> Metric:

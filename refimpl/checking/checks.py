@@ -18,7 +18,7 @@ from refimpl.checking.warned import Warned
 from refimpl.contract import Example, Execution, Variant
 from refimpl.data import Tier
 from refimpl.errors import RefimplError, one_line
-from refimpl.requirements import NUMPY_ON_CPU, explains, missing, missing_data
+from refimpl.requirements import EXEMPT, NUMPY_ON_CPU, explains, missing, missing_data
 from refimpl.training.curves import Curve
 from refimpl.whereabouts import describe_error
 from refimpl.writing import plain
@@ -306,6 +306,34 @@ def obstacle(subject: Subject) -> str | None:
     return missing_data(variant.data, subject.tier) if variant.data else None
 
 
+def exemption(cell: Cell) -> str | None:
+    """Why the variant is exempt from the check, by its own statement, or ``None``."""
+    variant = cell.subject.variant
+    reason = variant.exempt.get(cell.check.name) if variant is not None else None
+    return None if reason is None else f"{EXEMPT}{reason}"
+
+
+def idle_exemptions(cells: Sequence[Cell]) -> dict[str, str]:
+    """By example, what is wrong with its exemptions: a check that the variant does not get anyway.
+
+    The cells must be those of all checks; only what is asked of a variant counts.
+    """
+    asked: dict[tuple[str, str], set[str]] = {}
+    exempt: dict[tuple[str, str], set[str]] = {}
+    for cell in cells:
+        variant = cell.subject.variant
+        if variant is not None:
+            key = cell.subject.example.name, variant.name
+            asked.setdefault(key, set()).add(cell.check.name)
+            exempt[key] = set(variant.exempt)
+    wrong: dict[str, str] = {}
+    for (example, name), named in exempt.items():
+        for idle in sorted(named - asked[example, name]):
+            text = f"variant {name!r} is exempt from {idle!r}, which is no check of it; take it out"
+            wrong[example] = "; ".join(filter(None, (wrong.get(example), text)))
+    return wrong
+
+
 def data_seen(subject: Subject) -> str:
     """A subject's data set and the digest of its arrays; empty if it has none or cannot read it."""
     data = subject.variant.data if subject.variant else None
@@ -374,7 +402,7 @@ def _answer(cell: Cell, to_the_end: bool) -> Result:
         )  # fmt: skip
 
     try:
-        if reason := obstacle(cell.subject):
+        if reason := exemption(cell) or obstacle(cell.subject):
             return skipped(reason)
         for answer in cell.check.measure(cell.subject):
             if isinstance(answer, Curve):

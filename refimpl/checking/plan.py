@@ -20,6 +20,7 @@ from refimpl.checking.checks import (
     Outcome,
     Result,
     cells,
+    idle_exemptions,
     true,
 )
 from refimpl.checking.expectations import (
@@ -176,6 +177,8 @@ def _on_expected_failures(
     checked = {cell.subject.example.name for cell in cells}
     wrong = dict(expected.problems)
     for example, reason in unmatched(expected.entries, cells, loaded.executions):
+        wrong[example] = "; ".join(filter(None, (wrong.get(example), reason)))
+    for example, reason in idle_exemptions(cells).items():
         wrong[example] = "; ".join(filter(None, (wrong.get(example), reason)))
     about = {entry.example for entry in expected.entries} | wrong.keys()
     for name in sorted(about & checked):

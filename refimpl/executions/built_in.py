@@ -74,7 +74,7 @@ def _has_module(variant: Variant) -> bool:
 
 def _has_shards(variant: Variant) -> bool:
     """A module whose gradients of shards average to those of the batch."""
-    return variant.has_module and variant.data_parallel
+    return variant.has_module and variant.splits
 
 
 # --- precisions ----------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ _STAND_FOR: dict[str, Any] = {
     "Steps": Any,
     "Problem": Any,
     "Tensor": Any,
+    "Tree": Any,
     "nn": SimpleNamespace(Module=Any),
     "torch": SimpleNamespace(optim=SimpleNamespace(Optimizer=Any)),
 }

@@ -29,7 +29,6 @@ from refimpl.contract import (
     Facts,
     Failure,
     Figure,
-    ModuleVariant,
     Protocol,
     Variant,
 )
@@ -319,18 +318,16 @@ def _check_missing(variant: Variant) -> Iterator[Finding]:
             yield Finding(
                 "missing-field", f"has no {field}", "set it on the variant or on its example"
             )
+    yield from _check_data(variant)
     if variant.facts is None or variant.facts.parameters is None:
         hint = "state Facts(parameters=...) for it or for its example"
         yield Finding("missing-fact", "has no parameter count", hint)
-    if isinstance(variant, ModuleVariant):
-        for field in ("build", "optimizer", "loss"):
-            if getattr(variant, field) is None:
-                yield Finding("missing-field", f"has no {field}", f"give it {field}=")
-        if variant.steps is not None:
-            yield Finding("unused-steps", "has steps that are never run", "make it a Variant")
-    elif variant.steps is None:
-        hint = "give it steps=, or make it a ModuleVariant"
-        yield Finding("missing-field", "has no steps", hint)
+    if not variant.has_own_loop:
+        missing = [f for f in ("build", "optimizer", "loss") if getattr(variant, f) is None]
+        if missing:
+            reason = f"has no steps, and no {' or '.join(missing)} for a loop of the framework's"
+            hint = f"give it steps=, or {' and '.join(f'{field}=' for field in missing)}"
+            yield Finding("missing-field", reason, hint)
     elif variant.start is None and variant.build is None:
         hint = "give it start= or build=, from which other seeds draw their start"
         yield Finding("missing-field", "has no start to draw", hint)
@@ -343,6 +340,21 @@ def _check_missing(variant: Variant) -> Iterator[Finding]:
     if isinstance(variant.loss, type):
         kind = variant.loss.__name__
         yield Finding("wrong-type", f"has a loss that is a class, {kind}", f"make one: {kind}()")
+
+
+def _check_data(variant: Variant) -> Iterator[Finding]:
+    """Check that a data set has rows or batches, and exemptions their reasons."""
+    data = variant.data
+    if data is not None and data.stand_in is None and data.batches is None:
+        hint = "give it stand_in= (rows), or batches= and length= (a stream)"
+        yield Finding("missing-field", f"has data {data.name!r} without rows or batches", hint)
+    if data is not None and data.batches is not None and (data.length or 0) < 1:
+        reason = f"has a stream {data.name!r} without a length"
+        yield Finding("missing-field", reason, "give length=, the number of batches in an epoch")
+    for name, reason in variant.exempt.items():
+        if not reason.strip():
+            hint = "say why it cannot apply"
+            yield Finding("bad-exemption", f"is exempt from {name!r} without a reason", hint)
 
 
 def _check_steps(variant: Variant) -> Iterator[Finding]:
@@ -410,10 +422,15 @@ def _check_mapping(variant: Variant) -> Iterator[Finding]:
 
 
 def _check_protocol(protocol: Protocol) -> Iterator[Finding]:
-    for field in ("epochs", "batch_size", "valid_batch_size", "stand_in_epochs"):
+    for field in ("epochs", "batch_size", "valid_batch_size", "stand_in_epochs", "accumulate"):
         value = getattr(protocol, field)
         if value is not None and value < 1:
             yield Finding("bad-protocol", f"protocol has {field}={value}", "it must be 1 or more")
+    if protocol.clip is not None and not protocol.clip > 0:
+        yield Finding("bad-protocol", f"protocol has clip={protocol.clip}", "it must be above 0")
+    if protocol.stop is not None and protocol.stop.patience < 1:
+        reason = f"protocol has stop with patience={protocol.stop.patience}"
+        yield Finding("bad-protocol", reason, "it must be 1 or more")
     rate = protocol.learning_rate
     if not (math.isfinite(rate) and rate > 0):
         reason = f"protocol has learning_rate={rate}"

@@ -64,9 +64,10 @@ def trace(variant: Variant, problem: Problem, step: int) -> list[Observation]:
 
 
 def _names(step: Step) -> dict[int, str]:
-    if not isinstance(step.model, nn.Module):
+    net = step.module
+    if net is None:
         return {}
-    return {id(module): bare_name(name) for name, module in step.model.named_modules() if name}
+    return {id(module): bare_name(name) for name, module in net.named_modules() if name}
 
 
 @contextmanager

@@ -12,13 +12,15 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from refimpl.contract import Step
 from refimpl.errors import CheckpointError
+from refimpl.trees import mapped
 from refimpl.writing import whole_file
 
-FORMAT = 1
+FORMAT = 2
+READ = (1, 2)
+"""The formats that are read. Format 1 had one optimizer and no further state."""
 
 ARCHIVE = b"PK"
 """What a file of ``torch.save`` begins with: it is a zip archive."""
@@ -28,17 +30,26 @@ EXPECTED = "a checkpoint written by refimpl run --save"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a run stopped: enough for another process to continue as if nothing had happened."""
+    """Where a run stopped: enough for another process to continue as if nothing had happened.
+
+    ``optimizer`` is the state of a single optimizer. ``state`` has, by name, that of several
+    optimizers and of whatever else the steps show in theirs. With ``parameters_only``, what it
+    lacks begins anew instead of raising.
+    """
 
     step: int
     parameters: Mapping[str, NDArray[Any]]
     buffers: Mapping[str, torch.Tensor] = field(default_factory=dict)
     optimizer: Mapping[str, Any] | None = None
+    state: Mapping[str, Any] = field(default_factory=dict)
+    parameters_only: bool = False
 
 
 def take(step: Step, number: int) -> Checkpoint:
     """The checkpoint after update ``number`` (counted from 1)."""
-    model = step.model if isinstance(step.model, nn.Module) else None
+    model = step.module
+    optimizers = dict(step.optimizers)
+    single = optimizers.pop("", None)
     return Checkpoint(
         step=number,
         parameters={
@@ -46,8 +57,16 @@ def take(step: Step, number: int) -> Checkpoint:
             for name, value in step.parameters.items()
         },
         buffers={n: b.detach().cpu().clone() for n, b in model.named_buffers()} if model else {},
-        optimizer=copy.deepcopy(step.optimizer.state_dict()) if step.optimizer else None,
+        optimizer=copy.deepcopy(single.state_dict()) if single is not None else None,
+        state={name: _state(kept) for name, kept in {**step.state, **optimizers}.items()},
     )
+
+
+def _state(kept: Any) -> Any:
+    """A copy, for good, of what has a ``state_dict`` or of a tree of tensors."""
+    if hasattr(kept, "state_dict"):
+        return copy.deepcopy(kept.state_dict())
+    return mapped(lambda leaf: leaf.detach().clone() if torch.is_tensor(leaf) else leaf, kept)
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
@@ -58,6 +77,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         "parameters": {n: torch.from_numpy(v) for n, v in checkpoint.parameters.items()},
         "buffers": dict(checkpoint.buffers),
         "optimizer": checkpoint.optimizer,
+        "state": dict(checkpoint.state),
     }
     with whole_file(path) as stream:
         torch.save(content, stream)
@@ -104,7 +124,7 @@ def _checkpoint(path: Path, content: Any) -> Checkpoint:
     found = content.get("format") if isinstance(content, dict) else None
     if not isinstance(found, int):
         raise CheckpointError(f"{path} is a file of torch, but not a checkpoint of refimpl")
-    if found != FORMAT:
+    if found not in READ:
         raise CheckpointError(f"{path} has checkpoint format {found}, this refimpl reads {FORMAT}")
     try:
         return Checkpoint(
@@ -112,6 +132,7 @@ def _checkpoint(path: Path, content: Any) -> Checkpoint:
             parameters={n: v.numpy() for n, v in content["parameters"].items()},
             buffers=dict(content["buffers"]),
             optimizer=content["optimizer"],
+            state=content["state"] if found > 1 else {},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path} is a damaged checkpoint: {error!r}") from error

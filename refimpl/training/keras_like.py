@@ -42,7 +42,6 @@ class Model:
     def fit(self, batches: Iterable[Batch]) -> Iterator[Step]:
         """Train on each batch once, yielding a step after each update."""
         loss_of, optimizer = self._compiled()
-        parameters = dict(self.net.named_parameters())
         for features, labels in batches:
             if not self.net.training:  # at first perhaps, and after each evaluation
                 self.net.train()
@@ -51,7 +50,7 @@ class Model:
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            yield Step(loss, parameters, predictions, labels, self.net, optimizer)
+            yield Step(loss, self.net, predictions, labels, optimizer)
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:

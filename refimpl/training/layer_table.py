@@ -7,11 +7,13 @@ the MB, and every layer's output counted twice (forward and backward).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from refimpl.contract import Layer, Sizes
+from refimpl.trees import leaves
 
 BYTES = 4
 MEGABYTE = 2**20
@@ -25,7 +27,7 @@ class Summary:
     sizes: Sizes
 
 
-def summarise(module: nn.Module, sample: Tensor) -> Summary:
+def summarise(module: nn.Module, sample: Any) -> Summary:
     """Run ``sample`` (its first axis is the batch) through ``module`` and tabulate its leaves."""
     import torchinfo
 
@@ -33,14 +35,15 @@ def summarise(module: nn.Module, sample: Tensor) -> Summary:
     found = torchinfo.summary(module, input_data=sample, verbose=0, col_names=("output_size",))
     for part, training in modes:
         part.training = training
-    leaves = [info for info in found.summary_list if info.is_leaf_layer and info.executed]
+    shown = [info for info in found.summary_list if info.is_leaf_layer and info.executed]
     layers = tuple(
         Layer(_path(info), info.class_name, (-1, *info.output_size[1:]), info.num_params)
-        for info in leaves
+        for info in shown
     )
     parameters = sum(p.numel() for p in module.parameters())
     per_sample = sum(_numel(layer.output[1:]) for layer in layers)
-    return Summary(layers, _sizes(sample[0].numel(), per_sample, parameters))
+    of_input = sum(leaf[0].numel() for leaf in leaves(sample))
+    return Summary(layers, _sizes(of_input, per_sample, parameters))
 
 
 def _sizes(inputs: int, outputs: int, parameters: int) -> Sizes:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from refimpl.contract import Execution, Step, Variant
 from refimpl.data import Tier
@@ -14,6 +14,7 @@ from refimpl.errors import ContractError
 from refimpl.training.layer_table import Summary, summarise
 from refimpl.training.loop import steps_of
 from refimpl.training.problem import CPU, pose
+from refimpl.trees import leaves
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,16 @@ class FirstStep:
     @property
     def state_dict_keys(self) -> tuple[str, ...]:
         """The keys of the module's state dict; without a module, the parameters' names."""
-        model = self.step.model
-        return tuple(model.state_dict() if isinstance(model, nn.Module) else self.parameters)
+        model = self.step.module
+        return tuple(model.state_dict() if model is not None else self.parameters)
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """The shape of the output of the first batch."""
-        if self.step.output is None:
+        """The shape of the output of the first batch; of several, that of the first."""
+        first = next((leaf for leaf in leaves(self.step.output) if leaf is not None), None)
+        if first is None:
             raise ContractError("the variant yields no output=, so its shape cannot be seen")
-        return tuple(self.step.output.shape)
+        return tuple(first.shape)
 
 
 def first_step(variant: Variant, tier: Tier, execution: Execution = CPU) -> FirstStep:
@@ -67,11 +69,11 @@ def live_summary(variant: Variant, tier: Tier, execution: Execution = CPU) -> Su
 
     Raises :class:`ContractError` if the variant has no module to tabulate.
     """
-    model = first_step(variant, tier, execution).step.model
-    if not isinstance(model, nn.Module):
+    model = first_step(variant, tier, execution).step.module
+    if model is None:
         raise ContractError(f"variant {variant.name!r} has no module, so it has no layer table")
     problem = pose(variant, tier, execution=execution)
-    sample = problem.train.x[:1]
+    sample = problem.sample(1)
     if variant.prepare is not None:
         sample = variant.prepare(sample)
     shape = variant.facts.summary_input if variant.facts else None

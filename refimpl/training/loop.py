@@ -8,15 +8,17 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from refimpl.contract import Epoch, ModuleVariant, Step, Variant
+from refimpl.contract import Epoch, Step, Variant
 from refimpl.errors import ContractError
 from refimpl.training.ladder import to_ladder
 from refimpl.training.problem import Problem
+from refimpl.training.steps import require_in_order
+from refimpl.trees import call, mapped, rows_of
 
 if TYPE_CHECKING:
     from refimpl.contract import Loss, Metric, Steps
@@ -30,28 +32,53 @@ FEW_PARAMETERS = 4
 
 def written_steps(variant: Variant, problem: Problem) -> Steps:
     """The steps of one run as the variant writes them, without what its execution adds."""
-    if isinstance(variant, ModuleVariant):
-        return module_steps(variant, problem)
     if variant.steps is None:
-        raise ContractError(f"variant {variant.name!r} has no steps")
+        return module_steps(variant, problem)
     return variant.steps(problem)
 
 
-def module_steps(variant: ModuleVariant, problem: Problem) -> Steps:
-    """The loop of a variant that is a module, a loss and an optimizer."""
+def module_steps(variant: Variant, problem: Problem) -> Steps:
+    """The loop of a variant that is a module, a loss and an optimizer.
+
+    It follows all of the protocol: batches are accumulated, gradients clipped, rates scheduled.
+    """
     if variant.build is None or variant.optimizer is None or variant.loss is None:
         raise ContractError(f"variant {variant.name!r} needs build=, optimizer= and loss=")
     model = problem.load(variant.build())
     optimizer = problem.resume(variant.optimizer(model.parameters(), lr=problem.lr))
-    parameters = dict(model.named_parameters())
     loss_of = variant.loss
-    for xb, yb in problem.batches():
-        output = model(xb)
-        loss = loss_of(output, yb)
+    prepare = variant.prepare or (lambda rows: rows)
+    if _plainly(problem):
+        for xb, yb in problem.batches():
+            output = call(model, prepare(xb))
+            loss = loss_of(output, yb)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            yield Step(loss, model, output, yb, optimizer)
+        return
+    for number, batches in enumerate(problem.updates(), start=problem.first_step):
+        for group in optimizer.param_groups:
+            group["lr"] = problem.rate(number)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        total, seen = torch.zeros(()), []
+        rows = sum(rows_of(xb) for xb, _ in batches)
+        for xb, yb in batches:
+            output = call(model, prepare(xb))
+            part = loss_of(output, yb) * (rows_of(xb) / rows)
+            part.backward()  # type: ignore[no-untyped-call]
+            total = total + part.detach().cpu()
+            seen.append((mapped(torch.Tensor.detach, output), yb))
+        nn.utils.clip_grad_norm_(model.parameters(), problem.clip)
         optimizer.step()
-        yield Step(loss, parameters, output, yb, model, optimizer)
+        output, target = mapped(lambda *parts: torch.cat(parts), *seen) if seen[1:] else seen[0]
+        yield Step(total, model, output, target, optimizer)
+
+
+def _plainly(problem: Problem) -> bool:
+    """Whether each batch makes an update, at one rate and with its gradients as they are."""
+    protocol = problem.protocol
+    return protocol.accumulate == 1 and protocol.clip is None and protocol.schedule is None
 
 
 def drive(variant: Variant, problem: Problem) -> Iterator[Step | Epoch]:
@@ -81,6 +108,8 @@ def _driven(
         if step is None:
             return
         if isinstance(step, Step):
+            if stepped == problem.first_step:
+                require_in_order(step, variant.name)
             stepped += 1
         elif not isinstance(step, Epoch):
             found = type(step).__name__
@@ -173,6 +202,7 @@ def _history_of(
 ) -> History:
     history = History()
     protocol, per_epoch = problem.protocol, problem.steps_per_epoch
+    stop = protocol.stop
     epochs = protocol.epochs_on(problem.tier)
     expected = problem.length - problem.first_step
     seen: list[Step] = []
@@ -193,6 +223,8 @@ def _history_of(
             if len(history.epochs) == 1 and own <= step.metrics.keys():
                 validated = own
             continue
+        if history.epochs and not seen and stop and stop.ends(history.curve(stop.metric)):
+            break
         if on_epoch and history.epochs and not seen:
             on_epoch(history.epochs[-1])
         history.last, history.steps = step, history.steps + 1
@@ -208,11 +240,15 @@ def _history_of(
                 figures |= validation_figures(variant, step, held_out, weighted)
             history.epochs.append(EpochRecord(number, figures, time.perf_counter() - began))
             seen, in_epoch, began = [], 0, time.perf_counter()
-    if history.steps != expected:
+    ended = stop is not None and not seen and stop.ends(history.curve(stop.metric))
+    if history.steps != expected and not ended:
+        hint = "yield one Step after each update"
+        if history.steps < expected and not seen:
+            hint += ", or state Protocol(stop=Stop(...)) where the run is to end early"
         more = "or more " if history.steps > expected else ""
         raise ContractError(
             f"variant {variant.name!r} made {history.steps} {more}steps where its protocol has "
-            f"{epochs} epochs of {per_epoch} ({expected} to run); yield one Step after each update"
+            f"{epochs} epochs of {per_epoch} ({expected} to run); {hint}"
         )
     _require_measured(variant, history, validated)
     if on_epoch and history.epochs:
@@ -239,9 +275,13 @@ def _require_measured(variant: Variant, history: History, validated: frozenset[s
 
 
 def _detached(step: Step, keep_rows: bool) -> Step:
-    loss = step.loss.detach() if isinstance(step.loss, Tensor) else step.loss
-    output = step.output.detach() if keep_rows and step.output is not None else None
-    return Step(loss, step.parameters, output, step.target)
+    output = mapped(_without_graph, step.output) if keep_rows else None
+    loss = mapped(_without_graph, step.loss)
+    return Step(loss, step.net, output, step.target)
+
+
+def _without_graph(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
 
 
 # --- figures -------------------------------------------------------------------------------------
@@ -253,7 +293,9 @@ def training_figures(
     """The training figures of an epoch (from 1), as the protocol's ``report`` defines them."""
     if problem.protocol.report == "last-batch":
         return _last_batch_figures(variant, problem, last, epoch)
-    figures = {"loss": mean_of([torch.as_tensor(step.loss) for step in seen])}
+    figures = {"loss": mean_of([torch.as_tensor(step.total) for step in seen])}
+    for name in seen[0].losses if len(seen[0].losses) > 1 else ():
+        figures[f"loss_{name}"] = mean_of([torch.as_tensor(step.losses[name]) for step in seen])
     if seen[0].output is not None and seen[0].target is not None:
         pairs = [
             (s.output, s.target) for s in seen if s.output is not None and s.target is not None
@@ -300,7 +342,7 @@ def evaluate(
     with torch.no_grad():
         for xb, yb in batches:
             output = model(xb)
-            sizes.append(len(xb))
+            sizes.append(rows_of(xb))
             if loss:
                 scores["loss"].append(loss(output, yb))
             for name, metric in metrics.items():
@@ -312,20 +354,22 @@ def evaluate(
 def predictor(variant: Variant, step: Step) -> Iterator[Callable[[Tensor], Tensor]]:
     """Gives a function from rows of the data set to outputs, without gradients.
 
-    The step's model is in evaluation mode until this context is left. Raises
+    The step's net and model are in evaluation mode until this context is left. Raises
     :class:`ContractError` if the step does not show its model.
     """
     model, prepare = step.model, variant.prepare or (lambda rows: rows)
     if model is None:
         raise ContractError(f"variant {variant.name!r} yields no model= to predict with")
-    module = model if isinstance(model, nn.Module) else nn.Module()
-    was_training = module.training
-    module.eval()
+    modules = [module for module in (step.net, model) if isinstance(module, nn.Module)]
+    were_training = [module.training for module in modules]
+    for module in modules:
+        module.eval()
     try:
         with torch.no_grad():
-            yield lambda x: model(prepare(x)).detach()
+            yield lambda x: mapped(torch.Tensor.detach, call(model, prepare(x)))
     finally:
-        module.train(was_training)
+        for module, was_training in zip(modules, were_training, strict=True):
+            module.train(was_training)
 
 
 def mean_of(values: Sequence[Tensor], weights: Sequence[int] | None = None) -> float:

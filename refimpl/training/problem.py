@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -13,29 +16,37 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from refimpl.contract import Execution, Protocol, Variant
+from refimpl.contract import NOTED, Execution, Protocol, Variant
 from refimpl.data import DataSet, Rows, Tier, philox
 from refimpl.errors import CheckpointError, ContractError
 from refimpl.training import fast_kernels
+from refimpl.trees import is_ragged, mapped, rows_of
 
 if TYPE_CHECKING:
     from refimpl.training.checkpoint import Checkpoint
 
 Module = TypeVar("Module", bound=nn.Module)
-Optim = TypeVar("Optim", bound=torch.optim.Optimizer)
+Kept = TypeVar("Kept")
 
 CPU = Execution("cpu", "the CPU, in the document's own precision")
 
 
 @dataclass(frozen=True)
 class TensorRows:
-    """Rows of one split as tensors on the problem's device; floats are in the problem's dtype."""
+    """Rows of one split as tensors on the problem's device; floats are in the problem's dtype.
 
-    x: Tensor
-    y: Tensor
+    As in :class:`~refimpl.data.Rows`, each may be a tuple or dict, and a list has ragged rows.
+    """
+
+    x: Any
+    y: Any
 
     def __len__(self) -> int:
-        return len(self.x)
+        return rows_of(self.x)
+
+    def chosen(self, rows: Tensor | slice) -> TensorRows:
+        """Some of the rows, by number."""
+        return TensorRows(_chosen(self.x, rows), _chosen(self.y, rows))
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,8 @@ class Problem:
     stopped. ``horizon`` is how many updates will be used, if that is known. ``shard`` is
     (rank, count): of each batch, this process gets every ``count``-th row, from row ``rank`` on.
     ``swift`` lets torch choose kernels that are faster and round differently
-    (:mod:`refimpl.training.fast_kernels`).
+    (:mod:`refimpl.training.fast_kernels`). ``collate`` makes a batch of a list of (input, target).
+    ``most_rows`` leaves out the training rows past so many, for runs with short epochs.
     """
 
     data: DataSet
@@ -64,6 +76,8 @@ class Problem:
     horizon: int | None = None
     shard: tuple[int, int] = (0, 1)
     swift: bool = False
+    collate: Callable[[list[Any]], Any] | None = None
+    most_rows: int | None = None
 
     # --- where and in what -----------------------------------------------------------------------
 
@@ -83,6 +97,34 @@ class Problem:
     def lr(self) -> float:
         """The document's learning rate."""
         return self.protocol.learning_rate
+
+    @property
+    def clip(self) -> float:
+        """The largest norm that all gradients together may have; infinity if there is none."""
+        return math.inf if self.protocol.clip is None else self.protocol.clip
+
+    def rate(self, step: int) -> float:
+        """The learning rate of update ``step``, counted from 0, by the protocol's schedule."""
+        schedule = self.protocol.schedule
+        if schedule is None:
+            return self.lr
+        return self.lr * schedule.factor(
+            step if schedule.per == "step" else step // self.steps_per_epoch
+        )
+
+    def draws(self) -> np.random.Generator:
+        """A generator for what this step draws: the same numbers on every device, in every dtype.
+
+        Take it once in each step, inside the loop, and make tensors with :meth:`tensor`.
+        """
+        return philox("draws", self.generator.initial_seed() % 2**63)
+
+    def tensor(self, array: Any) -> Tensor:
+        """An array as a tensor on the run's device; floats in its dtype."""
+        return self._on_device(torch.as_tensor(np.asarray(array)))
+
+    def _on_device(self, value: Tensor) -> Tensor:
+        return value.to(self.device, self.dtype if value.is_floating_point() else None)
 
     @property
     def dropout_seed(self) -> int:
@@ -109,19 +151,25 @@ class Problem:
     @property
     def train(self) -> TensorRows:
         """The training rows."""
-        return _tensors(self.data, self.tier, "train", self.device, self.dtype)
+        rows = _tensors(self.data, self.tier, "train", self.device, self.dtype)
+        return rows if self.most_rows is None else rows.chosen(slice(self.most_rows))
 
     @property
     def valid(self) -> TensorRows | None:
         """The validation rows in the order they are read in, or ``None`` if there are none."""
-        if self.data.load(self.tier).valid is None:
+        if self.streams or self.data.load(self.tier).valid is None:
             return None
         rows = _tensors(self.data, self.tier, "valid", self.device, self.dtype)
         if not self.protocol.shuffle_valid:
             return rows
         order = philox("valid-order", self.seed).permutation(len(rows))
         shuffled = torch.from_numpy(order).to(self.device)
-        return TensorRows(rows.x[shuffled], rows.y[shuffled])
+        return rows.chosen(shuffled)
+
+    @property
+    def streams(self) -> bool:
+        """Whether the data is a stream of batches, and not rows."""
+        return self.data.batches is not None
 
     @property
     def batch_size(self) -> int:
@@ -137,6 +185,13 @@ class Problem:
     @property
     def steps_per_epoch(self) -> int:
         """Updates in one epoch; the last batch may be smaller than the others."""
+        return -(-self.batches_per_epoch // self.protocol.accumulate)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches in one epoch, of which the protocol may ``accumulate`` several for an update."""
+        if self.streams:
+            return self.data.length or 1
         return -(-len(self.train) // self._whole_batch)
 
     @property
@@ -146,6 +201,8 @@ class Problem:
 
     @property
     def _whole_batch(self) -> int:
+        if self.streams:
+            return self.protocol.batch_size or 1
         count = len(self.train)
         return min(self.protocol.batch_size or count, count)
 
@@ -177,16 +234,33 @@ class Problem:
             return order
         return torch.cat([batch[rank::shards] for batch in torch.split(order, self._whole_batch)])
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self) -> Iterator[tuple[Any, Any]]:
         """Every batch that is still to come, epoch by epoch, as inputs and targets."""
         for epoch in self.epochs():
             yield from self.epoch_batches(epoch)
 
-    def epoch_batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def updates(self) -> Iterator[list[tuple[Any, Any]]]:
+        """The batches of every update that is still to come; an epoch's last may have fewer."""
+        for epoch in self.epochs():
+            batches = self.epoch_batches(epoch)
+            while together := list(islice(batches, self.protocol.accumulate)):
+                yield together
+
+    def epoch_batches(self, epoch: int) -> Iterator[tuple[Any, Any]]:
         """The batches of one epoch that are still to come."""
+        if self.streams:
+            yield from self._streamed(epoch)
+            return
         train, size = self.train, self.batch_size
         x, y = train.x, train.y
-        if size == len(x):
+        if self.collate is not None:
+            for rows in torch.split(self.row_order(epoch), size):
+                yield self._collated(train, rows.tolist())
+        elif not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+            for rows in torch.split(self.row_order(epoch).to(self.device), size):
+                batch = train.chosen(rows)
+                yield batch.x, batch.y
+        elif size == len(x):
             yield x, y
         elif self.protocol.shuffle or self.shard != (0, 1):
             for rows in torch.split(self.row_order(epoch).to(self.device), size):
@@ -195,15 +269,62 @@ class Problem:
             done = self._rows_done(epoch)
             yield from zip(torch.split(x[done:], size), torch.split(y[done:], size), strict=True)
 
-    def valid_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def valid_batches(self) -> Iterator[tuple[Any, Any]]:
         """The validation rows in batches; none if there are no validation rows."""
         rows, size = self.valid, self.valid_batch_size
-        if rows is not None:
+        if rows is None:
+            return
+        if self.collate is None and isinstance(rows.x, Tensor) and isinstance(rows.y, Tensor):
             yield from zip(torch.split(rows.x, size), torch.split(rows.y, size), strict=True)
+            return
+        for numbers in torch.split(torch.arange(len(rows)), size):
+            if self.collate is not None:
+                yield self._collated(rows, numbers.tolist())
+            else:
+                batch = rows.chosen(numbers.to(self.device))
+                yield batch.x, batch.y
+
+    def sample(self, count: int) -> Any:
+        """The inputs of the first ``count`` training rows, as a batch has them.
+
+        Of a stream, those of its first batch, however many they are.
+        """
+        if self.streams:
+            return next(self._streamed(0))[0]
+        count = min(count, len(self.train))
+        if self.collate is not None:
+            return self._collated(self.train, list(range(count)))[0]
+        return _chosen(self.train.x, slice(count))
+
+    def _collated(self, rows: TensorRows, numbers: list[int]) -> Any:
+        assert self.collate is not None
+        batch = self.collate([(_row(rows.x, n), _row(rows.y, n)) for n in numbers])
+        return mapped(lambda leaf: self._on_device(leaf) if torch.is_tensor(leaf) else leaf, batch)
+
+    def _streamed(self, epoch: int) -> Iterator[tuple[Any, Any]]:
+        """The batches of an epoch of a stream; raises if there are fewer than it says."""
+        assert self.data.batches is not None
+        done = max(self.first_step - epoch * self.steps_per_epoch, 0) * self.protocol.accumulate
+        rank, shards = self.shard
+        count = done
+        given = self.data.batches(philox("stream", self.seed, epoch))
+        for x, y in islice(given, done, self.batches_per_epoch):
+            count += 1
+            yield mapped(partial(self._streamed_leaf, rank, shards), (x, y))
+        if count < self.batches_per_epoch:
+            raise ContractError(
+                f"the stream {self.data.name!r} gives {count} batches in epoch {epoch + 1} where "
+                f"its length is {self.batches_per_epoch}"
+            )
+
+    def _streamed_leaf(self, rank: int, shards: int, leaf: Any) -> Any:
+        if torch.is_tensor(leaf) or isinstance(leaf, np.ndarray):
+            return self.tensor(leaf[rank::shards] if shards > 1 else leaf)
+        return leaf
 
     def _rows_done(self, epoch: int) -> int:
         steps_done = self.first_step - epoch * self.steps_per_epoch
-        return max(steps_done, 0) * self._whole_batch
+        return max(steps_done, 0) * self.protocol.accumulate * self._whole_batch
 
     # --- start -----------------------------------------------------------------------------------
 
@@ -256,14 +377,41 @@ class Problem:
             return module
         return self.execution.wrap(module)  # type: ignore[return-value]
 
-    def resume(self, optimizer: Optim) -> Optim:
-        """``optimizer``, with the checkpoint's state if the run continues from one."""
-        if self.checkpoint and self.checkpoint.optimizer is not None:
-            optimizer.load_state_dict(dict(self.checkpoint.optimizer))
-            fast_kernels.as_made(optimizer)
-        if self.swift:
-            fast_kernels.fuse(optimizer)
-        return optimizer
+    def resume(self, kept: Kept, name: str = "") -> Kept:
+        """What a run that continues from a checkpoint had at this place; otherwise ``kept`` itself.
+
+        Anything with a ``state_dict``, such as an optimizer, a scheduler or an average of the
+        weights, gets its state loaded and is returned. Tensors, such as a hidden state, are
+        replaced by those of the checkpoint; ``None`` may stand for them at the start. A single
+        optimizer needs no ``name``; everything else is called as in the step's ``optimizer=`` or
+        ``state=``. Raises :class:`CheckpointError` if the checkpoint lacks it.
+        """
+        optimizes = isinstance(kept, torch.optim.Optimizer)
+        if self.checkpoint is not None:
+            stored: Any = self.checkpoint.optimizer if not name else self._stored(name)
+            if not hasattr(kept, "load_state_dict"):
+                kept = mapped(lambda v: self._on_device(v) if torch.is_tensor(v) else v, stored)
+            elif stored is not None:
+                kept.load_state_dict(mapped(_copied, stored) if name else dict(stored))
+            if optimizes:
+                fast_kernels.as_made(kept)  # type: ignore[arg-type]
+        if optimizes:
+            if self.swift:
+                fast_kernels.fuse(kept)  # type: ignore[arg-type]
+            if name or isinstance(kept, torch.optim.LBFGS):
+                note_gradients(kept)  # type: ignore[arg-type]
+        return kept
+
+    def _stored(self, name: str) -> Any:
+        assert self.checkpoint is not None
+        if name in self.checkpoint.state:
+            return self.checkpoint.state[name]
+        if self.checkpoint.parameters_only:
+            return None
+        raise CheckpointError(
+            f"the checkpoint has no state {name!r}; show it in each step: "
+            f"Step(..., state={{{name!r}: ...}})"
+        )
 
     def _present_values(self) -> Mapping[str, NDArray[Any]]:
         return self.checkpoint.parameters if self.checkpoint else self.values
@@ -290,7 +438,8 @@ def pose(
         values = variant.documented_start
     else:
         values = start_values(variant, drawn)
-    return Problem(variant.data, tier, variant.protocol, values, **{"seed": drawn, **changes})
+    own = {"seed": drawn, "collate": variant.collate}
+    return Problem(variant.data, tier, variant.protocol, values, **{**own, **changes})
 
 
 def start_values(variant: Variant, seed: int) -> Mapping[str, NDArray[Any]]:
@@ -314,11 +463,11 @@ def start_values(variant: Variant, seed: int) -> Mapping[str, NDArray[Any]]:
 
 
 def _turn_dropout_off(module: nn.Module) -> None:
-    """In dropout layers, and between the layers of recurrent ones."""
+    """In dropout layers, between the layers of recurrent ones, and inside attention."""
     for layer in module.modules():
         if isinstance(layer, nn.modules.dropout._DropoutNd):
             layer.p = 0.0
-        elif isinstance(layer, nn.RNNBase):
+        elif isinstance(layer, (nn.RNNBase, nn.MultiheadAttention)):
             layer.dropout = 0.0
 
 
@@ -328,11 +477,67 @@ def _tensors(
 ) -> TensorRows:
     rows: Rows = getattr(data.load(tier), split)
 
-    def tensor(array: NDArray[Any]) -> Tensor:
+    def tensor(array: Any) -> Any:
+        if is_ragged(array):
+            return [tensor(row) for row in array]
         with warnings.catch_warnings():
             # Read-only, so that no run changes what the next one reads; no variant writes to it.
             warnings.filterwarnings("ignore", message=".*not writable.*")
             made = torch.from_numpy(array)
         return made.to(device, dtype if made.is_floating_point() else None)
 
-    return TensorRows(tensor(rows.x), tensor(rows.y))
+    return TensorRows(mapped(tensor, rows.x), mapped(tensor, rows.y))
+
+
+def _chosen(tree: Any, rows: Tensor | slice) -> Any:
+    """Some rows of every leaf."""
+
+    def chosen(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor) or isinstance(rows, slice):
+            return leaf[rows]
+        return [leaf[n] for n in rows.tolist()]
+
+    return mapped(chosen, tree)
+
+
+def _row(tree: Any, number: int) -> Any:
+    return mapped(lambda leaf: leaf[number], tree)
+
+
+def _copied(leaf: Any) -> Any:
+    """A copy, so that what is loaded into a run leaves its checkpoint as it is."""
+    return leaf.clone() if torch.is_tensor(leaf) else copy.deepcopy(leaf)
+
+
+def note_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Have ``optimizer`` note the gradients of each update, as it first uses them.
+
+    Those in ``.grad`` may be others by the time that the step is shown: another loss adds its own
+    to them, and a closure may have been called many times.
+    """
+
+    def noted() -> None:
+        used = (p for group in optimizer.param_groups for p in group["params"])
+        setattr(
+            optimizer, NOTED, {id(p): p.grad.detach().clone() for p in used if p.grad is not None}
+        )
+
+    def before(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        given = args[1:] if args and args[0] is optimizer else args
+        closure = given[0] if given else kwargs.get("closure")
+        if closure is None:
+            noted()
+            return None
+        calls: list[None] = []
+
+        def first_noted() -> Any:
+            loss = closure()
+            if not calls:
+                noted()
+                calls.append(None)
+            return loss
+
+        whole = (optimizer, first_noted) if given is not args else (first_noted,)
+        return whole, {}
+
+    optimizer.register_step_pre_hook(before)

@@ -17,6 +17,7 @@ from refimpl.training.comparison import Kind
 from refimpl.training.ladder import to_ladder
 from refimpl.training.loop import steps_of
 from refimpl.training.problem import Problem
+from refimpl.trees import named_leaves
 
 KEPT = 6
 """How many trajectories are kept: two each of a ladder's first variant, the current variant and
@@ -40,15 +41,15 @@ class Observation:
 
 
 def observe(variant: Variant, step: Step) -> list[Observation]:
-    """Every tensor of a step that can be compared, in the order of computation."""
-    seen = [Observation("output", "", _plain(step.output))] if step.output is not None else []
-    seen.append(Observation("loss", "", _plain(step.loss)))
+    """Every tensor of a step that can be compared, in the order in which they are computed."""
+    seen = [
+        Observation("output", name, _plain(value))
+        for name, value in named_leaves(step.output)
+        if value is not None
+    ]
+    seen.extend(Observation("loss", name, _plain(loss)) for name, loss in step.losses.items())
     parameters = {bare_name(name): value for name, value in step.parameters.items()}
-    gradients = (
-        {bare_name(name): value for name, value in step.gradients.items()}
-        if step.gradients is not None
-        else {name: value.grad for name, value in parameters.items() if value.grad is not None}
-    )
+    gradients = {bare_name(name): value for name, value in step.used_gradients().items()}
     tensors: tuple[tuple[Kind, dict[str, Tensor]], ...] = (
         ("gradient", to_ladder(variant, _all_plain(gradients))),
         ("parameter", to_ladder(variant, _all_plain(parameters))),
@@ -71,8 +72,10 @@ def bare_name(name: str) -> str:
 
 
 def _plain(value: Tensor | float) -> Tensor:
-    """A float64 copy on the CPU that later steps do not change."""
-    return torch.as_tensor(value).detach().to("cpu", torch.float64, copy=True)
+    """A float64 copy on the CPU that later steps do not change; dense, if it was sparse."""
+    tensor = torch.as_tensor(value).detach()
+    dense = tensor.to_dense() if tensor.is_sparse else tensor
+    return dense.to("cpu", torch.float64, copy=True)
 
 
 def _all_plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -130,5 +133,6 @@ def _key(variant: Variant, problem: Problem) -> Hashable:
     own = problem
     return (
         id(variant), id(own.data), own.tier, own.protocol, own.seed, id(own.execution),
-        own.precision, own.dropout, own.shard, own.swift, start.digest(),
+        own.precision, own.dropout, own.shard, own.swift, own.most_rows, id(own.collate),
+        start.digest(),
     )  # fmt: skip

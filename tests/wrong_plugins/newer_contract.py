@@ -1,4 +1,4 @@
-"""written for contract 2, this refimpl knows 1; upgrade refimpl"""
+"""written for contract 3, this refimpl knows 2; upgrade refimpl"""
 
 from refimpl.of_the_future import anything
 from refimpl import Exact, Example, hookimpl
@@ -9,7 +9,7 @@ EXAMPLE = Example(
     document="d",
     section="s",
     values=(Exact("sum", lambda: 1 + 1, 2),),
-    contract=2,
+    contract=3,
 )
 
 

@@ -1,6 +1,7 @@
-"""no-loss: variant 'module' has no loss; give it loss="""
+"""no-loss: variant 'module' has no steps, and no loss for a loop of the framework's; give it
+steps=, or loss="""
 
-from refimpl import DataSet, Example, Facts, ModuleVariant, Protocol, Variant, hookimpl
+from refimpl import DataSet, Example, Facts, Protocol, Variant, hookimpl
 
 
 EXAMPLE = Example(
@@ -11,7 +12,7 @@ EXAMPLE = Example(
     data=DataSet("none", stand_in=list),
     protocol=Protocol(epochs=1, learning_rate=0.1),
     facts=Facts(parameters=1),
-    variants=(ModuleVariant("module", build=dict, optimizer=dict),),
+    variants=(Variant("module", build=dict, optimizer=dict),),
 )
 
 

@@ -1,6 +1,7 @@
-"""no-optimizer: variant 'module' has no optimizer; give it optimizer="""
+"""no-optimizer: variant 'module' has no steps, and no optimizer for a loop of the framework's; give it
+steps=, or optimizer="""
 
-from refimpl import DataSet, Example, Facts, ModuleVariant, Protocol, Variant, hookimpl
+from refimpl import DataSet, Example, Facts, Protocol, Variant, hookimpl
 
 
 EXAMPLE = Example(
@@ -12,7 +13,7 @@ EXAMPLE = Example(
     protocol=Protocol(epochs=1, learning_rate=0.1),
     facts=Facts(parameters=1),
     loss=max,
-    variants=(ModuleVariant("module", build=dict),),
+    variants=(Variant("module", build=dict),),
 )
 
 

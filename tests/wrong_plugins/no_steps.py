@@ -1,4 +1,5 @@
-"""no-steps: variant 'script' has no steps; give it steps=, or make it a ModuleVariant"""
+"""no-steps: variant 'script' has no steps, and no build or optimizer or loss for a loop of the
+framework's; give it steps=, or build= and optimizer= and loss="""
 
 from refimpl import DataSet, Example, Facts, Protocol, Variant, hookimpl
 
