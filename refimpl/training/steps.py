@@ -25,7 +25,7 @@ def _wrong(step: Step) -> Iterator[tuple[str, str, str]]:
     """Each field that is wrong, with what was expected and what is there instead."""
     scalar = "a scalar tensor, a number, or a mapping of names to them"
     for name, loss in step.losses.items():
-        if not isinstance(loss, (torch.Tensor, float, int)) or torch.as_tensor(loss).numel() != 1:
+        if not _numeric(loss) or torch.as_tensor(loss).numel() != 1:
             yield f"loss {name!r}" if name else "loss", scalar, _said(loss)
     if not step.losses:
         yield "loss", scalar, "an empty mapping"
@@ -33,11 +33,11 @@ def _wrong(step: Step) -> Iterator[tuple[str, str, str]]:
         yield "net", "the module or a mapping of its parameters by name", _said(step.net)
         return
     for name, parameter in step.parameters.items():
-        if not (isinstance(parameter, torch.Tensor) or hasattr(parameter, "__array__")):
+        if not _numeric(parameter):
             yield f"parameter {name!r}", "a tensor", _said(parameter)
     for field in ("output", "target"):
         for leaf in leaves(getattr(step, field)):
-            if leaf is not None and not torch.is_tensor(leaf) and field == "output":
+            if leaf is not None and not _numeric(leaf) and field == "output":
                 yield field, "a tensor, or a tuple or dict of tensors", _said(leaf)
     if step.model is not None and not callable(step.model):
         yield "model", "a function from inputs to outputs", _said(step.model)
@@ -60,6 +60,11 @@ def _wrong(step: Step) -> Iterator[tuple[str, str, str]]:
             yield f"state {name!r}", "what has a state_dict, or tensors", _said(kept)
         if name in step.optimizers:
             yield f"state {name!r}", "named otherwise than an optimizer", "an optimizer of the name"
+
+
+def _numeric(value: Any) -> bool:
+    """Whether it is a tensor, an array or a number."""
+    return hasattr(value, "__array__") or isinstance(value, (float, int))
 
 
 def _said(value: Any) -> str:
