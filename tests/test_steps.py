@@ -60,7 +60,7 @@ def test_several_losses_add_up_and_several_optimizers_note_what_they_used():
     optimizers["b"].step()
     net = nn.ModuleDict({"one": one, "other": other})
     step = Step({"a": first, "b": second}, net, optimizer=optimizers)
-    assert float(step.total) == pytest.approx(float(first + second))
+    assert float(step.total.detach()) == pytest.approx(float((first + second).detach()))
     assert torch.equal(step.used_gradients()["one.weight"], used)
     assert not torch.equal(one.weight.grad, used)
 

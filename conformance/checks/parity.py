@@ -49,16 +49,12 @@ def same_on_every_execution(subject: Subject) -> Iterator[Measurement | Curve]:
         )
 
 
-<<<<<<< HEAD
 @check(
     "shards-make-the-batch",
-    applies=lambda subject: subject.trained.data_parallel,
+    applies=lambda subject: subject.trained.splits,
     reading="the loss is a sum and no mean over rows, or a layer mixes the rows of a batch "
     "(BatchNorm)",
 )
-=======
-@check("shards-make-the-batch", applies=lambda subject: subject.trained.splits)
->>>>>>> 442dfaf (Contract 2: parameters follow from the net, several losses and optimizers, trees, streams; contract 1 still runs)
 def shards_make_the_batch(subject: Subject) -> Iterator[Measurement]:
     """Do the gradients of uneven shards, weighted by rows, average to those of the whole batch?"""
     split = shard_gradients(subject.trained, subject.tier, SHARDS, execution=subject.execution)
