@@ -10,6 +10,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.resources import files
 from itertools import pairwise
+from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
@@ -877,3 +878,43 @@ def test_results_of_different_devices_are_not_compared(tmp_path):
     cpu, cuda = write(tmp_path, "a", passed()), write(tmp_path, "b", passed(), device="cuda")
     with pytest.raises(RefimplError, match="of different devices or data"):
         cli.main(["diff", str(cpu), str(cuda)], standalone_mode=False)
+
+
+# --- history and badge ---------------------------------------------------------------------------
+
+
+def test_earlier_runs_are_a_row_of_verdicts_and_a_trend_for_each_figure(tmp_path):
+    past = [
+        write(tmp_path, f"past{n}", trained(values=(0.7, end)), started=f"2026-11-2{n}T02:03:02")
+        for n, end in enumerate((0.40, 0.41))
+    ]
+    latest = trained(values=(0.7, 0.44)), failed()
+    now = write(tmp_path, "now", *latest, started="2026-11-22T02:03:02")
+    found = report(columns([now]), history=columns(past))
+    (history,) = found.histories
+    whens = [run.when for run in history.runs]
+    assert whens == ["2026-11-20 02:03", "2026-11-21 02:03", "2026-11-22 02:03"]
+    assert [run.state for run in history.runs] == ["passed", "passed", "failed"]
+    (trend,) = history.trends
+    assert trend.what == "titanic-dnn · script · val_loss"
+    assert "Python 3.11 · cpu" in Page(page(found)).text
+
+
+def test_without_earlier_runs_there_is_no_history(tmp_path):
+    assert made(write(tmp_path, "a", passed())).histories == ()
+
+
+@pytest.mark.parametrize(
+    ("results", "options", "says"),
+    [
+        ([passed()], {}, "hold on torch 2.14.1, CPU"),
+        ([failed()], {}, "do not hold on torch 2.14.1, CPU"),
+        ([passed()], {"ends": False}, "not all checked on torch 2.14.1, CPU"),
+    ],
+)
+def test_a_badge_says_the_verdict_and_the_torch(tmp_path, results, options, says):
+    write(tmp_path, "a", *results, **options)
+    run_of = ["badge", str(tmp_path), "-o", str(tmp_path / "b.svg")]
+    cli.main(run_of, standalone_mode=False)
+    drawn = ElementTree.fromstring((tmp_path / "b.svg").read_text())
+    assert drawn.get("aria-label") == f"documented examples: {says}"

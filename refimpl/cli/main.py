@@ -42,6 +42,7 @@ COMMANDS = (
     baselines.audit,
     results.report,
     results.diff,
+    results.badge,
     results.figures,
     data.data,
     authors.new,

@@ -18,6 +18,7 @@ def write_report(
     against: Sequence[Path] = (),
     markdown: Path | None = None,
     expected: Sequence[str] = (),
+    history: Sequence[Path] = (),
 ) -> Report:
     """Write the page and, if ``markdown`` is given, the summary; return the report.
 
@@ -30,7 +31,8 @@ def write_report(
     if not found:
         where = ", ".join(str(path) for path in results)
         raise RefimplError(f"there is no results file in {where}")
-    made = report(found, columns(against) if against else ())
+    earlier, past = (columns(paths) if paths else () for paths in (against, history))
+    made = report(found, earlier, past)
     write_text(output, page(made))
     if markdown is not None:
         write_text(markdown, summary(made))

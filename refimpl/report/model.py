@@ -14,6 +14,7 @@ from refimpl.checking.checks import Outcome, Result
 from refimpl.report.changes import Since, moved, since
 from refimpl.report.columns import Column
 from refimpl.report.findings import Finding, findings
+from refimpl.report.history import History, histories
 from refimpl.report.plots import COLOURS, Drawn, Plot, Series, Strips, plot, strips
 from refimpl.report.rerun import options_in, rerun_command
 from refimpl.report.verdict import ERRATA, number_of, sentence, subject
@@ -258,6 +259,7 @@ class Report:
     expected_failures: tuple[Reason, ...]
     errata: tuple[ErratumRow, ...]
     data_differences: tuple[tuple[str, Mapping[str, list[str]]], ...]
+    histories: tuple[History, ...] = ()
 
     @property
     def ran(self) -> tuple[Column, ...]:
@@ -302,7 +304,9 @@ class Report:
         return (starts[0], starts[-1]) if starts else ("", "")
 
 
-def report(columns: Sequence[Column], against: Sequence[Column] = ()) -> Report:
+def report(
+    columns: Sequence[Column], against: Sequence[Column] = (), history: Sequence[Column] = ()
+) -> Report:
     """The report of these environments, compared with earlier ones."""
     rows = tuple(_rows(columns))
     found = tuple(_findings(columns, rows))
@@ -319,6 +323,7 @@ def report(columns: Sequence[Column], against: Sequence[Column] = ()) -> Report:
         expected_failures=tuple(_reasons(columns, "xfailed")),
         errata=tuple(_errata([column for column in columns if column.runs])),
         data_differences=tuple(_data_differences(columns)),
+        histories=histories([*history, *columns]),
     )
 
 

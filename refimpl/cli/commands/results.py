@@ -20,6 +20,9 @@ EXISTING = click.Path(exists=True, readable=True, path_type=Path)
                help="File to write the page to; its folder must exist.")  # fmt: skip
 @click.option("--against", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
               help="Show what changed since these earlier results (repeatable).")  # fmt: skip
+@click.option("--history", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
+              help="Show the verdicts of these earlier results, or of a folder of them, and the "
+              "trend of each figure.")  # fmt: skip
 @output_option("--markdown", help="Also write a Markdown summary, for the page of a CI job.")
 @click.option("--expect", multiple=True, metavar="NAME",
               help="Expect a file NAME.jsonl and show it as not run if it is missing; "
@@ -30,6 +33,7 @@ def report(
     results: tuple[Path, ...],
     output: Path,
     against: tuple[Path, ...],
+    history: tuple[Path, ...],
     markdown: Path | None,
     expect: tuple[str, ...],
     exit_code: bool,
@@ -41,8 +45,8 @@ def report(
     from refimpl.report.columns import names_meant
     from refimpl.report.command import write_report
 
-    require_distinct_files({"-o": output, "--markdown": markdown}, (*results, *against))
-    made = write_report(results, output, against, markdown, names_meant(expect))
+    require_distinct_files({"-o": output, "--markdown": markdown}, (*results, *against, *history))
+    made = write_report(results, output, against, markdown, names_meant(expect), history)
     click.echo(f"{made.verdict.headline}: {made.verdict.sentence}")
     click.echo(f"wrote {output}" + (f" and {markdown}" if markdown else ""))
     return int(exit_code and made.verdict.state != "passed")
@@ -95,3 +99,20 @@ def diff(old: Path, new: Path) -> int:
         raise RefimplError(f"{old} and {new} are of different devices or data: nothing to compare")
     click.echo(changes_text(found), nl=False)
     return int(any(line.kind in BAD for own in found for line in own.lines))
+
+
+@click.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@output_option("-o", "--output", default="badge.svg", show_default=True,
+               help="Write the badge to this file.")  # fmt: skip
+@debug_option
+def badge(results: tuple[Path, ...], output: Path) -> None:
+    """Draw the verdict as a badge for a README: green only if every environment passed."""
+    from refimpl.report.badge import badge as drawn
+    from refimpl.report.columns import columns
+
+    found = columns(results)
+    if not found:
+        raise RefimplError(f"there is no results file in {', '.join(map(str, results))}")
+    write_text(output, drawn(found))
+    click.echo(f"wrote {output}")
