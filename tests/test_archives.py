@@ -196,9 +196,9 @@ def test_a_truncated_or_altered_archive_leaves_nothing(build: Build, tmp_path: P
     archive.write_bytes(whole[: len(whole) // 3])
     refused(archive, "damaged")
     archive.write_bytes(b"no archive at all")
-    refused(archive, "damaged, or no tar")
+    refused(archive, "damaged, or not a tar")
     archive.write_bytes(b"")
-    refused(archive, "damaged, or no tar")
+    refused(archive, "damaged, or not a tar")
 
 
 def test_a_zip_whose_content_is_not_what_its_checksum_says_leaves_nothing(tmp_path: Path) -> None:
