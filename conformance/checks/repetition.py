@@ -44,7 +44,7 @@ def same_seed_same_bits(subject: Subject) -> Iterator[Measurement]:
     again = _everything(observations(variant, problem, STEPS))
     other = _everything(observations(variant, elsewhere, FEW))
     different = [name for name in first if not _same_bits(first[name], again[name])]
-    yield equal("tensors that differ in a rerun", different, [])
+    yield _none_of("tensors that differ in a rerun", different, "a rerun differs")
     same = [n for n in other if n.startswith("loss") and _same_bits(first[n], other[n])]
     yield true(
         "another seed is another run",
@@ -70,6 +70,13 @@ def _everything(steps: Iterable[list[Observation]]) -> dict[str, Tensor]:
         for number, step in enumerate(steps, start=1)
         for seen in step
     }
+
+
+def _none_of(what: str, different: list[str], wrong: str) -> Measurement:
+    """That nothing differs; if something does, ``wrong`` and the first few of it say so."""
+    more = f" and {len(different) - 3} more" if len(different) > 3 else ""
+    message = f"{wrong}: {', '.join(different[:3])}{more}"
+    return replace(equal(what, different, []), message=message if different else "")
 
 
 @check(
@@ -163,7 +170,8 @@ def resumed_run_is_the_same(subject: Subject) -> Iterator[Measurement]:
     for number, (expected, found) in enumerate(zip(whole, rest, strict=False), stop + 1):
         own = {_label(seen): seen.value for seen in found}
         different = [_label(s) for s in expected if not torch.equal(s.value, own[_label(s)])]
-        yield equal(f"tensors that differ at step {number}", different, [])
+        what = f"tensors that differ at step {number}"
+        yield _none_of(what, different, f"the resumed run differs at step {number}")
 
 
 def _label(seen: Observation) -> str:

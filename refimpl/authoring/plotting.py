@@ -29,12 +29,22 @@ def require_format(path: Path) -> None:
         )
 
 
-def plot_history(history: History, title: str, path: Path) -> None:
-    """Draw each figure over the epochs, training and validation together in one panel."""
-    plot_histories({"": history}, title, path)
+def plot_history(
+    history: History, title: str, path: Path, documented: Mapping[str, float] | None = None
+) -> None:
+    """Draw each figure over the epochs, training and validation together in one panel.
+
+    ``documented`` are the document's own figures, by name, each drawn as a line across its panel.
+    """
+    plot_histories({"": history}, title, path, documented)
 
 
-def plot_histories(histories: Mapping[str, History], title: str, path: Path) -> None:
+def plot_histories(
+    histories: Mapping[str, History],
+    title: str,
+    path: Path,
+    documented: Mapping[str, float] | None = None,
+) -> None:
     """Draw each figure of several named runs over their epochs.
 
     There is one panel for each figure; a run's validation is dashed, in the colour of its training.
@@ -49,6 +59,7 @@ def plot_histories(histories: Mapping[str, History], title: str, path: Path) -> 
     for axis, name in zip(axes, panels, strict=True):
         for colour, (run, history) in enumerate(histories.items()):
             _draw(axis, history, name, run, f"C{colour}")
+        _draw_documented(axis, name, documented or {})
         axis.set_xlabel("epoch")
         axis.set_title(name)
         axis.grid(alpha=0.25)
@@ -80,3 +91,10 @@ def _draw(axis: Axes, history: History, name: str, run: str, colour: str) -> Non
         marker = "o" if len(drawn) < 30 else ""
         label = f"{run}, {what}" if run else what
         axis.plot(epochs, values, style, color=colour, marker=marker, markersize=3, label=label)
+
+
+def _draw_documented(axis: Axes, name: str, documented: Mapping[str, float]) -> None:
+    for metric in (name, f"val_{name}"):
+        if metric in documented:
+            label = f"the document: {metric} {documented[metric]:g}"
+            axis.axhline(documented[metric], color="0.35", linestyle=":", label=label)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 FINDINGS_SHOWN = 40
 HEADS_SHOWN = 5
+BRIEF = 400
 LINES_SHOWN = 10
 CAUSES_SHOWN = 3
 
@@ -103,7 +104,7 @@ def _print_findings(console: Console, found: Sequence[Finding], options: RunOpti
         console.print()
         console.print(Text(f"{number}. {about(finding)}"), soft_wrap=True)
         for line in (
-            finding.figure,
+            finding.figure[:BRIEF],
             f"checks: {finding.by_check}",
             f"rerun: {rerun_command(finding.results, options)}",
             *(f"{head}: {text}" for head, text in next_steps(finding)),

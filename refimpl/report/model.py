@@ -472,7 +472,7 @@ def _findings(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[Found]
         yield Found(
             f"finding-{number}",
             finding,
-            tuple(where.label for where, _ in own),
+            tuple(dict.fromkeys(where.label for where, _ in own)),
             rerun_command(finding.results, options_in(column.header)),
             tuple((r, anchors[column.label, r.id]) for r in finding.results),
             next(filter(None, map(_growth, finding.results)), None),

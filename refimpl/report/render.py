@@ -24,6 +24,8 @@ from refimpl.report.verdict import number_of
 LONGEST = 240
 """So many characters of a figure are shown; exact values may be whole arrays."""
 
+BRIEF = 400
+
 FIGURES_SHOWN = 6
 """So many figures of a check are listed, what does not hold first."""
 
@@ -79,7 +81,7 @@ def _templates(autoescape: bool) -> Environment:
     environment.filters.update(
         figure=figure, duration=duration, headline=headline, counts=counted, md=markdown,
         number=number, moment=moment, name=name, of=number_of, steps=next_steps,
-        shown=shown_figures,
+        shown=shown_figures, brief=brief,
     )  # fmt: skip
     environment.globals.update(
         SIGNS=SIGNS, WORDS=WORDS, TITLES=TITLES, BAD=BAD, ON_PURPOSE=ON_PURPOSE
@@ -136,6 +138,11 @@ def _tightness(measured: Measurement) -> float:
 
 
 _MARKDOWN = re.compile(r"([\\`*_\[\]|~#])")
+
+
+def brief(text: str) -> str:
+    """The beginning of a text that may be long: the rest stands with its check."""
+    return text if len(text) <= BRIEF else f"{text[:BRIEF]}…"
 
 
 def markdown(text: object) -> str:

@@ -106,7 +106,9 @@ def run(
         from refimpl.authoring.plotting import plot_history
 
         make_folder(plot)
-        plot_history(history, f"{name} · {chosen.name} · {tier} data", plot)
+        figures = chosen.facts.figures if chosen.facts else ()
+        documented = {f.metric: f.documented for f in figures if f.documented is not None}
+        plot_history(history, f"{name} · {chosen.name} · {tier} data", plot, documented)
         click.echo(f"plotted {plot}")
     click.echo(final_line(history.final))
 
