@@ -7,6 +7,7 @@ from refimpl.conformance.checks import (
     agreement,
     convergence,
     dropout,
+    evaluation,
     facts,
     gradients,
     kernels,
@@ -36,9 +37,12 @@ ALL: list[Check] = [
     reading.reads_its_batches,
     agreement.ladder_in_float32,
     kernels.each_kernel_is_right,
+    kernels.each_layer_is_right,
+    dropout.dropout_keeps_its_mask,
     parity.shards_make_the_batch,
     parity.same_on_every_execution,
     convergence.reaches_documented_figures,
     convergence.stays_in_calibrated_band,
+    evaluation.predicts_as_its_oracle,
 ]
 """Every check of the suite, cheapest first."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import sqrt
 
+import torch
 from torch import Tensor, nn
 
 from refimpl.checking.checks import Measurement, Subject, at_most, check, true, within
+from refimpl.parity.leaf_modules import as_executed, layers_called
 from refimpl.parity.trace import trace
 from refimpl.training.problem import pose
 
@@ -69,3 +71,35 @@ def _units(given: Tensor, made: Tensor, whole_channels: bool) -> tuple[Tensor, T
     if whole_channels:
         before, after = before.flatten(2).any(2), after.flatten(2).any(2)
     return before, before & ~after
+
+
+def _drops_here(subject: Subject) -> bool:
+    return subject.execution.steps is None and bool(_layers(subject))
+
+
+@check("dropout-keeps-its-mask", about="execution", applies=_drops_here)
+def dropout_keeps_its_mask(subject: Subject) -> Iterator[Measurement]:
+    """On the way back, does each dropout leave out what it left out on the way forward?"""
+    variant, execution = subject.trained, subject.execution
+    calls = {name: given for name, _, given in layers_called(variant, execution, subject.tier)}
+    for name, layer in _layers(subject).items():
+        given = calls.get(name)
+        if not isinstance(given, Tensor):
+            yield true(f"{name} is called", False, f"{name} is not called while the model trains")
+            continue
+        x = (given.detach().abs() + 1).requires_grad_()  # where nothing is 0 but what is dropped
+        called = as_executed(layer.train().to(x.device), execution)
+        with torch.random.fork_rng(), execution.around(), torch.enable_grad():
+            torch.manual_seed(variant.seed)
+            made = called(x)
+            (gradient,) = torch.autograd.grad(made.sum(), [x])
+        other = int(((made != 0) != (gradient != 0)).sum())
+        message = (
+            f"the gradient of {name} ({type(layer).__name__}, p = {layer.p}) is 0 elsewhere than "
+            f"its output, in {other} of {made.numel()} places: its backward uses another mask"
+        )
+        yield Measurement(f"places of {name} with another mask", other, "≤ 0", not other, message)
+        kept = gradient[gradient != 0] * (1 - float(layer.p))  # type: ignore[arg-type]
+        off = float((kept.double() - 1).abs().max()) if len(kept) else 0.0
+        limit = ROUNDING if x.dtype == torch.float32 else float(8 * torch.finfo(x.dtype).eps)
+        yield at_most(f"error of the gradient that {name} keeps", off, limit)

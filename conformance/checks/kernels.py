@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from refimpl.checking.checks import Measurement, Subject, at_most, check
+from refimpl.checking.checks import Measurement, Subject, at_most, check, within_budget
 from refimpl.parity.judged_steps import computes_here, judged
+from refimpl.parity.kernel_judge import JudgedCall
+from refimpl.parity.layer_definitions import DEFINITIONS
+from refimpl.parity.leaf_modules import judge_layers
 
 OF_A_LAYER = ("aten::mkldnn_rnn_layer", "aten::_cudnn_rnn", "aten::_thnn_fused")
 """Kernels without a float64 twin on the CPU that are the whole of a layer, which is judged."""
@@ -40,8 +43,32 @@ def each_kernel_is_right(subject: Subject) -> Iterator[Measurement]:
         if worst.ratio <= 1:
             yield at_most(f"furthest call, {kernel}", worst.ratio, 1.0)
             break
-    for call in seen.beyond:
-        yield Measurement(
-            call.kernel, call.ratio, "≤ 1", False, str(call), high=1.0, unit="budget",
-            where=str(call),
-        )  # fmt: skip
+    yield from map(beyond, seen.beyond)
+
+
+def _has_layers(subject: Subject) -> bool:
+    """A module whose layers can be called one by one, as the execution would call each."""
+    return (
+        _is_judged(subject) and subject.trained.has_module and subject.execution.steps is None
+        and subject.trained.has_layer(*DEFINITIONS)
+    )  # fmt: skip
+
+
+@check("each-layer-is-right", about="execution", applies=_has_layers)
+def each_layer_is_right(subject: Subject) -> Iterator[Measurement]:
+    """Does each layer compute its definition, in training and in evaluation, and its gradients?"""
+    seen = judge_layers(subject.trained, subject.execution, subject.tier)
+    yield Measurement(
+        "results of layers judged", len(seen.judged), "≥ 1", bool(seen.judged),
+        "no layer that has a definition is called", low=1,
+    )  # fmt: skip
+    worst = max((each.ratio for each in seen.judged if each.ratio <= 1), default=0.0)
+    yield within_budget("furthest layer over what rounding explains", worst)
+    yield from map(beyond, seen.beyond)
+
+
+def beyond(call: JudgedCall) -> Measurement:
+    """A result that rounding does not explain."""
+    return Measurement(
+        call.kernel, call.ratio, "≤ 1", False, str(call), high=1.0, unit="budget", where=str(call)
+    )

@@ -210,6 +210,16 @@ def _magnitude(value: Any) -> Any:
     return abs(value) if is_float(value) or isinstance(value, float) else value
 
 
+def length_of(name: str, args: Sequence[Any]) -> float:
+    """About how many terms each element of the results of a sum of products has."""
+    if name == "convolution_backward":
+        gradient, _, weight = args[:3]
+        return float(max(gradient.numel() / gradient.shape[1], weight.numel() / weight.shape[1]))
+    if name in ("mm", "bmm", "addmm", "baddbmm", "mv", "addmv", "dot", "convolution"):
+        return float(_lengths(name, args, [])[0])
+    return float(max((t.numel() for t in _tensors(args)), default=1))
+
+
 def _lengths(name: str, args: Sequence[Any], exact: Results) -> list[float]:
     """How many terms each element of each result is the sum of."""
     if name in ("mm", "bmm", "mv", "dot"):

@@ -86,7 +86,7 @@ def library_of(call: JudgedCall) -> str:
 
 
 @cache
-def _computes(func: Any) -> bool:
+def computes(func: Any) -> bool:
     """Whether a call computes anything: it makes no view, draws nothing and is no bookkeeping."""
     schema = func._schema
     if not schema.name.startswith("aten::") or torch.Tag.nondeterministic_seeded in func.tags:
@@ -129,7 +129,7 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Make a call, and judge what it made."""
         given = dict(kwargs or {})
-        if not _computes(func) or (self.only is not None and name_of(func) not in self.only):
+        if not computes(func) or (self.only is not None and name_of(func) not in self.only):
             return func(*args, **given)
         kernel = func._schema.name
         try:

@@ -3,10 +3,13 @@
 Each is the sound example with one thing wrong. ``FAILING`` has them by the name of the check.
 """
 
+import warnings
 from collections import Counter
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
+import scipy.special
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -182,13 +185,59 @@ def spread_of_batch(output, target):
     return F.mse_loss(output, target) + (output.mean() - target.mean()) ** 2
 
 
-# --- kernels -------------------------------------------------------------------------------------
+# --- kernels, layers, modes ----------------------------------------------------------------------
+
+LIBRARY = torch.library.Library("aten", "IMPL")
 
 
-def eight_bits_of(output, target):
-    """A loss that makes a call which torch has in float32 only, so that nothing can judge it."""
-    torch.quantize_per_tensor(output.detach().float(), 0.1, 0, torch.quint8)
+def one_percent_too_much(x):
+    """A Bessel function whose float32 kernel is off, as no other test ever notices."""
+    made = torch.from_numpy(np.asarray(scipy.special.j0(x.detach().numpy())))
+    return made * 1.01 if x.dtype == torch.float32 else made
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # torch says that its own kernel is overridden
+    LIBRARY.impl("special_bessel_j0", one_percent_too_much, "CPU")
+
+
+def beside_a_wrong_kernel(output, target):
+    """A loss that calls the wrong kernel, and does nothing with what it gives."""
+    torch.special.bessel_j0(output.detach())
     return F.mse_loss(output, target)
+
+
+class Tilted(Net):
+    """A layer that passes on 1.001 times the gradient of its input, which nobody here uses."""
+
+    def __init__(self):
+        super().__init__()
+        self.lin.register_forward_pre_hook(
+            lambda layer, args: (args[0] + 1e-3 * (args[0] - args[0].detach()),)
+        )
+
+
+class Redrawing(Wide):
+    """Dropout whose gradient belongs to another draw than its output."""
+
+    def __init__(self):
+        super().__init__()
+        self.dropout.register_forward_hook(self.redrawn)
+
+    @staticmethod
+    def redrawn(layer, args, output):
+        """The output as it is, and the gradient of another."""
+        if not (layer.training and layer.p):
+            return output
+        other = args[0] * (torch.rand(args[0].shape) > layer.p) / (1 - layer.p)
+        return output.detach() + (other - other.detach())
+
+
+class Hurried(Net):
+    """A model that predicts something else where nothing is recorded at all."""
+
+    def forward(self, x):
+        return super().forward(x) * (1.01 if torch.is_inference_mode_enabled() else 1)
 
 
 # --- all of them ---------------------------------------------------------------------------------
@@ -237,7 +286,10 @@ _ALL = (
         "shards-make-the-batch",
         *(planted(name, loss_of=spread_of_batch) for name in ("first", "second")),
     ),
-    spoiled("each-kernel-is-right", SCRATCH, replace(MODULE, loss=eight_bits_of)),
+    spoiled("each-kernel-is-right", SCRATCH, replace(MODULE, loss=beside_a_wrong_kernel)),
+    spoiled("each-layer-is-right", SCRATCH, replace(MODULE, build=Tilted)),
+    spoiled("dropout-keeps-its-mask", SCRATCH, MODULE, replace(DROPPING, build=Redrawing)),
+    spoiled("predicts-as-its-oracle", SCRATCH, replace(MODULE, build=Hurried)),
     spoiled("golden-trajectory", SCRATCH, MODULE),
     spoiled(
         "same-on-every-execution",

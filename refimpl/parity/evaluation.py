@@ -1,0 +1,123 @@
+"""Predictions in evaluation mode, compared with those of the oracle that has the same parameters.
+
+Each model predicts the same rows three times: while gradients are recorded, under ``no_grad`` and
+under ``inference_mode``; at the start of the run and with the parameters at its end. The oracle is
+the variant itself in float64 on the CPU, with the candidate's own parameters, and predicts while
+gradients are recorded: kernels for predictions alone are what is judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from refimpl.contract import Execution, Step, Variant
+from refimpl.data import Tier
+from refimpl.errors import ContractError
+from refimpl.parity.kernel_judge import JudgedCall, furthest
+from refimpl.parity.rounded import rounding_of
+from refimpl.training.loop import steps_of
+from refimpl.training.problem import CPU, Problem, pose
+from refimpl.training.runs import trained
+from refimpl.training.trajectories import bare_name
+
+ROWS = 16
+
+MODES: Mapping[str, Callable[[], AbstractContextManager[object]]] = {
+    "evaluation": torch.enable_grad,
+    "evaluation under no_grad": torch.no_grad,
+    "evaluation under inference_mode": torch.inference_mode,
+}
+
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A variant's model after its first step, its parameters and buffers by their bare names."""
+
+    predict: Callable[[Tensor], Tensor]
+    module: nn.Module | None
+    tensors: State
+
+    def set_to(self, values: State) -> None:
+        """Give it other parameters and buffers."""
+        with torch.no_grad():
+            for name, own in self.tensors.items():
+                own.copy_(values[name])
+
+    def evaluated(self, rows: Tensor) -> Tensor:
+        """Its predictions in evaluation mode."""
+        if self.module is None:
+            return self.predict(rows).detach()
+        was_training = self.module.training
+        self.module.eval()
+        try:
+            return self.predict(rows).detach()
+        finally:
+            self.module.train(was_training)
+
+
+def compare_predictions(variant: Variant, execution: Execution, tier: Tier) -> Iterator[JudgedCall]:
+    """How far each prediction is from the oracle's, over what rounding explains."""
+    posed = pose(variant, tier, dropout=False, horizon=1)
+    candidate = posed.but(execution=execution, precision=execution.dtype or "float32")
+    exact = posed.but(precision="float64", execution=CPU)
+    model, oracle = _model(variant, candidate), _model(variant, exact)
+    rounding: torch.dtype = getattr(torch, execution.rounding or execution.dtype or "float32")
+    start = {name: torch.as_tensor(value) for name, value in posed.values.items()}
+    starting = {**{name: value.clone() for name, value in oracle.tensors.items()}, **start}
+    for when, values in (("start", starting), ("end", _end(variant, tier, oracle))):
+        model.set_to(values)
+        oracle.set_to({name: own.detach().cpu().double() for name, own in model.tensors.items()})
+        rows = exact.train.x[:ROWS]
+        if rows.is_floating_point():
+            rows = rows.to(candidate.dtype).double()  # as the candidate reads them
+        with torch.enable_grad():
+            expected = oracle.evaluated(rows)
+            (bound,) = rounding_of(partial(_all_of, oracle, rows), [expected], rounding)
+        given = candidate.train.x[:ROWS]
+        for mode, entered in MODES.items():
+            with execution.around(), entered():
+                found = model.evaluated(given)
+            yield replace(
+                furthest(found, expected, bound), kernel=f"predictions at the {when} of the run",
+                shapes=(tuple(given.shape),), dtype=str(found.dtype).removeprefix("torch."),
+                device=found.device.type, during=mode,
+            )  # fmt: skip
+
+
+def _model(variant: Variant, problem: Problem) -> Model:
+    step = next(steps_of(variant, problem, 1), None)
+    if step is None or step.model is None:
+        raise ContractError(f"variant {variant.name!r} yields no model= to predict with")
+    prepare = variant.prepare or (lambda rows: rows)
+    model = step.model
+    return Model(lambda rows: model(prepare(rows)), *_parts(step))
+
+
+def _parts(step: Step) -> tuple[nn.Module | None, dict[str, Tensor]]:
+    tensors: dict[str, Any] = {bare_name(name): own for name, own in step.parameters.items()}
+    if not isinstance(step.model, nn.Module):
+        return None, tensors
+    tensors |= {bare_name(name): own for name, own in step.model.named_buffers()}
+    return step.model, tensors
+
+
+def _all_of(model: Model, rows: Tensor) -> list[Tensor]:
+    return [model.evaluated(rows)]
+
+
+def _end(variant: Variant, tier: Tier, oracle: Model) -> State:
+    """Parameters and buffers at the end of the run on the CPU."""
+    last = trained(variant, tier, CPU).last
+    if last is None:
+        raise ContractError(f"variant {variant.name!r} makes no step")
+    found = _parts(last)[1]
+    return {name: torch.as_tensor(found[name]).detach() for name in oracle.tensors}

@@ -1,0 +1,251 @@
+"""Judges each layer of a model against its definition, with its own inputs and parameters.
+
+Faults above torch's kernels show here: a function of Python, a fused layer, a mode such as
+``no_grad``. Each layer is called once more, as the execution would call it, on the input that it
+had in the first step: while gradients are recorded, and in evaluation under ``no_grad`` and
+``inference_mode``. The bound is what rounding does to the definition in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
+
+from refimpl.contract import Execution, Variant
+from refimpl.data import Tier
+from refimpl.parity.kernel_bounds import UNITS, summed
+from refimpl.parity.kernel_judge import JudgedCall, furthest
+from refimpl.parity.layer_definitions import LINEAR, TIED, defined, is_defined
+from refimpl.parity.rounded import rounding_of
+from refimpl.training.loop import steps_of
+from refimpl.training.problem import pose
+from refimpl.training.trajectories import bare_name
+
+NUMBERS = 20_000
+"""Inputs with more numbers than this are judged by their first rows."""
+
+ROWS = 8
+
+BY_ROWS = (nn.RNNBase, nn.modules.batchnorm._NormBase)
+"""Layers whose first axis need not be rows, or that look across rows."""
+
+MODES: dict[str, Callable[[], AbstractContextManager[object]]] = {
+    "evaluation under no_grad": torch.no_grad,
+    "evaluation under inference_mode": torch.inference_mode,
+}
+
+
+@dataclass
+class JudgedLayers:
+    """The results of layers, those beyond what rounding explains, and layers without definition."""
+
+    judged: list[JudgedCall] = field(default_factory=list)
+    undefined: list[str] = field(default_factory=list)
+
+    @property
+    def beyond(self) -> list[JudgedCall]:
+        """What rounding does not explain."""
+        return [each for each in self.judged if not each.ratio <= 1]
+
+
+def judge_layers(variant: Variant, execution: Execution, tier: Tier) -> JudgedLayers:
+    """Every leaf layer that the first step calls, against its definition."""
+    found = JudgedLayers()
+    rounding: torch.dtype = getattr(torch, execution.rounding or execution.dtype or "float32")
+    for path, layer, given in layers_called(variant, execution, tier):
+        if not is_defined(layer) or not isinstance(given, Tensor):
+            found.undefined.append(type(layer).__name__)
+            continue
+        name = f"{type(layer).__name__} {path}".strip()
+        found.judged += _judged(layer, name, given, execution, rounding)
+    return found
+
+
+def layers_called(
+    variant: Variant, execution: Execution, tier: Tier
+) -> list[tuple[str, nn.Module, Any]]:
+    """Name, layer and first input of each leaf layer that the first step calls, unwrapped."""
+    plain = replace(execution, wrap=None)
+    problem = pose(
+        variant, tier, execution=plain, precision=execution.dtype or "float32", dropout=False,
+        horizon=1,
+    )  # fmt: skip
+    with recording() as calls:
+        step = next(steps_of(variant, problem, 1))
+    if not isinstance(step.model, nn.Module):
+        return []
+    names = {id(module): bare_name(name) for name, module in step.model.named_modules()}
+    own = {id(layer): (layer, given) for layer, given in reversed(calls) if id(layer) in names}
+    return [(names[key], layer, given) for key, (layer, given) in reversed(own.items())]
+
+
+def as_executed(layer: nn.Module, execution: Execution) -> nn.Module:
+    """A layer as the execution would run it."""
+    return layer if execution.wrap is None else execution.wrap(layer)
+
+
+def _judged(
+    layer: nn.Module, name: str, given: Tensor, execution: Execution, rounding: torch.dtype
+) -> Iterator[JudgedCall]:
+    x = given.detach()
+    if x.numel() > NUMBERS and not isinstance(layer, BY_ROWS):
+        x = x[:ROWS]
+    was_training = layer.training
+    own = {
+        key: value.detach().to("cpu", torch.float64, copy=True)
+        for key, value in layer.named_parameters()
+    }
+    wide = x.to("cpu", torch.float64) if x.is_floating_point() else x.to("cpu")
+    exact = defined(layer, own, wide)
+    terms = _terms(layer, wide, exact)
+    (allowed,) = _allowed(
+        layer, [exact], rounding, terms, lambda size: [defined(layer, *_of(size, own, wide))]
+    )
+
+    def call(
+        during: str, role: str, found: Tensor, expected: Tensor, bound: Tensor | float
+    ) -> JudgedCall:
+        bare = furthest(found, expected, bound)
+        return replace(
+            bare, kernel=name, role=role, shapes=(tuple(x.shape),),
+            dtype=str(found.dtype).removeprefix("torch."), device=found.device.type, during=during,
+        )  # fmt: skip
+
+    called = as_executed(layer, execution)
+    try:
+        called.eval()
+        for mode, entered in MODES.items():
+            with execution.around(), entered():
+                made = _first(called(x))
+            yield call(mode, "output", made, exact, allowed)
+        called.train(was_training)
+        yield from _with_gradients(
+            called, layer, own, x, wide, exact, allowed, execution, rounding, call
+        )
+    finally:
+        called.train(was_training)
+
+
+def _with_gradients(
+    called: nn.Module,
+    layer: nn.Module,
+    own: dict[str, Tensor],
+    x: Tensor,
+    wide: Tensor,
+    exact: Tensor,
+    allowed: Tensor | float,
+    execution: Execution,
+    rounding: torch.dtype,
+    call: Callable[..., JudgedCall],
+) -> Iterator[JudgedCall]:
+    """The output while gradients are recorded, and the gradients of input and parameters."""
+    leaf = x.clone().requires_grad_() if x.is_floating_point() else x
+    parameters = {key: value for key, value in layer.named_parameters() if value.requires_grad}
+    leaves = [leaf] if leaf.requires_grad else []
+    generator = torch.Generator().manual_seed(0)
+    into = torch.randn(exact.shape, generator=generator, dtype=torch.float64).float().double()
+    gradients: tuple[Tensor, ...] = ()
+    differentiable = bool(leaves or parameters) and not isinstance(layer, TIED)
+    with execution.around(), torch.enable_grad():
+        made = _first(called(leaf))
+        if differentiable:
+            gradients = torch.autograd.grad(
+                made, [*leaves, *parameters.values()], into.to(made.device, made.dtype)
+            )
+    yield call("training", "output", made, exact, allowed)
+    if not differentiable:
+        return
+    into = into.to(made.dtype).double()  # as the layer got it
+
+    def backward(size: bool = False) -> tuple[Tensor, ...]:
+        with torch.enable_grad():
+            values, start = _of(size, own, wide)
+            values = {key: value.clone().requires_grad_() for key, value in values.items()}
+            start = start.clone().requires_grad_() if start.is_floating_point() else start
+            wanted = [*([start] if leaves else []), *(values[key] for key in parameters)]
+            flow = into.abs() if size else into
+            return torch.autograd.grad(defined(layer, values, start), wanted, flow)
+
+    expected = list(backward())
+    limits = _allowed(layer, expected, rounding, _terms(layer, wide, exact), backward)
+    roles = [
+        *(["gradient of the input"] if leaves else []),
+        *(f"gradient of {k}" for k in parameters),
+    ]
+    padding = getattr(layer, "padding_idx", None)
+    for role, found, right, bound in zip(roles, gradients, expected, limits, strict=True):
+        if padding is not None:
+            right = right.clone()
+            right[padding] = 0  # its row does not learn
+        yield call("training", role, found, right, bound)
+
+
+def _of(size: bool, own: dict[str, Tensor], x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """Parameters and input, or their magnitudes."""
+    if not size:
+        return own, x
+    magnitude = x.abs() if x.is_floating_point() else x
+    return {key: value.abs() for key, value in own.items()}, magnitude
+
+
+def _terms(layer: nn.Module, given: Tensor, made: Tensor) -> float:
+    """How many terms the longest sum has in the layer's output and in its gradients."""
+    weight = getattr(layer, "weight", None)
+    if isinstance(layer, nn.Embedding):
+        return float(given.numel())
+    if not isinstance(weight, Tensor):
+        return given.numel() / max(made.numel(), 1)
+    outward, rows = weight.numel() / weight.shape[1], made.numel() / weight.shape[0]
+    return max(weight[0].numel(), outward, rows)
+
+
+def _allowed(
+    layer: nn.Module,
+    exact: Sequence[Tensor],
+    rounding: torch.dtype,
+    terms: float,
+    compute: Callable[[bool], Sequence[Tensor]],
+) -> Sequence[Tensor | float]:
+    """How far rounding may take each tensor; ``compute(True)`` is of magnitudes.
+
+    ``terms`` is the length of the longest sum among them.
+    """
+    half = torch.finfo(rounding).eps / 2
+    if isinstance(layer, LINEAR):
+        return [
+            summed(terms, size, half) + UNITS * half * one.abs()
+            for size, one in zip(compute(True), exact, strict=True)
+        ]
+    if isinstance(layer, nn.RNNBase):
+        return rounding_of(lambda: compute(False), exact, rounding)
+    exactly = 0.0 if isinstance(layer, (nn.ReLU, nn.Flatten, nn.Embedding, *TIED)) else 1.0
+    return [UNITS * half * (one.abs() + exactly) for one in exact]
+
+
+def _first(made: Any) -> Tensor:
+    own: Tensor = made[0] if isinstance(made, tuple) else made
+    return own
+
+
+@contextmanager
+def recording() -> Iterator[list[tuple[nn.Module, Any]]]:
+    """Every module that is called, and a copy of its first input."""
+    calls: list[tuple[nn.Module, Any]] = []
+
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        given = args[0] if args else None
+        if any(module.children()):
+            return
+        calls.append((module, given.detach().clone() if isinstance(given, Tensor) else given))
+
+    handle = register_module_forward_hook(hook)
+    try:
+        yield calls
+    finally:
+        handle.remove()
