@@ -6,13 +6,16 @@ The bugs are data: :data:`ALL`. :mod:`~refimpl.conformance.mutants.planting` pla
 
 from __future__ import annotations
 
-from refimpl.conformance.mutants import batches, executions, losses, models, optimising
+from refimpl.conformance.mutants import batches, executions, kernels, losses, models, optimising
 from refimpl.conformance.mutants.planting import Mutant
 
-ALL: tuple[Mutant, ...] = tuple(
-    each
-    for module in (optimising, losses, batches, models, executions)
-    for each in vars(module).values()
-    if isinstance(each, Mutant)
+ALL: tuple[Mutant, ...] = (
+    *(
+        each
+        for module in (optimising, losses, batches, models, executions)
+        for each in vars(module).values()
+        if isinstance(each, Mutant)
+    ),
+    *kernels.ALL,
 )
 """Every mutant, by subject."""

@@ -12,7 +12,7 @@ from typing import Literal
 from refimpl.checking.checks import Cell, Check, Measurement, Result, Subject, obstacle, run_check
 from refimpl.checking.expectations import ExpectedFailure, judged
 from refimpl.conformance.checks import ALL as CHECKS
-from refimpl.conformance.checks import agreement, convergence, parity
+from refimpl.conformance.checks import agreement, convergence, kernels, parity
 from refimpl.conformance.mutants.equivalents import Equivalent
 from refimpl.conformance.mutants.planting import Fault, Mutant, planted, sound
 from refimpl.contract import Example, Variant
@@ -26,6 +26,9 @@ Fate = Literal["killed", "SURVIVED", "equivalent", "ineffective"]
 LADDER = (agreement.ladder_in_float64, agreement.ladder_in_float32)
 SLOW = (convergence.reaches_documented_figures, convergence.stays_in_calibrated_band)
 """Checks that train to the end."""
+
+OF_KERNELS = (kernels.each_kernel_is_right, kernels.each_layer_is_right)
+"""Checks that faults of kernels meet first, on the plain CPU."""
 
 PROBED = 150
 """The most updates that are made to see whether a mutant has any effect."""
@@ -97,6 +100,7 @@ class Hunt:
         self.slow = [c for c in checks if c in SLOW]
         if parity.same_on_every_execution.name not in without:
             self.slow.append(parity.same_on_every_execution)
+        self.of_kernels = [c for c in OF_KERNELS if c.name not in without]
         self.clean = planted(variant, sound, Fault())
         self.sound: dict[tuple[str, bool], bool] = {}
 
@@ -105,7 +109,9 @@ class Hunt:
         began = time.perf_counter()
         fault = Fault(strength=bug.strongest)
         reached = bug.execution is not None or self._reached(bug, fault)
-        killer = self._killer(bug, fault, self.quick + self.slow) if reached else None
+        checks = self.of_kernels if bug.of_kernels else []
+        checks = [*checks, *self.quick, *self.slow]
+        killer = self._killer(bug, fault, checks) if reached else None
         seconds = time.perf_counter() - began
         about = (self.example.name, self.variant.name, bug.name)
         if not fault.hits:
@@ -125,10 +131,13 @@ class Hunt:
     def smallest(self, bug: Mutant, killer: str) -> tuple[float, bool]:
         """The smallest magnitude that is caught, and whether even the weakest is.
 
-        Slow checks are left out of the search, except for one that killed the strongest.
+        Slow checks are left out of the search, except for one that killed the strongest. A fault
+        of a kernel is searched for by its killer alone.
         """
         assert bug.weakest is not None
         checks = self.quick + [check for check in self.slow if check.name == killer]
+        if bug.of_kernels:
+            checks = [check for check in CHECKS if check.name == killer]
         checks.sort(key=lambda check: check.name != killer)
 
         def caught(strength: float) -> bool:

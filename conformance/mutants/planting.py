@@ -104,6 +104,7 @@ class Mutant:
     ``mutate(fault)`` is called for each run and returns where the bug is planted; alternatively,
     ``execution(fault)`` makes a wrong execution. A bug with a magnitude has the ``weakest`` and
     the ``strongest`` worth trying, between which the smallest that is caught is searched for.
+    One ``of_kernels`` meets the checks of kernels first.
     """
 
     name: str
@@ -113,6 +114,7 @@ class Mutant:
     execution: Callable[[Fault], Execution] | None = None
     weakest: float | None = None
     strongest: float = 1.0
+    of_kernels: bool = False
 
     @property
     def has_magnitude(self) -> bool:
