@@ -77,7 +77,13 @@ def _drops_here(subject: Subject) -> bool:
     return subject.execution.steps is None and bool(_layers(subject))
 
 
-@check("dropout-keeps-its-mask", about="execution", applies=_drops_here)
+@check(
+    "dropout-keeps-its-mask",
+    about="execution",
+    applies=_drops_here,
+    reading="the backward of dropout draws its mask anew; with torch.compile, see "
+    "activation_memory_budget",
+)
 def dropout_keeps_its_mask(subject: Subject) -> Iterator[Measurement]:
     """On the way back, does each dropout leave out what it left out on the way forward?"""
     variant, execution = subject.trained, subject.execution

@@ -13,7 +13,13 @@ def _predicts_here(subject: Subject) -> bool:
     return subject.execution.steps is None and not subject.trained.numpy
 
 
-@check("predicts-as-its-oracle", about="execution", applies=_predicts_here)
+@check(
+    "predicts-as-its-oracle",
+    about="execution",
+    applies=_predicts_here,
+    reading="training is not concerned: in the mode that is named, torch takes another kernel, or "
+    "the wrapper another path",
+)
 def predicts_as_its_oracle(subject: Subject) -> Iterator[Measurement]:
     """In evaluation, with and without gradients, are predictions those of the float64 oracle?"""
     worst = 0.0

@@ -54,7 +54,13 @@ def _has_layers(subject: Subject) -> bool:
     )  # fmt: skip
 
 
-@check("each-layer-is-right", about="execution", applies=_has_layers)
+@check(
+    "each-layer-is-right",
+    about="execution",
+    applies=_has_layers,
+    reading="a layer, called by itself, is further from its definition than rounding takes it: the "
+    "kernel that it calls is wrong, or what Python, a wrapper or a mode puts around it",
+)
 def each_layer_is_right(subject: Subject) -> Iterator[Measurement]:
     """Does each layer compute its definition, in training and in evaluation, and its gradients?"""
     seen = judge_layers(subject.trained, subject.execution, subject.tier)

@@ -104,10 +104,10 @@ def _model(variant: Variant, problem: Problem) -> Model:
 
 def _parts(step: Step) -> tuple[nn.Module | None, dict[str, Tensor]]:
     tensors: dict[str, Any] = {bare_name(name): own for name, own in step.parameters.items()}
-    if not isinstance(step.model, nn.Module):
+    if step.module is None:
         return None, tensors
-    tensors |= {bare_name(name): own for name, own in step.model.named_buffers()}
-    return step.model, tensors
+    tensors |= {bare_name(name): own for name, own in step.module.named_buffers()}
+    return step.module, tensors
 
 
 def _all_of(model: Model, rows: Tensor) -> list[Tensor]:

@@ -78,9 +78,9 @@ def layers_called(
     )  # fmt: skip
     with recording() as calls:
         step = next(steps_of(variant, problem, 1))
-    if not isinstance(step.model, nn.Module):
+    if step.module is None:
         return []
-    names = {id(module): bare_name(name) for name, module in step.model.named_modules()}
+    names = {id(module): bare_name(name) for name, module in step.module.named_modules()}
     own = {id(layer): (layer, given) for layer, given in reversed(calls) if id(layer) in names}
     return [(names[key], layer, given) for key, (layer, given) in reversed(own.items())]
 
