@@ -280,6 +280,8 @@ def pytest_terminal_summary(
     records = {_key(record): record for report in reports for record in results_in(report)}
     if records:
         complete = exitstatus not in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
+        if config.option.maxfail and terminalreporter.stats.get("failed"):
+            complete = False  # it stopped at the first failure
         _print_verdict(terminalreporter, config, list(records.values()), complete)
         if exitstatus == pytest.ExitCode.INTERRUPTED:
             terminalreporter.write_line("interrupted: not every check was run")
