@@ -91,6 +91,29 @@ def _text(value: Any) -> str:
     return str(value).encode(errors="backslashreplace").decode()
 
 
+class AloneError(RefimplError):
+    """Another process is writing this file."""
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Nobody else writes ``path`` inside the block; raises :class:`AloneError` if someone does."""
+    from filelock import FileLock, Timeout
+
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(path.name + ".lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise AloneError("another process is writing it") from error
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)  # while it is held: else another's might go
+        lock.release()
+
+
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
     """Name ``path`` in an error of the file system that is about writing to it."""

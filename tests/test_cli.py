@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from fakes.sound import EXAMPLE, MODULE
 
 from refimpl.baselines.committed import require_unused_seeds
-from refimpl.cli import main
+from refimpl.cli import main, suite_process
 from refimpl.cli.commands.data import data
 from refimpl.cli.progress import final_line
 from refimpl.data import cache_root
@@ -492,9 +492,14 @@ def no_data(monkeypatch, tmp_path):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What pytest would be started with; it is not."""
+    """What the suite would be started with; it is not."""
     started = []
-    monkeypatch.setattr(pytest, "main", lambda words, plugins=(): started.append(words) or 0)
+
+    def run(arguments, results, verbose):
+        started.append(arguments)
+        return 0
+
+    monkeypatch.setattr(suite_process, "run_suite", run)
     return started
 
 

@@ -13,7 +13,7 @@ import pytest
 from fakes.sound import EXAMPLE
 from filelock import FileLock
 
-from refimpl.checking.results import read, result_from
+from refimpl.checking.results import part_of, read, result_from
 from refimpl.conformance.checks import ALL
 from refimpl.report.rerun import RunOptions, rerun_command
 from refimpl.runner import pytest_plugin
@@ -394,9 +394,12 @@ def test_an_interrupted_run_has_no_footer_and_says_that_there_is_more(tmp_path):
     )
     assert ran.returncode == 2
     assert "interrupted: not every check was run" in ran.stdout
-    found = read(file)
+    assert not file.exists()
+    found = read(part_of(file))
     assert not found.complete
     assert found.outcomes["passed"] == 3  # the verdicts on both plugins, and one check
+    kept = f"refimpl: 3 of {len(found.expected)} checks are kept in {part_of(file)}; "
+    assert kept + "repeat the command with --resume to go on" in ran.stderr
 
 
 STOPS = """

@@ -43,7 +43,7 @@ IN_ORDER_ONLY = Result(
 )
 EXPECTED = Result("autograd", "-", "errata", "cpu", "stand-in", "xfailed", "known: it broke")
 CHECKS = (PASSED, FAILED, SKIPPED, EXPECTED)
-HEADER = {"$report_type": "header", "schema": 1, "run": "r1", "tier": "stand-in"}
+HEADER = {"$report_type": "header", "schema": 2, "run": "r1", "tier": "stand-in"}
 
 
 def footer_of(checks, **changes):
@@ -55,7 +55,8 @@ def footer_of(checks, **changes):
 
 def lines_of(checks, **changes):
     records = [{"$report_type": "check", **check.record()} for check in checks]
-    return [json.dumps(r) for r in (HEADER, *records, footer_of(checks, **changes))]
+    header = {**HEADER, "cells": [check.id for check in checks]}
+    return [json.dumps(r) for r in (header, *records, footer_of(checks, **changes))]
 
 
 @pytest.fixture
@@ -185,7 +186,7 @@ def measured(number, **changes):
         (["no results", *lines_of((PASSED,))], "line 1: not JSON"),
         ([*lines_of((PASSED,))[:1], "{oh", *lines_of((PASSED,))[1:]], "line 2: not JSON"),
         (["3", *lines_of((PASSED,))], "line 1: not an object"),
-        (changed(0, schema=2), "has results schema 2, this refimpl reads 1"),
+        (changed(0, schema=1), "has results schema 1, this refimpl reads 2"),
         (changed(0, schema=None), "has results schema None"),
         (lines_of((PASSED, FAILED, PASSED)), f"{PASSED.id} more than once"),
         (changed(1, example=None), "damaged check record: .*example"),
@@ -249,3 +250,40 @@ def test_a_file_that_is_not_there_is_an_error_of_results(tmp_path):
 
 def test_measurements_without_a_message_are_measurements():
     assert Measurement("x", 1, "= 1", True).message == ""
+
+
+# --- what was not checked ------------------------------------------------------------------------
+
+
+def expecting(*checks, **header):
+    """The lines of a run that passed one check and had to make these."""
+    first, *rest = lines_of((PASSED,))
+    return [json.dumps({**json.loads(first), "cells": [c.id for c in checks], **header}), *rest]
+
+
+def test_a_check_without_a_record_is_no_pass(written):
+    results = written(expecting(PASSED, SKIPPED, EXPECTED))
+    assert results.complete
+    assert results.not_checked == (SKIPPED.id, EXPECTED.id)
+    assert not results.passed
+    assert results.why_not_passed == f"2 of 3 checks were not run: {SKIPPED.id} and 1 more"
+
+
+def test_a_file_that_does_not_say_what_was_to_be_checked_is_no_pass(written):
+    results = written(expecting(PASSED, cells=None))
+    assert not results.passed
+    assert results.why_not_passed == "results.jsonl does not say which checks were to be made"
+
+
+def test_where_tests_of_another_repository_ask_the_footer_says_what_was_to_be_checked(written):
+    *lines, footer = expecting(PASSED, cells=None)
+    told = json.dumps({**json.loads(footer), "cells": [PASSED.id]})
+    assert written([*lines, told]).passed
+
+
+def test_an_example_asked_for_by_name_of_which_nothing_could_run_is_no_pass(written):
+    lines = lines_of((PASSED, SKIPPED))
+    lines[0] = json.dumps({**json.loads(lines[0]), "examples": ["mnist-logistic", "imdb-cnn"]})
+    results = written(lines)
+    assert not results.passed
+    assert results.why_not_passed == "no check of imdb-cnn was run: all of them were skipped"

@@ -1,9 +1,10 @@
 """The results file: JSON Lines with a header, a record for each check, and a footer.
 
-Schema 1. Every line is an object with ``"$report_type"``:
+Schema 2. Every line is an object with ``"$report_type"``:
 
 ``header``
-    ``schema``, ``run`` (an id), ``started`` (UTC), ``tier``, ``device``, ``reseed``, ``examples``
+    ``schema``, ``run`` (an id), ``process``, ``started`` (UTC), ``tier``, ``device``, ``reseed``,
+    ``cells`` (the keys of all checks to be made), ``examples``
     selected, ``environment``, ``workers``, ``data`` (digests), ``documents``, ``plugins`` (origin
     of each example) and ``problems`` of plugins.
 ``check``
@@ -22,6 +23,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -30,7 +32,7 @@ from refimpl.errors import RefimplError
 from refimpl.reading import Shape, ShapeError, parsed, plain_text, shaped, why
 from refimpl.tiers import TIERS, Tier
 
-SCHEMA = 1
+SCHEMA = 2
 HEADER, CHECK, FOOTER = "header", "check", "footer"
 KINDS = (HEADER, CHECK, FOOTER)
 
@@ -86,6 +88,9 @@ class Header:
     device: str = ""
     reseed: int = 0
     examples: list[str] = field(default_factory=list)
+    only: dict[str, list[str]] = field(default_factory=dict)
+    cells: list[str] | None = None
+    process: int = 0
     environment: Environment = field(default_factory=Environment)
     workers: Workers = field(default_factory=Workers)
     data: dict[str, str] = field(default_factory=dict)
@@ -106,6 +111,7 @@ class Footer:
     failed: int = 0
     skipped: int = 0
     xfailed: int = 0
+    cells: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -128,14 +134,59 @@ class Results:
         return Counter(result.outcome for result in self.checks)
 
     @property
+    def expected(self) -> tuple[str, ...] | None:
+        """The keys of the checks that the run had to make; ``None`` if the file does not say."""
+        given = self.header.get("cells") or (self.footer or {}).get("cells")
+        return tuple(given) if given else None
+
+    @cached_property
+    def not_checked(self) -> tuple[str, ...]:
+        """The keys of the checks that have no record, whatever the reason."""
+        there = {result.id for result in self.checks}
+        return tuple(key for key in self.expected or () if key not in there)
+
+    @property
+    def not_run(self) -> tuple[str, ...]:
+        """The examples that were asked for by name, and of which every check was skipped."""
+        run = {r.example for r in self.checks if r.outcome != "skipped" and r.check not in VERDICTS}
+        return tuple(name for name in self.header.get("examples", ()) if name not in run)
+
+    @property
     def passed(self) -> bool:
-        """Whether the run is complete, some check was answered, and nothing failed."""
+        """Whether the run is complete, every check has a record, and nothing failed.
+
+        Some check must have passed, and some of every example that was asked for by name have run.
+        """
         return (
             self.footer is not None
-            and self.footer.get("exit_status") == 0
-            and self.answered > 0
+            and self.footer["exit_status"] == 0
             and self.outcomes["failed"] == 0
+            and not self.why_not_passed
         )
+
+    @property
+    def why_not_passed(self) -> str:
+        """Why a run in which no check failed is no pass all the same; empty if there is no reason.
+
+        A run without its end has none: it is incomplete.
+        """
+        if self.footer is None:
+            return ""
+        if self.expected is None:
+            return f"{self.path.name} does not say which checks were to be made"
+        if missed := self.not_checked:
+            more = f" and {len(missed) - 1:,} more" if len(missed) > 1 else ""
+            count = f"{len(missed):,} of {len(self.expected):,} checks were not run"
+            return f"{count}: {missed[0]}{more}"
+        if self.outcomes["failed"]:
+            return ""
+        if self.not_run:
+            return f"no check of {', '.join(self.not_run)} was run: all of them were skipped"
+        if not self.answered:
+            return f"no check passed in {self.path.name}"
+        if status := self.footer["exit_status"]:
+            return f"{self.path.name}: pytest ended with status {status}"
+        return ""
 
     @property
     def answered(self) -> int:
@@ -143,6 +194,11 @@ class Results:
         return sum(
             result.outcome == "passed" and result.check not in VERDICTS for result in self.checks
         )
+
+
+def part_of(path: Path) -> Path:
+    """Where the results of a run are until it has come to its end."""
+    return path.with_name(path.name + ".part")
 
 
 def result_from(record: Mapping[str, Any]) -> Result:

@@ -64,7 +64,7 @@ class Column:
             return "absent" if self.expected else "unreadable"
         if any(run.outcomes["failed"] for run in self.runs):
             return "failed"
-        if not all(run.complete for run in self.runs):
+        if any(not run.complete or run.not_checked for run in self.runs):
             return "incomplete"
         return "passed" if all(run.passed for run in self.runs) else "failed"
 
@@ -76,12 +76,12 @@ class Column:
         cut = [run.path.name for run in self.runs if not run.complete]
         if cut:
             return f"{', '.join(cut)} has no footer: the run died or is still running"
-        return "; ".join(_refusal(run) for run in self.runs if not run.passed and _refusal(run))
+        return "; ".join(run.why_not_passed for run in self.runs if run.why_not_passed)
 
     @property
     def seconds(self) -> float:
         """How long its runs took, as far as they came to their end."""
-        return sum(float(run.footer["seconds"]) for run in self.runs if run.footer)
+        return sum(float(run.footer.get("seconds", 0.0)) for run in self.runs if run.footer)
 
     @property
     def order(self) -> tuple[Any, ...]:
@@ -95,16 +95,6 @@ class Column:
             str(self.header.get("started", "")),
             self.names if self.runs else (),  # what was expected stands as it was given
         )
-
-
-def _refusal(run: Results) -> str:
-    """Why a run in which no check failed is still not a pass."""
-    status = (run.footer or {}).get("exit_status")
-    if run.outcomes["failed"]:
-        return ""
-    if status not in (0, None):
-        return f"{run.path.name}: pytest ended with status {status}"
-    return f"{run.path.name}: no check passed"
 
 
 def columns(paths: Iterable[Path], expected: Sequence[str] = ()) -> tuple[Column, ...]:

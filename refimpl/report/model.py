@@ -85,9 +85,15 @@ class TableCell:
             return "failed"
         if not self.results:
             return "absent"
-        if not all(run.complete for run in self.column.runs):
+        if not all(run.complete for run in self.column.runs) or self.not_checked:
             return "partial"
         return "passed" if self.outcomes["passed"] + self.outcomes["xfailed"] else "skipped"
+
+    @property
+    def not_checked(self) -> bool:
+        """Whether a check of this example has no record in a run that had to make it."""
+        missed = (key for run in self.column.runs for key in run.not_checked)
+        return any(key.startswith(f"{self.example}/") for key in missed)
 
     @property
     def why_absent(self) -> str:

@@ -7,22 +7,24 @@ be settled before torch is imported.
 
 from __future__ import annotations
 
+import argparse
+import os
 import re
-import time
-import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import datetime, timezone
 from functools import partial
+from importlib import import_module
 from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pytest_reportlog.plugin import ReportLogPlugin
 
 from refimpl.checking import options
 from refimpl.checking.requests import Request
 from refimpl.runner import pytest_workers
+from refimpl.runner.results_file import OUTCOMES, ResultsFile
 
 if TYPE_CHECKING:
     from refimpl.checking.checks import Cell, Check, Result
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
 
 RESULT = "refimpl-result"
 """The name under which a test's report carries its result."""
-
-OUTCOMES = ("passed", "failed", "skipped", "xfailed")
 
 CHECKS = "refimpl_checks"
 """The mark that :func:`refimpl.conformance.parametrize_with_checks` puts on a test."""
@@ -47,7 +47,8 @@ _CELL_ID = re.compile(
 _REGISTRY: pytest.StashKey[Registry] = pytest.StashKey()
 _PLAN: pytest.StashKey[Plan] = pytest.StashKey()
 _AGAINST: pytest.StashKey[Sequence[Column]] = pytest.StashKey()
-_RESULTS: pytest.StashKey[list[dict[str, Any]]] = pytest.StashKey()
+_KEYS: pytest.StashKey[list[str]] = pytest.StashKey()
+"""The keys of the questions that tests of another repository are given."""
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -58,6 +59,9 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
                     help="Check only this example (repeatable).")  # fmt: skip
     for option in options.ALL:
         _add(group, option)
+    group.addoption("--resume", action="store_true",
+                    help="Go on with a run that was ended, from --results FILE.part.")  # fmt: skip
+    group.addoption("--run-id", help=argparse.SUPPRESS)
 
 
 def _add(group: pytest.OptionGroup, option: options.Option) -> None:
@@ -73,13 +77,15 @@ def _add(group: pytest.OptionGroup, option: options.Option) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Open the results file, unless this process is a worker."""
     config.addinivalue_line("markers", f"{CHECKS}(questions): one test of each question")
-    config.stash[_RESULTS] = []
-    if hasattr(config, "workerinput"):
+    config.stash[_KEYS] = []
+    option = config.option
+    if option.resume and option.results is None:
+        raise pytest.UsageError("--resume needs --results FILE: the run's FILE.part is resumed")
+    if hasattr(config, "workerinput") or option.collectonly or option.setupplan:
         return
-    config.stash[_AGAINST] = _earlier(config.option.against)
-    path: Path | None = config.option.results
-    if path is not None:
-        config.pluginmanager.register(ResultsFile(config, path), "refimpl-results")
+    config.stash[_AGAINST] = _earlier(option.against)
+    if option.results is not None:
+        config.pluginmanager.register(Recorder(config, option.results), "refimpl-results")
 
 
 def _earlier(paths: Sequence[Path]) -> Sequence[Column]:
@@ -97,9 +103,9 @@ def _earlier(paths: Sequence[Path]) -> Sequence[Column]:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Close the results file."""
-    results = config.pluginmanager.get_plugin("refimpl-results")
-    if results is not None:
-        results.close()
+    recorder = config.pluginmanager.get_plugin("refimpl-results")
+    if recorder is not None:
+        recorder.file.close()
 
 
 # --- what the suite is parametrised over ---------------------------------------------------------
@@ -233,7 +239,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test for each check that the mark of ``parametrize_with_checks`` lists."""
     mark = metafunc.definition.get_closest_marker(CHECKS)
     if mark is not None:
-        metafunc.parametrize("check", mark.args[0](metafunc.config))
+        parameters = mark.args[0](metafunc.config)
+        metafunc.config.stash[_KEYS] += [parameter.values[0].key for parameter in parameters]
+        metafunc.parametrize("check", parameters)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -243,6 +251,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     question = parameters.params.get("check") if parameters else None
     if isinstance(question, Question):
         question.test = item
+
+
+def keys_of_questions(config: pytest.Config) -> list[str]:
+    """The keys of the questions that the tests of this process were given."""
+    return config.stash[_KEYS]
 
 
 # --- what comes of it ----------------------------------------------------------------------------
@@ -278,10 +291,16 @@ def pytest_terminal_summary(
         if isinstance(report, pytest.TestReport)
     ]
     records = {_key(record): record for report in reports for record in results_in(report)}
+    recorder = config.pluginmanager.get_plugin("refimpl-results")
+    if recorder is not None:
+        records = {**{_key(record): record for record in recorder.file.earlier}, **records}
     if records:
         complete = exitstatus not in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
         if config.option.maxfail and terminalreporter.stats.get("failed"):
             complete = False  # it stopped at the first failure
+        there = {"/".join(key) for key in records}
+        if recorder is not None:
+            complete = complete and there.issuperset(recorder.header.get("cells") or ())
         _print_verdict(terminalreporter, config, list(records.values()), complete)
         if exitstatus == pytest.ExitCode.INTERRUPTED:
             terminalreporter.write_line("interrupted: not every check was run")
@@ -366,83 +385,83 @@ def _document(example: Example) -> dict[str, Any]:
     return {**about, "errata": errata}
 
 
-class ResultsFile(ReportLogPlugin):  # type: ignore[misc]
-    """Writes the results of a run as they come, with pytest-reportlog's writer.
-
-    If the run dies or is interrupted, its results so far are on disk; the footer is only written
-    at the end.
-    """
+class Recorder:
+    """Has the results of a run written to a file as they come."""
 
     def __init__(self, config: pytest.Config, path: Path) -> None:
-        super().__init__(config, path)
-        self.run = uuid.uuid4().hex
-        self.began = time.monotonic()
-        self.peak = 0
-        self.outcomes: dict[str, int] = dict.fromkeys(OUTCOMES, 0)
-        self.recorded: set[tuple[str, ...]] = set()
-        self.interrupted = False
+        self.config = config
+        self.file = ResultsFile(config, path)
         self.header: dict[str, Any] = {}
 
     @pytest.hookimpl(wrapper=True)
     def pytest_sessionstart(self) -> Generator[None, object, object]:
         """Write the header while the workers start: it needs torch, which is slow to import."""
+        early = self.config.option.resume  # then the workers must know what is done already
+        if early:
+            self.file.begin(self._header())
         started = yield
-        self._write_header()
+        if not early:
+            self.file.begin(self._header())
         return started
 
-    def _write_header(self) -> None:
-        """Write what is run, and on what."""
+    def _header(self) -> dict[str, Any]:
+        """What is run, and on what."""
         from refimpl.checking.results import HEADER, SCHEMA
 
         self.header = {
             "$report_type": HEADER,
             "schema": SCHEMA,
-            "run": self.run,
+            "run": self.file.run,
+            "process": os.getpid(),
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            **header(self._config),
+            **header(self.config),
+            "cells": self._cells(),
         }
-        self._write_json_data(self.header)
+        return self.header
+
+    def _cells(self) -> list[str] | None:
+        """Every check that this run has to make, if it runs the suite; else the footer says it."""
+        if not _runs_the_suite(self.config):
+            return None
+        checks = import_module("refimpl.conformance.checks").ALL
+        try:
+            return plan_of(self.config, checks).keys
+        except pytest.Collector.CollectError:
+            return None  # the collection will fail with the reason
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Write a record for each check as it ends."""
-        from refimpl.checking.results import CHECK
-
         for record in results_in(report):
-            key = _key(record)
-            if key not in self.recorded:  # a worker can answer a test and then die of it
-                self.recorded.add(key)
-                self.outcomes[record["outcome"]] += 1
-                self._write_json_data({"$report_type": CHECK, **record})
+            self.file.add(record)
 
-    def pytest_keyboard_interrupt(self) -> None:
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Remember that the run did not come to its end."""
-        self.interrupted = True
+        self.file.interrupted = True
 
     def pytest_sessionfinish(self, exitstatus: int) -> None:
         """Write the footer: the run has come to its end."""
-        from refimpl.checking.results import FOOTER
-
-        self.peak = pytest_workers.peak_memory(self._config)
-        if self.interrupted:
-            return
-        self._write_json_data(
-            {
-                "$report_type": FOOTER,
-                "run": self.run,
-                "exit_status": int(exitstatus),
-                "seconds": round(time.monotonic() - self.began, 3),
-                "peak_mib": self.peak,
-                **self.outcomes,
-            }
+        self.file.peak = pytest_workers.peak_memory(self.config)
+        self.file.keys = sorted(
+            {*self.config.stash[_KEYS], *pytest_workers.keys_of_workers(self.config)}
         )
-
-    def pytest_warning_recorded(self) -> None:
-        """Ignore warnings, which pytest reports itself."""
-
-    def pytest_collectreport(self) -> None:
-        """Ignore collection, for the same reason."""
+        self.file.end(exitstatus)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the peak memory, and where the results are."""
-        terminalreporter.write_line(f"memory: at most {self.peak:,} MiB in one process")
-        terminalreporter.write_line(f"results: {self._log_path}")
+        terminalreporter.write_line(f"memory: at most {self.file.peak:,} MiB in one process")
+        if not self.config.option.run_id or "refimpl-check-" not in str(self.file.path):
+            ended = not self.file.interrupted
+            terminalreporter.write_line(f"results: {self.file.path if ended else self.file.part}")
+
+
+def _runs_the_suite(config: pytest.Config) -> bool:
+    """Whether what pytest was given includes the conformance suite, whole or in part."""
+    suite = Path(str(files("refimpl.conformance"))).resolve()
+    for given in config.args:
+        name = given.partition("::")[0]
+        if name == "refimpl.conformance" or name.startswith("refimpl.conformance."):
+            return True
+        path = Path(config.invocation_params.dir, name).resolve()
+        if path == suite or path in suite.parents or suite in path.parents:
+            return True
+    return False

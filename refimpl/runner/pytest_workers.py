@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from refimpl.processes import end_with_parent
 from refimpl.runner import workers
 
 if TYPE_CHECKING:
@@ -40,6 +41,12 @@ _INPUT = "refimpl"
 
 _PEAK = "refimpl_peak_memory"
 """The key under which a worker reports its peak memory to the controlling process."""
+
+_KEYS = "refimpl_keys"
+"""The key under which a worker reports the keys of the questions that its tests were given."""
+
+DONE: pytest.StashKey[set[str]] = pytest.StashKey()
+"""The checks whose results the run has from the one that it resumes."""
 
 _STATE: pytest.StashKey[Controller] = pytest.StashKey()
 _STDERR: pytest.StashKey[int] = pytest.StashKey()
@@ -97,6 +104,7 @@ class Controller:
         self.collected: set[str] = set()
         self.dead_at_start = 0
         self.peaks: list[int] = []
+        self.keys: set[str] = set()
         if config.option.device == "cuda":
             gpus, each = workers.find_gpus(), config.option.gpus_per_worker
             _require_enough(gpus, each)
@@ -139,6 +147,7 @@ def _earlier_seconds(config: pytest.Config) -> dict[str, float]:
 def pytest_configure(config: pytest.Config) -> None:
     """In a worker, settle its GPU and threads; in the controlling process, plan what each gets."""
     if hasattr(config, "workerinput"):
+        end_with_parent(at_once=True)
         config.stash[_STDERR] = os.dup(2)  # before a test's output is captured
         if config.workerinput.get(_INPUT, {}).get("groups"):
             # By this, a worker adds a test's group to its name. xdist reads only the command line,
@@ -165,6 +174,7 @@ def pytest_configure_node(node: WorkerController) -> None:
             "gpus": state.pinning.take(node.gateway.id) if state.pinning else None,
             "seconds": state.seconds,
             "groups": node.config.option.dist == "loadgroup",
+            "done": sorted(node.config.stash.get(DONE, set())),
         }
 
 
@@ -186,6 +196,7 @@ def pytest_testnodedown(node: WorkerController, error: object | None) -> None:
         state.pinning.release(node.gateway.id)
     if not error:
         state.peaks.append(node.workeroutput[_PEAK])
+        state.keys.update(node.workeroutput[_KEYS])
     if error and node.gateway.id not in state.collected:
         state.dead_at_start += 1
         if state.dead_at_start > DEATHS_AT_START:
@@ -197,6 +208,12 @@ def peak_memory(config: pytest.Config) -> int:
     state = config.stash.get(_STATE, None)
     others = state.peaks if state is not None else []
     return max([workers.peak_memory(), *others])
+
+
+def keys_of_workers(config: pytest.Config) -> set[str]:
+    """The keys of the questions that the workers' tests were given."""
+    state = config.stash.get(_STATE, None)
+    return state.keys if state is not None else set()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -229,13 +246,18 @@ def _settle(given: dict[str, Any]) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Report this worker's peak memory to the controlling process."""
     if hasattr(session.config, "workerinput"):
-        session.config.workeroutput[_PEAK] = workers.peak_memory()  # type: ignore[attr-defined]
+        from refimpl.runner.pytest_plugin import keys_of_questions
+
+        output = session.config.workeroutput  # type: ignore[attr-defined]
+        output[_PEAK] = workers.peak_memory()
+        output[_KEYS] = keys_of_questions(session.config)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Give every check a timeout; in a worker, put the longest groups first."""
     from refimpl.runner.scheduling import cell_of, longest_first
 
+    _leave_out_what_is_done(config, items)
     if not _has_timeout(config):
         for item in items:
             if cell_of(item) is not None:
@@ -244,9 +266,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = longest_first(items, config.workerinput.get(_INPUT, {}).get("seconds", {}))
 
 
+def _leave_out_what_is_done(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect the checks whose results a resumed run has already."""
+    given = getattr(config, "workerinput", {}).get(_INPUT, {}).get("done")
+    done = set(given) if given is not None else config.stash.get(DONE, set())
+    left_out = [item for item in items if _key(item) in done]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if _key(item) not in done]
+
+
+def _key(item: pytest.Item) -> str | None:
+    """The key of the result that a test will have, if it is a check."""
+    given: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+    for name in ("cell", "verdict"):
+        if name in given:
+            return str(given[name].id)
+    return getattr(given.get("check"), "key", None)
+
+
 def _has_timeout(config: pytest.Config) -> bool:
     """Whether the user has decided how long a test may take."""
-    if not config.pluginmanager.hasplugin("timeout"):
+    if not any(map(config.pluginmanager.hasplugin, ("timeout", "pytest_timeout"))):
         return True  # pytest-timeout is switched off
     option, variable = config.getoption("timeout", None), os.environ.get("PYTEST_TIMEOUT")
     return bool(option or variable or config.getini("timeout"))

@@ -86,9 +86,9 @@ def write(
     made_of["packages"] = {**ENVIRONMENT["packages"], **(packages or {})}
     records = [
         {
-            "$report_type": "header", "schema": 1, "run": name, "tier": "stand-in",
+            "$report_type": "header", "schema": 2, "run": name, "tier": "stand-in",
             "device": "cpu", "started": "2026-11-21T02:03:02+00:00", "examples": [],
-            "environment": made_of, "problems": [],
+            "environment": made_of, "problems": [], "cells": [result.id for result in results],
             "plugins": {result.example: "in-tree" for result in results},
             "documents": {r.example: {"title": "A title", "document": "20-days",
                                       "section": "1-1", "errata": []} for r in results},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 INPUT = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 EXISTING = click.Path(exists=True, readable=True, path_type=Path)
 OUTPUT = click.Path(dir_okay=False, writable=True, path_type=Path)
-SUITE_SETTINGS = Path(str(files("refimpl.runner"))) / "suite.ini"
 
 
 @click.command()
@@ -48,6 +46,8 @@ SUITE_SETTINGS = Path(str(files("refimpl.runner"))) / "suite.ini"
 @suite_option(declared.EXECUTION, "executions")
 @suite_option(declared.RESEED, type=click.IntRange(min=0))
 @suite_option(declared.RESULTS, type=OUTPUT, callback=require_writable)
+@click.option("--resume", is_flag=True,
+              help="Go on with a run that was ended, from --results FILE.part.")  # fmt: skip
 @suite_option(declared.EXPECTED_FAILURES, type=INPUT)
 @suite_option(declared.AGAINST, type=EXISTING)
 @suite_option(declared.VARIANT, "variants")
@@ -65,6 +65,7 @@ def check(
     executions: tuple[str, ...],
     reseed: int,
     results: Path | None,
+    resume: bool,
     expected_failures: tuple[Path, ...],
     against: tuple[Path, ...],
     variants: tuple[str, ...],
@@ -83,6 +84,8 @@ def check(
     from refimpl.baselines.committed import BaselineError, require_unused_seeds
 
     require_results_or_nothing(results)
+    if resume and results is None:
+        raise click.UsageError("--resume needs --results FILE: the run's FILE.part is resumed")
     _require_examples(names, expected_failures, plugins)
     try:
         require_unused_seeds(reseed)
@@ -97,26 +100,21 @@ def check(
     if executions or tier == "real":
         _require_what_plugins_give(names, executions, tier, plugins)
 
-    import pytest
-
-    from refimpl.cli.suite_screen import SuiteScreen
+    from refimpl.cli.suite_process import SETTINGS, run_suite
 
     arguments = ["--pyargs", "refimpl.conformance", "-q", "--no-header", "-n", workers]
-    arguments += ["-c", str(SUITE_SETTINGS), "--rootdir", os.getcwd(), "--noconftest"]
+    arguments += ["-c", str(SETTINGS), "--rootdir", os.getcwd(), "--noconftest"]
     arguments += ["-p", "no:cacheprovider", "--data", tier, "--device", device]
     arguments += ["--reseed", str(reseed)]
     for option, values in (
         ("--example", names), ("--plugin", plugins), ("--execution", executions),
         ("--variant", variants), ("--check", checks), ("--against", against),
-        ("--expected-failures", expected_failures), ("--results", (results,)),
-        ("--failed", (failed,)),
+        ("--expected-failures", expected_failures), ("--failed", (failed,)),
     ):  # fmt: skip
         arguments += [part for value in values if value for part in (option, str(value))]
-    if first:
-        arguments += ["-x"]
-    if verbose:
-        return int(pytest.main([*arguments, "-v", "-v"]))
-    return int(pytest.main([*arguments, *SuiteScreen.ARGUMENTS], plugins=[SuiteScreen()]))
+    arguments += ["--resume"] if resume else []
+    arguments += ["-x"] if first else []
+    return run_suite(arguments, results, verbose)
 
 
 def _examples_failed_in(path: Path) -> tuple[str, ...]:
@@ -173,8 +171,9 @@ def _require_what_plugins_give(
 
     loaded = registry.load(plugins, only=names or None)
     for execution in executions:
-        if execution != "all":
-            loaded.execution(execution)
+        lacking = None if execution == "all" else loaded.execution(execution).missing()
+        if lacking:
+            raise RefimplError(f"execution {execution!r} cannot run here: {lacking}")
     if tier == "real":
         found = loaded.examples
         require_some_real_data(found[name].value for name in names or found if name in found)

@@ -1,0 +1,27 @@
+"""The process in which ``refimpl check`` runs pytest; it ends with the command that started it."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from refimpl.processes import end_with_parent
+
+MORE_PATH = "REFIMPL_CHECK_PATH"
+"""What was on the path of the command, and is to be found by its child after all else."""
+
+
+def main() -> None:
+    """Run pytest with the arguments of this process."""
+    end_with_parent(at_once=True)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    more = os.environ.pop(MORE_PATH, "").split(os.pathsep)
+    sys.path += [folder for folder in more if folder and folder not in sys.path]
+
+    import pytest
+
+    from refimpl.cli.suite_screen import SuiteScreen
+
+    screen = [] if "-v" in sys.argv else [SuiteScreen()]
+    sys.exit(int(pytest.main(sys.argv[1:], plugins=screen)))
