@@ -53,11 +53,13 @@ def open_plain(path: Path, largest: int = LARGEST) -> IO[bytes]:
 
 def plain_bytes(path: Path, largest: int = LARGEST) -> bytes:
     """The content of a plain file; raises as :func:`open_plain`."""
+    content = bytearray()
     with open_plain(path, largest) as stream:
-        content = stream.read(largest + 1)
-    if len(content) > largest:  # it grew, or its file system does not know its size
-        raise OSError(errno.EFBIG, f"it has more than {largest:,} bytes", str(path))
-    return content
+        while block := stream.read(1 << 20):
+            content += block
+            if len(content) > largest:  # it grew, or its file system does not know its size
+                raise OSError(errno.EFBIG, f"it has more than {largest:,} bytes", str(path))
+    return bytes(content)
 
 
 def plain_text(path: Path, largest: int = LARGEST) -> str:

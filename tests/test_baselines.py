@@ -135,7 +135,7 @@ def test_runs_with_other_figures_are_refused(path):
     [
         ("{}", "is not a baseline: its first line is not a header"),
         ('{"$baseline": 99}', "has baseline format 99, this refimpl reads 1"),
-        ('{"$baseline": 1}', "is damaged: 'identity'"),
+        ('{"$baseline": 1}', "line 1, is damaged: it lacks the field identity"),
         ("nothing", "is not a baseline"),
     ],
 )

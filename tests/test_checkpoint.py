@@ -1,6 +1,9 @@
 """Checkpoints: written whole or not at all, and read without unpickling anything but weights."""
 
+import hashlib
+import io
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -13,8 +16,17 @@ from refimpl.training import checkpoint
 from refimpl.training.checkpoint import Checkpoint, load, save, take
 from refimpl.training.loop import steps_of, train
 from refimpl.training.problem import pose
+from refimpl.writing import WriteError
 
 STEPS_PER_EPOCH = -(-TRAINING // PROTOCOL.batch_size)
+
+
+def signed(content, path):
+    """Write a content as a checkpoint is written, with its digest."""
+    archive = io.BytesIO()
+    torch.save(content, archive)
+    stored = archive.getvalue()
+    path.write_bytes(stored + checkpoint.TRAILER + hashlib.sha256(stored).hexdigest().encode())
 
 
 def adam(parameters, lr):
@@ -120,6 +132,17 @@ class Mine:
     """Nothing that may be unpickled."""
 
 
+def test_no_flipped_bit_of_a_file_goes_unnoticed(path):
+    save(after(1), path)
+    sound = path.read_bytes()
+    for place in range(0, len(sound), max(1, len(sound) // 200)):
+        damaged = bytearray(sound)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=re.escape(str(path))):
+            load(path)
+
+
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.7, 0.99])
 def test_a_truncated_file_is_refused(path, kept):
     save(after(1), path)
@@ -130,7 +153,7 @@ def test_a_truncated_file_is_refused(path, kept):
 
 
 def test_a_file_that_holds_objects_is_refused_without_unpickling_them(path):
-    torch.save({"format": 1, "step": 1, "parameters": {}, "buffers": Mine()}, path)
+    signed({"format": 3, "step": 1, "parameters": {}, "buffers": Mine()}, path)
     with pytest.raises(CheckpointError, match="holds objects that are not weights") as raised:
         load(path)
     assert "weights_only" not in str(raised.value)  # torch's own text advises to unpickle them
@@ -173,34 +196,44 @@ def test_a_foreign_file_is_said_to_be_no_checkpoint_with_what_was_found(path, co
     [{"lin.weight": torch.zeros(1, 2)}, torch.zeros(3), [1, 2], {"format": torch.ones(2)}],
 )
 def test_another_file_of_torchs_is_refused(path, content):
-    torch.save(content, path)
+    signed(content, path)
     with pytest.raises(CheckpointError, match="not a checkpoint of refimpl"):
         load(path)
 
 
 GOOD = {
     "format": checkpoint.FORMAT, "step": 1, "parameters": {}, "buffers": {}, "optimizer": None,
-    "state": {},
+    "state": {}, "about": {},
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("lacking", ["step", "parameters", "buffers", "optimizer"])
+@pytest.mark.parametrize("lacking", ["step", "parameters", "buffers", "optimizer", "about"])
 def test_a_checkpoint_that_lacks_a_part_is_refused_and_the_part_named(path, lacking):
-    torch.save({k: v for k, v in GOOD.items() if k != lacking}, path)
+    signed({k: v for k, v in GOOD.items() if k != lacking}, path)
     with pytest.raises(CheckpointError, match=f"damaged checkpoint: .*{lacking}"):
         load(path)
 
 
-@pytest.mark.parametrize("change", [{"step": "x"}, {"parameters": {"w": 1.0}}, {"buffers": 3}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": "x"},
+        {"parameters": {"w": 1.0}},
+        {"buffers": 3},
+        {"step": True},
+        {"optimizer": {"state": {}}},
+        {"about": {"seed": []}},
+    ],
+)
 def test_a_checkpoint_with_a_part_of_another_kind_is_refused(path, change):
-    torch.save({**GOOD, **change}, path)
+    signed({**GOOD, **change}, path)
     with pytest.raises(CheckpointError, match="damaged checkpoint"):
         load(path)
 
 
 def test_a_newer_format_is_refused_with_both_numbers(path):
-    torch.save({**GOOD, "format": 3}, path)
-    with pytest.raises(CheckpointError, match="has checkpoint format 3, this refimpl reads 2"):
+    signed({**GOOD, "format": 4}, path)
+    with pytest.raises(CheckpointError, match="has checkpoint format 4, this refimpl reads 3"):
         load(path)
 
 
@@ -258,6 +291,6 @@ def test_a_write_that_fails_leaves_what_was_there_before(path, monkeypatch, ther
 
 def test_a_folder_in_the_place_of_the_file_is_left_alone(path):
     path.mkdir()
-    with pytest.raises(OSError, match="directory"):
+    with pytest.raises(WriteError, match=r"cannot write .*run\.pt: Is a directory"):
         save(after(1), path)
     assert [file.name for file in path.parent.iterdir()] == ["run.pt"]

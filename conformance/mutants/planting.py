@@ -11,6 +11,7 @@ The planted variant is a separate object, so that whatever is kept by a variant'
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
@@ -138,9 +139,9 @@ def has_module(variant: Variant) -> bool:
 
 
 def _named(function: Callable[..., object]) -> tuple[str, str]:
-    if not function.__doc__:
+    if not function.__doc__ and sys.flags.optimize < 2:
         raise TypeError(f"{function.__name__} needs a docstring: what it imitates")
-    what = " ".join(function.__doc__.split()).removesuffix(".")
+    what = " ".join((function.__doc__ or function.__name__).split()).removesuffix(".")
     return function.__name__.replace("_", "-"), what
 
 

@@ -15,7 +15,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from importlib.resources import files
@@ -25,9 +25,10 @@ from typing import Any, Literal
 from refimpl.contract import Example, Protocol, Variant
 from refimpl.data import Tier
 from refimpl.errors import RefimplError
+from refimpl.reading import ShapeError, decoded, parsed, plain_text, shaped, why
 from refimpl.seeds import wrong_seed
 from refimpl.trees import leaves
-from refimpl.writing import whole_file, write_lines
+from refimpl.writing import AloneError, alone, whole_file, write_lines
 
 FORMAT = 1
 
@@ -221,25 +222,26 @@ def read(path: Path) -> Baseline:
     try:
         return _read(path, path.stat().st_mtime_ns)
     except OSError as error:
-        raise BaselineError(f"{path} cannot be read: {error.strerror}") from error
+        raise BaselineError(f"{path} cannot be read: {why(error)}") from error
 
 
 @lru_cache(maxsize=64)
 def _read(path: Path, changed: int) -> Baseline:
     again = "delete it and make it again with: refimpl calibrate"
     try:
-        lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise BaselineError(f"{path.name} is damaged: it is not text; {again}") from error
-    footer = _record(lines[-1])
-    if footer is None or "runs" not in footer:
-        raise BaselineError(f"{path.name} is truncated: its last line is not a footer; {again}")
+        lines = plain_text(path).rstrip("\n").split("\n")
+        footer = decoded(lines[-1], Footer)
+    except ShapeError as error:
+        wrong = "is truncated: its last line is not a footer"
+        if "UTF-8" in str(error):
+            wrong = "is damaged: it is not text"
+        raise BaselineError(f"{path.name} {wrong}; {again}") from error
     baseline = _assembled(path, lines[:-1])
-    if footer["runs"] != len(baseline.runs):
+    if footer.runs != len(baseline.runs):
         raise BaselineError(
-            f"{path.name} counts {footer['runs']} runs but has {len(baseline.runs)}; {again}"
+            f"{path.name} counts {footer.runs} runs but has {len(baseline.runs)}; {again}"
         )
-    if footer.get("digest") != _digest(lines[:-1]):
+    if footer.digest != _digest(lines[:-1]):
         raise BaselineError(f"{path.name} does not have the digest that it states; {again}")
     return baseline
 
@@ -288,28 +290,60 @@ def resume(path: Path) -> Baseline | None:
     return _assembled(unfinished, lines) if whole else None
 
 
+@dataclass(frozen=True)
+class Header:
+    """The shape of a baseline's first line, beside its format."""
+
+    identity: Identity
+    metrics: dict[str, Metric]
+    epochs: tuple[int, ...]
+    environment: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Footer:
+    """The shape of its last line."""
+
+    runs: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """The shape of the line of a run; NaN and the infinities, which JSON lacks, are text."""
+
+    seed: int
+    final: dict[str, float | Literal["nan", "inf", "-inf"]]
+    curves: dict[str, tuple[float | Literal["nan", "inf", "-inf"], ...]]
+    seconds: float
+
+
 def _assembled(path: Path, lines: Sequence[str]) -> Baseline:
-    records = [_record(line) for line in lines]
-    header = records[0] if records else None
-    if header is None or "$baseline" not in header:
-        raise BaselineError(f"{path.name} is not a baseline: its first line is not a header")
-    if header["$baseline"] != FORMAT:
-        raise BaselineError(
-            f"{path.name} has baseline format {header['$baseline']}, this refimpl reads {FORMAT}"
-        )
     try:
-        runs = tuple(_run(record) for record in records[1:] if record is not None)
-        if len(runs) != len(records) - 1:
-            raise ValueError("a line that is not JSON")
-        baseline = Baseline(
-            Identity(**header["identity"]),
-            {name: Metric(**metric) for name, metric in header["metrics"].items()},
-            tuple(header["epochs"]),
-            header["environment"],
-            runs,
+        first = parsed(lines[0]) if lines else None
+    except ShapeError as error:
+        reason = f"{path.name} is not a baseline: its first line is {error}"
+        raise BaselineError(reason) from error
+    if not isinstance(first, dict) or "$baseline" not in first:
+        raise BaselineError(f"{path.name} is not a baseline: its first line is not a header")
+    if first["$baseline"] != FORMAT or isinstance(first["$baseline"], bool):
+        raise BaselineError(
+            f"{path.name} has baseline format {first['$baseline']}, this refimpl reads {FORMAT}"
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BaselineError(f"{path.name} is damaged: {error}") from error
+    number = 1
+    try:
+        header = shaped(first, Header)
+        if not isinstance(header.environment.get("packages"), dict):
+            raise ShapeError("environment: it lacks the field packages")
+        runs = []
+        for line in lines[1:]:
+            number += 1
+            runs.append(_run(decoded(line, Line)))
+    except ShapeError as error:
+        raise BaselineError(f"{path.name}, line {number}, is damaged: {error}") from error
+    baseline = Baseline(
+        header.identity, header.metrics, header.epochs, header.environment, tuple(runs)
+    )
     _require_sound(path, baseline)
     return baseline
 
@@ -320,6 +354,12 @@ def _require_sound(path: Path, baseline: Baseline) -> None:
     if twice:
         raise BaselineError(f"{path.name} has seed {twice[0]} more than once")
     for run in baseline.runs:
+        wrong = [n for n, own in run.curves.items() if len(own) != len(baseline.epochs)]
+        if wrong:
+            raise BaselineError(
+                f"{path.name}: the curve of {wrong[0]} of seed {run.seed} has not one value for "
+                "each of the epochs"
+            )
         odd = run.final.keys() ^ baseline.runs[0].final.keys()
         if odd:
             raise BaselineError(
@@ -328,21 +368,14 @@ def _require_sound(path: Path, baseline: Baseline) -> None:
             )
 
 
-def _record(line: str) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    return record if isinstance(record, dict) else None
-
-
-def _run(record: Mapping[str, Any]) -> Run:
-    # JSON has no NaN or infinities; they are stored as text, which float() reads.
+def _run(line: Line) -> Run:
+    if line.seed < 0 or not 0 <= line.seconds < math.inf:
+        raise ShapeError(f"seed {line.seed} took {line.seconds} s")
     return Run(
-        int(record["seed"]),
-        {name: float(value) for name, value in record["final"].items()},
-        {name: tuple(map(float, values)) for name, values in record["curves"].items()},
-        float(record["seconds"]),
+        line.seed,
+        {name: float(value) for name, value in line.final.items()},
+        {name: tuple(map(float, values)) for name, values in line.curves.items()},
+        float(line.seconds),
     )
 
 
@@ -378,19 +411,12 @@ def journal(path: Path) -> Iterator[Journal]:
 
     Raises :class:`BaselineError` if another process is making the baseline.
     """
-    from filelock import FileLock, Timeout
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(path.name + ".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise BaselineError(f"{path.name} is being made by another process") from error
-    try:
+    with ExitStack() as held:
+        try:
+            held.enter_context(alone(path))
+        except AloneError as error:
+            raise BaselineError(f"{path.name} is being made by another process") from error
         yield Journal(path)
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)  # while it is held: else another's might go
-        lock.release()
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,18 @@ handed over as soon as it ends, without waiting for other jobs.
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from refimpl.baselines.committed import CURVE_POINTS, Run
 from refimpl.data import Tier
-from refimpl.errors import ContractError, MissingExtraError, RefimplError
+from refimpl.errors import ContractError, MissingExtraError, RefimplError, one_line
+from refimpl.processes import end_with_parent, safe_environment
 from refimpl.training.curves import evenly_spaced
 
 if TYPE_CHECKING:
@@ -52,12 +55,14 @@ class Job:
 class Engine:
     """Who does the work: ``workers`` processes of this machine, or the Ray cluster at ``address``.
 
-    Without an ``address``, Ray starts a cluster of this machine alone.
+    Without an ``address``, Ray starts a cluster of this machine alone. Of this machine's processes,
+    each may take ``seconds`` for a seed.
     """
 
     workers: int
     kind: Literal["processes", "ray"] = "processes"
     address: str | None = None
+    seconds: float = 3600.0
 
     def __post_init__(self) -> None:
         if self.kind == "ray":
@@ -132,12 +137,59 @@ def kept_epochs(count: int) -> Sequence[int]:
 
 
 def _on_processes(work: Iterable[Job], engine: Engine) -> Iterator[tuple[Task, list[Run]]]:
-    from joblib import Parallel, delayed, parallel_config
+    """Do the jobs in processes that end with this one.
 
-    with parallel_config(backend="loky", n_jobs=engine.workers, inner_max_num_threads=1):
-        # A job begins only when another has ended, whose results are handed over at once.
-        pool = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs")
-        yield from pool(delayed(run_job)(job) for job in work)
+    Raises :class:`RefimplError`, which names the seeds in flight, if a process dies or a job takes
+    longer than its seeds may.
+    """
+    from joblib.externals.loky import TimeoutError as LokyTimeout
+    from joblib.externals.loky import get_reusable_executor, wait
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    os.environ.update(safe_environment())  # loky's processes have that of this one
+    pool = get_reusable_executor(
+        max_workers=engine.workers, initializer=end_with_parent, env=one, reuse=False
+    )
+    running: dict[Future[tuple[Task, list[Run]]], tuple[Job, float]] = {}
+    pending = iter(work)
+    try:
+        while True:
+            while len(running) < engine.workers and (job := next(pending, None)) is not None:
+                limit = time.monotonic() + engine.seconds * len(job.seeds)
+                running[pool.submit(run_job, job)] = job, limit
+            if not running:
+                return
+            left = min(limit for _, limit in running.values()) - time.monotonic()
+            done, _ = wait(running, timeout=max(0.0, left), return_when="FIRST_COMPLETED")
+            if not done:
+                late = [job for job, limit in running.values() if limit <= time.monotonic()]
+                raise RefimplError(
+                    f"{_named(late)}: not done after {engine.seconds:g} s for each seed; what was "
+                    "finished is kept; give --timeout a longer time, or leave the variant out"
+                )
+            for future in done:
+                try:
+                    result = future.result()
+                except (BrokenProcessPool, LokyTimeout) as error:
+                    jobs_lost = [job for job, _ in running.values()]
+                    raise RefimplError(
+                        f"{_named(jobs_lost)}: a process died of one of these "
+                        f"({one_line(error)[:120]}); what was finished is kept, and the same "
+                        "command goes on"
+                    ) from error
+                del running[future]
+                yield result
+    finally:
+        pool.shutdown(wait=False, kill_workers=True)
+
+
+def _named(lost: Sequence[Job]) -> str:
+    """The variants and seeds of jobs, as text."""
+    return ", ".join(
+        f"{job.task.example} · {job.task.variant} · seed {', '.join(map(str, job.seeds))}"
+        for job in lost
+    )
 
 
 def _on_cluster(work: Iterable[Job], engine: Engine) -> Iterator[tuple[Task, list[Run]]]:

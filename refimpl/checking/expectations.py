@@ -36,6 +36,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from refimpl.data import TIERS
 from refimpl.errors import RefimplError
+from refimpl.reading import plain_text, require_shallow, why
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -134,9 +135,10 @@ def read(path: Path) -> tuple[ExpectedFailure, ...]:
     entry lacks a key or has an unknown one, or a condition is invalid.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ExpectationsError(f"{path} cannot be read as TOML: {error}") from error
+        content = tomllib.loads(plain_text(path))
+        require_shallow(content)
+    except (OSError, ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError
+        raise ExpectationsError(f"{path} cannot be read as TOML: {why(error)}") from error
     strange = content.keys() - {TABLE}
     entries = content.get(TABLE, [])
     if strange or not isinstance(entries, list):

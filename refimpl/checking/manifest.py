@@ -13,11 +13,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import TypeAlias, get_args
+from typing import TypeAlias
 
 from refimpl.checking.checks import Cell
 from refimpl.data import Tier
 from refimpl.errors import RefimplError
+from refimpl.reading import ShapeError, decoded, plain_text, why
 from refimpl.writing import write_text
 
 Manifest: TypeAlias = Mapping[str, Mapping[str, tuple[Tier, ...]]]
@@ -35,20 +36,15 @@ def path() -> Path:
 
 def read(file: Path) -> Manifest:
     """The manifest in ``file``. Raises :class:`ManifestError` if it is damaged."""
+    restore = "restore it, or: refimpl manifest --update"
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        manifest = {
-            subject: {check: tuple(tiers) for check, tiers in checks.items()}
-            for subject, checks in record.items()
-        }
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise ManifestError(
-            f"{file.name} cannot be read ({error}); restore it, or: refimpl manifest --update"
-        ) from error
-    for checks in manifest.values():
-        for tiers in checks.values():
-            if not tiers or not set(tiers) <= set(get_args(Tier)):
-                raise ManifestError(f"{file.name} names unknown tiers: {list(tiers)}")
+        manifest = decoded(plain_text(file), dict[str, dict[str, tuple[Tier, ...]]])
+    except (OSError, ShapeError) as error:
+        raise ManifestError(f"{file.name} cannot be read ({why(error)}); {restore}") from error
+    empty = [subject for subject, checks in manifest.items() if not all([checks, *checks.values()])]
+    if not manifest or empty:
+        named = f"no checks of {empty[0]}" if empty else "no checks"
+        raise ManifestError(f"{file.name} names {named}; {restore}")
     return manifest
 
 

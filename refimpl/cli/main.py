@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -54,6 +56,8 @@ COMMANDS = (
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line. An error is one line on standard error and a non-zero exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    _take_any_text()
+    _refuse_silent_ends()
     try:
         status = cli.main(given, prog_name="refimpl", standalone_mode=False)
     except click.ClickException as error:
@@ -70,6 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             raise
         complain(str(error))
         sys.exit(1)
+    except SystemExit as error:
+        complain(f"a plugin ended the command, with status {error.code}")
+        sys.exit(1)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
@@ -79,6 +86,28 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         complain(f"{type(error).__name__}: {error} (--debug shows where)")
         sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _take_any_text() -> None:
+    """Write what the encoding of the output lacks as an escape, instead of failing halfway."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _refuse_silent_ends() -> None:
+    """Let no plugin end this process as if the command had succeeded."""
+    end, own = os._exit, os.getpid()
+
+    def end_aloud(status: int) -> NoReturn:
+        if os.getpid() == own and status == 0:
+            complain("a plugin ended the process before the command was done")
+            sys.stdout.flush()
+            status = 1
+        end(status)
+
+    if getattr(end, "__module__", None) != __name__:
+        os._exit = end_aloud
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -8,9 +8,11 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions, entry_points
 from pathlib import Path
 from zlib import crc32
+
+from refimpl.errors import RefimplError
 
 BUILT_IN = "refimpl.executions.built_in"
 IN_TREE = "refimpl.plugins"
@@ -103,11 +105,28 @@ def _in_tree() -> Iterator[Source]:
 
 
 def _installed() -> Iterator[Source]:
-    points = [(_distribution(point), point) for point in entry_points(group=GROUP)]
+    points = [(_distribution(point), point) for point in _entry_points()]
     for distribution, point in sorted(points, key=lambda found: (found[0], found[1].name)):
         module, _, attribute = point.value.partition(":")
         module, attribute = module.strip(), attribute.partition("[")[0].strip()
         yield Source(point.name, distribution, module, _source_file(module), attribute)
+
+
+def _entry_points() -> Sequence[EntryPoint]:
+    """The entry points of the group; :class:`RefimplError` names a distribution that has none."""
+    try:
+        return list(entry_points(group=GROUP))
+    except Exception:  # what it raises depends on Python's version, and names nothing
+        for distribution in distributions():
+            try:
+                list(distribution.entry_points)
+            except Exception as error:
+                name = distribution.metadata["Name"] or "a distribution without a name"
+                raise RefimplError(
+                    f"the entry_points.txt of {name} cannot be read ({error}); "
+                    f"reinstall it, or: python -m pip uninstall {name}"
+                ) from error
+        raise
 
 
 def named(plugin: str) -> Source:

@@ -21,6 +21,7 @@ from refimpl.compatibility import refusal
 from refimpl.contract import CONTRACT, Example, Execution, Variant
 from refimpl.errors import RefimplError
 from refimpl.parity.lockstep import Comparison, Draws, compare_steps
+from refimpl.reading import open_plain, why
 from refimpl.requirements import missing
 from refimpl.training.problem import CPU, pose
 from refimpl.training.trajectories import Observation, first_steps
@@ -138,6 +139,8 @@ def _metadata(tensors: dict[str, Tensor]) -> dict[str, str]:
 def _digest(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for key in sorted(tensors):
+        if tensors[key].dtype != torch.float64:
+            return "none: a tensor is not of float64"
         digest.update(key.encode())
         digest.update(tensors[key].contiguous().numpy().tobytes())
     return digest.hexdigest()
@@ -146,15 +149,16 @@ def _digest(tensors: dict[str, Tensor]) -> str:
 @lru_cache(maxsize=8)
 def _read(path: Path, changed: int) -> tuple[dict[str, Tensor], str]:
     """The tensors of a golden file and the torch version that made it."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     again = "make it again with: refimpl golden --update"
     try:
+        open_plain(path).close()
         with safe_open(path, framework="pt") as stored:
             about = stored.metadata() or {}
             tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise GoldenError(f"{path.name} is truncated or damaged ({error}); {again}") from error
+    except Exception as error:  # what it raises for a damaged header is of many kinds
+        raise GoldenError(f"{path.name} is truncated or damaged ({why(error)}); {again}") from error
     if about.get("format") != FORMAT or _is_of_another_contract(about):
         raise GoldenError(
             f"{path.name} is of contract {about.get('contract')}, format {about.get('format')}; "
@@ -175,6 +179,8 @@ def _steps(tensors: dict[str, Tensor], variant: str, path: Path) -> list[list[Ob
     steps: list[list[Observation]] = [[] for _ in range(STEPS)]
     for key, value in tensors.items():
         of, number, kind, name = key.split("/", 3)
+        if of == variant and not 1 <= int(number) <= STEPS:
+            raise GoldenError(f"{path.name} has a step {number} of {variant}, of {STEPS}")
         if of == variant:
             steps[int(number) - 1].append(Observation(kind, name, value))  # type: ignore[arg-type]
     if not any(steps):

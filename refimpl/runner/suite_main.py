@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 
+from refimpl.errors import printable
 from refimpl.processes import end_with_parent
 
 MORE_PATH = "REFIMPL_CHECK_PATH"
@@ -24,4 +26,11 @@ def main() -> None:
     from refimpl.cli.suite_screen import SuiteScreen
 
     screen = [] if "-v" in sys.argv else [SuiteScreen()]
-    sys.exit(int(pytest.main(sys.argv[1:], plugins=screen)))
+    status = int(pytest.main(sys.argv[1:], plugins=screen))
+    others = (t for t in threading.enumerate() if t is not threading.main_thread())
+    left = [printable(thread.name) for thread in others if not thread.daemon]
+    if left:
+        print(f"a plugin left threads behind, which are ended: {', '.join(left)}")
+        sys.stdout.flush()
+        os._exit(status)
+    sys.exit(status)

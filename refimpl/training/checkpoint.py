@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,12 +16,16 @@ from numpy.typing import NDArray
 
 from refimpl.contract import Step
 from refimpl.errors import CheckpointError
+from refimpl.reading import plain_bytes, shaped, why
 from refimpl.trees import mapped
 from refimpl.writing import whole_file
 
-FORMAT = 2
-READ = (1, 2)
-"""The formats that are read. Format 1 had one optimizer and no further state."""
+FORMAT = 3
+READ = (1, 2, 3)
+"""The formats that are read. Format 1 had one optimizer and no further state, format 2 no digest."""
+
+TRAILER = b"\nrefimpl sha256 "
+"""What stands after the archive, before its digest; a zip archive may have something after it."""
 
 ARCHIVE = b"PK"
 """What a file of ``torch.save`` begins with: it is a zip archive."""
@@ -43,10 +48,20 @@ class Checkpoint:
     optimizer: Mapping[str, Any] | None = None
     state: Mapping[str, Any] = field(default_factory=dict)
     parameters_only: bool = False
+    about: Mapping[str, str | int | None] = field(default_factory=dict)
+
+    def require(self, path: Path, about: Mapping[str, str | int | None]) -> None:
+        """Raise :class:`CheckpointError` if it is of another run than this."""
+        for name, value in about.items():
+            if self.about.get(name) != value:
+                raise CheckpointError(
+                    f"{path} is of another run: its {name} is {self.about.get(name)!r}, "
+                    f"and not {value!r}"
+                )
 
 
-def take(step: Step, number: int) -> Checkpoint:
-    """The checkpoint after update ``number`` (counted from 1)."""
+def take(step: Step, number: int, **about: str | int | None) -> Checkpoint:
+    """The checkpoint after update ``number`` (from 1) of the run that ``about`` describes."""
     model = step.module
     optimizers = dict(step.optimizers)
     single = optimizers.pop("", None)
@@ -59,6 +74,7 @@ def take(step: Step, number: int) -> Checkpoint:
         buffers={n: b.detach().cpu().clone() for n, b in model.named_buffers()} if model else {},
         optimizer=copy.deepcopy(single.state_dict()) if single is not None else None,
         state={name: _state(kept) for name, kept in {**step.state, **optimizers}.items()},
+        about=about,
     )
 
 
@@ -78,9 +94,13 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         "buffers": dict(checkpoint.buffers),
         "optimizer": checkpoint.optimizer,
         "state": dict(checkpoint.state),
+        "about": dict(checkpoint.about),
     }
+    archive = io.BytesIO()
+    torch.save(content, archive)
+    stored = archive.getvalue()
     with whole_file(path) as stream:
-        torch.save(content, stream)
+        stream.write(stored + TRAILER + hashlib.sha256(stored).hexdigest().encode())
 
 
 def load(path: Path) -> Checkpoint:
@@ -88,7 +108,7 @@ def load(path: Path) -> Checkpoint:
 
     Raises :class:`CheckpointError` if the file is missing, damaged or not a checkpoint.
     """
-    stored = _archive(path)
+    stored, sealed = _archive(path)
     try:
         content = torch.load(io.BytesIO(stored), weights_only=True, map_location="cpu")
     except UnpicklingError as error:  # torch's message advises unpickling the file regardless
@@ -97,21 +117,29 @@ def load(path: Path) -> Checkpoint:
         ) from error
     except Exception as error:
         raise _no_checkpoint(path, "an archive that torch cannot read") from error
-    return _checkpoint(path, content)
+    made = _checkpoint(path, content)
+    if not sealed and content["format"] > 2:
+        raise _no_checkpoint(path, "an archive without its digest")
+    return made
 
 
-def _archive(path: Path) -> bytes:
-    """What the file holds; it begins as an archive does."""
+def _archive(path: Path) -> tuple[bytes, bool]:
+    """What the file holds, and whether it has its digest; it begins as an archive does."""
     try:
-        stored = path.read_bytes()
+        stored = plain_bytes(path, 64 << 30)
     except OSError as error:
-        raise CheckpointError(
-            f"{path} cannot be read: {error.strerror}; expected {EXPECTED}"
-        ) from error
+        reason = f"{path} cannot be read: {why(error)}"
+        raise CheckpointError(f"{reason}; expected {EXPECTED}") from error
     if not stored.startswith(ARCHIVE):
         begins = f"a file that begins with {stored[:8]!r}" if stored else "an empty file"
         raise _no_checkpoint(path, begins)
-    return stored
+    archive, mark, digest = stored.rpartition(TRAILER)
+    if not mark:
+        return stored, False
+    found = hashlib.sha256(archive).hexdigest()
+    if digest.decode(errors="replace") != found:
+        raise CheckpointError(f"{path} is damaged: it does not have the digest that it states")
+    return archive, True
 
 
 def _no_checkpoint(path: Path, found: str) -> CheckpointError:
@@ -122,17 +150,23 @@ def _no_checkpoint(path: Path, found: str) -> CheckpointError:
 
 def _checkpoint(path: Path, content: Any) -> Checkpoint:
     found = content.get("format") if isinstance(content, dict) else None
-    if not isinstance(found, int):
+    if not isinstance(found, int) or isinstance(found, bool):
         raise CheckpointError(f"{path} is a file of torch, but not a checkpoint of refimpl")
     if found not in READ:
         raise CheckpointError(f"{path} has checkpoint format {found}, this refimpl reads {FORMAT}")
     try:
+        step, optimizer = content["step"], content["optimizer"]
+        if not isinstance(step, int) or isinstance(step, bool) or step < 1:
+            raise ValueError(f"step is {step!r}")
+        if optimizer is not None and set(optimizer) != {"state", "param_groups"}:
+            raise ValueError("its optimizer has no state and param_groups")
         return Checkpoint(
-            step=int(content["step"]),
+            step=step,
             parameters={n: v.numpy() for n, v in content["parameters"].items()},
-            buffers=dict(content["buffers"]),
-            optimizer=content["optimizer"],
+            buffers={n: torch.as_tensor(v) for n, v in content["buffers"].items()},
+            optimizer=optimizer,
             state=content["state"] if found > 1 else {},
+            about=shaped(content["about"], dict[str, str | int | None]) if found > 2 else {},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path} is a damaged checkpoint: {error!r}") from error

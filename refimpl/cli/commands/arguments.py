@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from refimpl.errors import RefimplError, one_line
+from refimpl.errors import RefimplError, printable
 from refimpl.names import unknown
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def complain(message: str) -> None:
     """Print an error on one line of standard error."""
-    click.echo(f"refimpl: {one_line(message)}", err=True)
+    click.echo(f"refimpl: {printable(message)}", err=True)
 
 
 def registry_of(name: str, plugins: Sequence[str]) -> Registry:

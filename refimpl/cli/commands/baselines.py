@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 @click.option("--address", metavar="HOST:PORT",
               help="Address of the Ray cluster "
               "(default: Ray starts one on this machine).")  # fmt: skip
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=3600.0,
+              show_default=True, metavar="SECONDS",
+              help="The most time that one seed may take.")  # fmt: skip
 @output_option("--fresh", folder=True,
                help="Run seeds that no baseline has, and write the runs to this folder for "
                "audit --fresh; missing folders are created.")  # fmt: skip
@@ -47,6 +50,7 @@ def calibrate(
     workers: int | None,
     kind: Literal["processes", "ray"],
     address: str | None,
+    timeout: float,
     fresh: Path | None,
     plugins: tuple[str, ...],
 ) -> None:
@@ -64,7 +68,7 @@ def calibrate(
     from refimpl.requirements import require_some_real_data
     from refimpl.seeds import FIRST_SEED, FRESH_SEED
 
-    engine = Engine(workers or os.cpu_count() or 1, kind, address)
+    engine = Engine(workers or os.cpu_count() or 1, kind, address, timeout)
     loaded = registry.load(plugins, only=names or None)
     examples = loaded.chosen(names)
     _require_variants(names, examples, variants)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -44,6 +44,8 @@ LINES_OF_PROGRESS = 20
               "prints, if it prints one, or else the variant's own seed).")  # fmt: skip
 @device_option
 @output_option("--plot", help="Draw the learning curves to this file; missing folders are created.")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="FILE",
+              help="Go on from a file of --save, with its variant, data and seed.")  # fmt: skip
 @output_option("--save", help="Save parameters and optimizer state to this file; "
                "missing folders are created.")  # fmt: skip
 @plugin_option
@@ -56,6 +58,7 @@ def run(
     seed: int | None,
     device: str,
     plot: Path | None,
+    resume: Path | None,
     save: Path | None,
     plugins: tuple[str, ...],
 ) -> None:
@@ -73,6 +76,18 @@ def run(
 
         require_format(plot)
     require_device(device)
+    begin = None
+    if resume is not None:
+        from refimpl.training.checkpoint import load
+
+        begin = load(resume)
+        if seed is None and isinstance(begin.about.get("seed"), int):
+            seed = cast("int", begin.about["seed"])
+    about: dict[str, str | int | None] = {
+        "example": name, "variant": chosen.name, "tier": tier, "seed": seed,
+    }  # fmt: skip
+    if begin is not None and resume is not None:
+        begin.require(resume, about)
     if epochs is not None and chosen.protocol is not None:
         protocol = replace(chosen.protocol, epochs=epochs, stand_in_epochs=None)
         chosen = replace(chosen, protocol=protocol)
@@ -93,14 +108,19 @@ def run(
         located_errors(example),
         RunProgress(example, chosen, tier, LINES_OF_PROGRESS) as progress,
     ):
-        problem = pose(chosen, tier, seed=seed, execution=execution)
+        problem = pose(chosen, tier, seed=seed, execution=execution).but(checkpoint=begin)
+        if begin is not None and problem.first_step >= problem.length:
+            raise RefimplError(
+                f"{resume} is of update {begin.step}, and the run has {problem.length}: nothing is "
+                "left to train; give --epochs more, or leave --resume out"
+            )
         history = train(chosen, problem, on_epoch=progress.epoch)
     if save:
         from refimpl.training.checkpoint import save as save_checkpoint
         from refimpl.training.checkpoint import take
 
         assert history.last is not None
-        save_checkpoint(take(history.last, history.steps), save)
+        save_checkpoint(take(history.last, problem.first_step + history.steps, **about), save)
         click.echo(f"saved {save}")
     if plot:
         from refimpl.authoring.plotting import plot_history
