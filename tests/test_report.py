@@ -20,6 +20,7 @@ from fakes.runs import (
     failed,
     parted,
     passed,
+    sealed,
     skipped,
     trained,
     write,
@@ -851,7 +852,7 @@ def test_an_older_results_file_without_the_newer_fields_is_still_shown(tmp_path)
         {k: v for k, v in m.items() if k in ("what", "measured", "limit", "holds")}
         for m in check["measurements"]
     ]
-    path.write_text("".join(json.dumps(record) + "\n" for record in (header, check, footer)))
+    path.write_text(sealed([json.dumps(record) for record in (header, check, footer)]))
     assert made(path).verdict.state == "passed"
     assert "titanic-dnn" in shown(path).text
 

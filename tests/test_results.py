@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+from fakes.runs import sealed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,7 +66,7 @@ def written(tmp_path):
 
     def write_and_read(lines, end="\n"):
         path = tmp_path / "results.jsonl"
-        path.write_text("\n".join(lines) + end, encoding="utf-8")
+        path.write_text(sealed(lines).removesuffix("\n") + end, encoding="utf-8")
         return read(path)
 
     return write_and_read
@@ -140,7 +141,7 @@ def test_a_run_passed_if_it_ended_well_answered_a_check_and_nothing_failed(
 
 @given(st.data())
 def test_a_truncated_file_is_never_a_pass(tmp_path_factory, data):
-    whole = ("\n".join(lines_of((PASSED, SKIPPED))) + "\n").encode()
+    whole = sealed(lines_of((PASSED, SKIPPED))).encode()
     kept = data.draw(st.integers(0, len(whole) - 2))
     path = tmp_path_factory.mktemp("cut") / "results.jsonl"
     path.write_bytes(whole[:kept])

@@ -11,7 +11,8 @@ Schema 2. Every line is an object with ``"$report_type"``:
     the fields of :class:`refimpl.checking.checks.Result`; its key is example, variant, check,
     execution and tier, never pytest's node id, which differs between a checkout and a wheel.
 ``footer``
-    ``run``, ``exit_status``, ``seconds``, ``peak_mib`` and the counts of outcomes.
+    ``run``, ``exit_status``, ``seconds``, ``peak_mib``, the counts of outcomes, and ``digest``: the
+    sha256 of all lines before it.
 
 A file without a footer is from a run that died: :func:`read` reads it as incomplete, and nothing
 takes it for a pass.
@@ -19,6 +20,7 @@ takes it for a pass.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -105,6 +107,7 @@ class Footer:
 
     run: str
     exit_status: int
+    digest: str
     seconds: float = 0.0
     peak_mib: int = 0
     passed: int = 0
@@ -298,7 +301,7 @@ def read(path: Path) -> Results:
     lines[0].shaped(Header)
     checks = tuple(line.result() for line in lines if line.kind == CHECK)
     _require_unique(path, checks)
-    return Results(path, header, checks, _footer(path, lines, checks))
+    return Results(path, header, checks, _footer(path, content, lines, checks))
 
 
 @dataclass(frozen=True)
@@ -331,7 +334,7 @@ class _Line:
 
 
 def _footer(
-    path: Path, lines: Sequence[_Line], checks: Iterable[Result]
+    path: Path, content: str, lines: Sequence[_Line], checks: Iterable[Result]
 ) -> Mapping[str, Any] | None:
     kinds = [line.kind for line in lines]
     if kinds.count(HEADER) > 1 or FOOTER in kinds[:-1]:
@@ -349,7 +352,15 @@ def _footer(
                 f"{path} counts {footer.get(outcome, 0)} {outcome} but has {found[outcome]}: "
                 "lines of it are lost"
             )
+    if footer["digest"] != digest_of(content):
+        raise ResultsError(f"{path} does not have the digest that it states: it was changed")
     return footer
+
+
+def digest_of(content: str) -> str:
+    """The digest that the footer states: that of every line before it."""
+    before, _, _ = content.rstrip("\n").rpartition("\n")
+    return hashlib.sha256(f"{before}\n".encode()).hexdigest()
 
 
 def _lines(path: Path, content: str) -> Iterator[_Line]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -40,6 +41,7 @@ class ResultsFile:
         self.earlier: list[dict[str, Any]] = []
         self.keys: list[str] = []
         self.interrupted = False
+        self.digest = hashlib.sha256()
         self.stream: IO[str] | None = None
         self.held = ExitStack()
         if not is_stream(path):
@@ -120,8 +122,10 @@ class ResultsFile:
     def _write(self, record: dict[str, Any]) -> None:
         if self.stream is not None:
             with self._naming_errors():
-                self.stream.write(json.dumps(plain(record)) + "\n")
+                line = json.dumps(plain(record)) + "\n"
+                self.stream.write(line)
                 self.stream.flush()
+                self.digest.update(line.encode())
 
     @contextmanager
     def _naming_errors(self) -> Iterator[None]:
@@ -146,6 +150,7 @@ class ResultsFile:
             "seconds": round(time.monotonic() - self.began, 3),
             "peak_mib": self.peak,
             **self.outcomes,
+            "digest": self.digest.hexdigest(),
         }
         self._write({**footer, "cells": self.keys} if self.keys else footer)
         if self.stream is not None:

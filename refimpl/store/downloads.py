@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Empty, Queue
 from typing import TYPE_CHECKING, Any
 
 from refimpl.errors import DataError, one_line, printable
@@ -105,11 +107,36 @@ class ResumingDownloader:
             if version:
                 headers["If-Range"] = version
         try:
-            with requests.get(url, headers=headers, stream=True, timeout=self.timeout) as response:
+            with self._answer(url, headers) as response:
                 if not self._complete(response, start):
                     self._append(response, url, start)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise _Interrupted(_innermost(error)) from error
+
+    def _answer(self, url: str, headers: dict[str, str]) -> Response:
+        """The head of the server's answer, within the time for it as a whole.
+
+        A timeout of a connection begins anew with every byte, and a server may send heads without
+        end, so a thread waits for it, which nobody waits for.
+        """
+        import requests
+
+        answers: Queue[Response | Exception] = Queue()
+
+        def ask() -> None:
+            try:
+                answers.put(requests.get(url, headers=headers, stream=True, timeout=self.timeout))
+            except Exception as error:
+                answers.put(error)
+
+        threading.Thread(target=ask, daemon=True, name="download").start()
+        try:
+            answer = answers.get(timeout=min(3 * self.timeout, self.seconds))
+        except Empty:
+            raise _Interrupted("the server's answer has no end") from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def _complete(self, response: Response, start: int) -> bool:
         """Whether ``part`` needs nothing more; raises if the response brings no bytes for it."""

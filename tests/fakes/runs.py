@@ -1,5 +1,6 @@
 """Results files made up for tests of what reads them."""
 
+import hashlib
 import json
 from collections import Counter
 from dataclasses import replace
@@ -102,5 +103,14 @@ def write(
         own = {"run": records[0]["run"], "exit_status": code, "seconds": 61.0}
         records.append({"$report_type": "footer", **own, **counts})
     path = folder / f"{name}.jsonl"
-    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    path.write_text(sealed([json.dumps(record) for record in records]), encoding="utf-8")
     return path
+
+
+def sealed(lines: list[str]) -> str:
+    """The lines as a file, with the digest that its footer must state, if it has one."""
+    if lines and '"footer"' in lines[-1]:
+        before = "".join(line + "\n" for line in lines[:-1])
+        digest = hashlib.sha256(before.encode()).hexdigest()
+        lines = [*lines[:-1], json.dumps({**json.loads(lines[-1]), "digest": digest})]
+    return "".join(line + "\n" for line in lines)
