@@ -21,8 +21,8 @@ from refimpl.cli.commands import (
     suite,
     training,
 )
-from refimpl.cli.commands.arguments import complain
 from refimpl.cli.commands.group import Group
+from refimpl.cli.messages import complain
 from refimpl.errors import RefimplError
 
 NO_ARGUMENTS: type[Exception] | tuple[()] = getattr(click.exceptions, "NoArgsIsHelpError", ())

@@ -24,7 +24,7 @@ from typing import TextIO
 import click
 
 from refimpl.checking.results import Results, ResultsError, part_of, read
-from refimpl.cli.commands.arguments import complain
+from refimpl.cli.messages import complain
 from refimpl.cli.suite_screen import SuiteScreen
 from refimpl.processes import safe_environment
 from refimpl.writing import is_stream

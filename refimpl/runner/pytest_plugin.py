@@ -47,8 +47,6 @@ _CELL_ID = re.compile(
 _REGISTRY: pytest.StashKey[Registry] = pytest.StashKey()
 _PLAN: pytest.StashKey[Plan] = pytest.StashKey()
 _AGAINST: pytest.StashKey[Sequence[Column]] = pytest.StashKey()
-_KEYS: pytest.StashKey[list[str]] = pytest.StashKey()
-"""The keys of the questions that tests of another repository are given."""
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -77,7 +75,7 @@ def _add(group: pytest.OptionGroup, option: options.Option) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Open the results file, unless this process is a worker."""
     config.addinivalue_line("markers", f"{CHECKS}(questions): one test of each question")
-    config.stash[_KEYS] = []
+    config.stash[pytest_workers.QUESTIONS] = []
     option = config.option
     if option.resume and option.results is None:
         raise pytest.UsageError("--resume needs --results FILE: the run's FILE.part is resumed")
@@ -240,7 +238,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     mark = metafunc.definition.get_closest_marker(CHECKS)
     if mark is not None:
         parameters = mark.args[0](metafunc.config)
-        metafunc.config.stash[_KEYS] += [parameter.values[0].key for parameter in parameters]
+        metafunc.config.stash[pytest_workers.QUESTIONS] += [
+            parameter.values[0].key for parameter in parameters
+        ]
         metafunc.parametrize("check", parameters)
 
 
@@ -251,11 +251,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     question = parameters.params.get("check") if parameters else None
     if isinstance(question, Question):
         question.test = item
-
-
-def keys_of_questions(config: pytest.Config) -> list[str]:
-    """The keys of the questions that the tests of this process were given."""
-    return config.stash[_KEYS]
 
 
 # --- what comes of it ----------------------------------------------------------------------------
@@ -442,7 +437,10 @@ class Recorder:
         """Write the footer: the run has come to its end."""
         self.file.peak = pytest_workers.peak_memory(self.config)
         self.file.keys = sorted(
-            {*self.config.stash[_KEYS], *pytest_workers.keys_of_workers(self.config)}
+            {
+                *self.config.stash[pytest_workers.QUESTIONS],
+                *pytest_workers.keys_of_workers(self.config),
+            }
         )
         self.file.end(exitstatus)
 

@@ -45,6 +45,9 @@ _PEAK = "refimpl_peak_memory"
 _KEYS = "refimpl_keys"
 """The key under which a worker reports the keys of the questions that its tests were given."""
 
+QUESTIONS: pytest.StashKey[list[str]] = pytest.StashKey()
+"""The keys of the questions that tests of another repository are given in this process."""
+
 DONE: pytest.StashKey[set[str]] = pytest.StashKey()
 """The checks whose results the run has from the one that it resumes."""
 
@@ -246,11 +249,9 @@ def _settle(given: dict[str, Any]) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Report this worker's peak memory to the controlling process."""
     if hasattr(session.config, "workerinput"):
-        from refimpl.runner.pytest_plugin import keys_of_questions
-
         output = session.config.workeroutput  # type: ignore[attr-defined]
         output[_PEAK] = workers.peak_memory()
-        output[_KEYS] = keys_of_questions(session.config)
+        output[_KEYS] = session.config.stash[QUESTIONS]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -22,7 +22,7 @@ from refimpl.writing import whole_file
 
 FORMAT = 3
 READ = (1, 2, 3)
-"""The formats that are read. Format 1 had one optimizer and no further state, format 2 no digest."""
+"""The formats that are read. Format 1 had one optimizer and no further state, 2 had no digest."""
 
 TRAILER = b"\nrefimpl sha256 "
 """What stands after the archive, before its digest; a zip archive may have something after it."""

@@ -11,17 +11,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from refimpl.errors import RefimplError, printable
+from refimpl.cli.messages import complain
+from refimpl.errors import RefimplError
 from refimpl.names import unknown
 
 if TYPE_CHECKING:
     from refimpl.contract import Example
     from refimpl.loading.registry import Registry
-
-
-def complain(message: str) -> None:
-    """Print an error on one line of standard error."""
-    click.echo(f"refimpl: {printable(message)}", err=True)
 
 
 def registry_of(name: str, plugins: Sequence[str]) -> Registry:

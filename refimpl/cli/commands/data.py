@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from refimpl.cli.commands.arguments import complain
 from refimpl.cli.commands.group import Group
 from refimpl.cli.commands.options import debug_option
+from refimpl.cli.messages import complain
 from refimpl.errors import DataError, RefimplError
 
 

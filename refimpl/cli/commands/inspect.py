@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from refimpl.cli.commands.arguments import complain, example_of
+from refimpl.cli.commands.arguments import example_of
 from refimpl.cli.commands.options import data_option, debug_option, plugin_option
+from refimpl.cli.messages import complain
 
 if TYPE_CHECKING:
     from refimpl.data import Tier
