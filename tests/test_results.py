@@ -209,7 +209,6 @@ def measured(number, **changes):
         (changed(1, seconds="x"), "line 2: .*seconds: expected a number, found a text"),
         (changed(1, seconds=-1), "-1.0 is no duration"),
         (changed(1, example=""), "line 2: .*/scratch/.* has an empty name"),
-        (changed(2, reason="", measurements=[]), "line 3: .* failed without a reason"),
         (changed(1, outcome="skipped"), "line 2: .* is skipped without a reason"),
         (changed(3, exit_status="0"), "line 4: .*exit_status: expected a whole number"),
         ([*lines_of((PASSED,))[:1], "[" * 100_000], "line 2: lists or objects .* deep"),

@@ -256,10 +256,6 @@ def _faults(result: Result) -> Iterator[str]:
             yield f"{result.id}: {measurement.what!r} holds, and is outside its limit"
     if result.outcome in ("skipped", "xfailed") and not result.reason:
         yield f"{result.id} is {result.outcome} without a reason"
-    if result.outcome == "failed" and not (
-        result.reason or any(not m.holds for m in result.measurements)
-    ):
-        yield f"{result.id} failed without a reason"
     for curve in result.curves:
         lengths = {len(curve.at), len(curve.values), len(curve.low), len(curve.high)} - {0}
         if len(lengths) != 1 or len(curve.at) != len(curve.values):
