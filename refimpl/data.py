@@ -68,7 +68,7 @@ class DataSet:
 
     A stream has no rows: ``batches(rng)`` gives the batches of one epoch, ``length`` of them, each
     an (input, target) of arrays; an environment to act in may stand in an input's place. ``rng`` is
-    a NumPy generator for the run's seed and the epoch.
+    a NumPy generator for the run's seed and the epoch; a batch that draws needs one of its own.
     """
 
     name: str

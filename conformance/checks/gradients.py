@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from refimpl.checking.checks import Measurement, Subject, at_most, check, true
+from refimpl.conformance.checks.repetition import AT_REST
 from refimpl.conformance.checks.repetition import STEPS as RERUN
 from refimpl.contract import Step, Variant
 from refimpl.data import philox
@@ -72,19 +73,47 @@ def gradient_is_the_slope(subject: Subject) -> Iterator[Measurement]:
         variant, subject.tier, seed=variant.seed, execution=subject.execution, precision="float64",
         dropout=False,
     )  # fmt: skip
-    whole = _off_the_kinks(posed)
+    whole = _off_the_kinks(_unclipped(posed))
     problem = _in_small_batches(whole)
     first = _first(variant, problem)
+    if len(first.optimizers) > 1:  # a later loss is to be that of the start, not of an update
+        whole, problem = _at_rest(whole), _at_rest(problem)
+        first = _first(variant, problem)
     held = _held_rows(first)
-    noise = _noise(variant, problem, first)
-    for name, gradient in _gradients(first).items():
+    gradients, noise = _gradients(first), {}
+    for name, gradient in gradients.items():
+        loss = _loss_of(first, name)
+        if loss not in noise:
+            noise[loss] = _noise(variant, problem, first, loss)
         for number in range(DIRECTIONS):
             direction = {name: _direction(philox("directions", name), number, gradient, held, name)}
-            best = _best(variant, problem, noise, {name: gradient}, direction)
+            best = _best(variant, problem, noise[loss], {name: gradient}, direction, loss)
             what = f"slope error of {name} in direction {number + 1}, of its budget"
             yield best.judged(what, f"the gradient of {name} is wrong")
-    if len(whole.train) % whole.batch_size:
+    one_loss = len(first.optimizers) < 2 and not whole.streams
+    if one_loss and len(whole.train) % whole.batch_size:
         yield _of_the_last_batch(variant, whole, first)
+
+
+def _unclipped(problem: Problem) -> Problem:
+    """The same problem with gradients as they are: clipped, they are no slope."""
+    return problem.but(protocol=replace(problem.protocol, clip=None))
+
+
+def _at_rest(problem: Problem) -> Problem:
+    """The same problem with a learning rate of next to zero, so that no parameter moves."""
+    return problem.but(protocol=replace(problem.protocol, learning_rate=AT_REST))
+
+
+def _loss_of(step: Step, parameter: str) -> str | None:
+    """The loss whose slope a parameter's gradient is: that of its optimizer; ``None``: the sum."""
+    if len(step.optimizers) < 2:
+        return None
+    own = step.parameters[parameter]
+    for name, optimizer in step.optimizers.items():
+        if any(p is own for group in optimizer.param_groups for p in group["params"]):
+            return name
+    raise ContractError(f"no optimizer of the step has the parameter {parameter}")
 
 
 def _off_the_kinks(problem: Problem) -> Problem:
@@ -99,7 +128,8 @@ def _off_the_kinks(problem: Problem) -> Problem:
 def _in_small_batches(problem: Problem) -> Problem:
     """The same rows in smaller batches; without batches in the document, still all at once."""
     protocol = problem.protocol
-    if protocol.batch_size is None or protocol.batch_size >= len(problem.train):
+    whole = problem.streams or protocol.batch_size is None
+    if whole or (protocol.batch_size or 0) >= len(problem.train):
         return problem
     return problem.but(protocol=replace(protocol, batch_size=min(protocol.batch_size, ROWS)))
 
@@ -160,18 +190,21 @@ def _directions(
     }
 
 
-def _noise(variant: Variant, problem: Problem, step: Step) -> float:
+def _noise(variant: Variant, problem: Problem, step: Step, of: str | None = None) -> float:
     """How far rounding takes the first loss: how far one close by is from the slope of wider ones.
 
     The gradients have no part in it, so that a wrong one is not taken for noise.
     """
-    loss = float(torch.as_tensor(step.loss).detach())
+    loss = _value(step, of)
     gradients, held = _gradients(step), _held_rows(step)
+    if of is not None:
+        gradients = {n: own for n, own in gradients.items() if _loss_of(step, n) == of}
     noise = NOISE_ULPS * float(np.finfo(np.float64).eps) * abs(loss)
     for number in range(ROUNDED):
         direction = _directions("rounded", number, gradients, held)
         before, close_by, after = (
-            _first_loss(variant, problem, direction, by) for by in (-max(STEPS), NEARBY, max(STEPS))
+            _first_loss(variant, problem, direction, by, of)
+            for by in (-max(STEPS), NEARBY, max(STEPS))
         )
         slope = (after - before) / (2 * max(STEPS))
         noise = max(noise, MARGIN * abs(close_by - loss - NEARBY * slope))
@@ -179,7 +212,12 @@ def _noise(variant: Variant, problem: Problem, step: Step) -> float:
 
 
 def _best(
-    variant: Variant, problem: Problem, noise: float, gradients: Arrays, direction: Arrays
+    variant: Variant,
+    problem: Problem,
+    noise: float,
+    gradients: Arrays,
+    direction: Arrays,
+    of: str | None = None,
 ) -> _Slope:
     """The slope that is nearest to what the gradients claim, relative to its width's budget."""
     gradient, moved = (
@@ -190,7 +228,7 @@ def _best(
     typical = float(np.linalg.norm(gradient) * np.linalg.norm(moved)) / np.sqrt(gradient.size)
 
     def at(width: float) -> _Slope:
-        slope = _slope(variant, problem, direction, width)
+        slope = _slope(variant, problem, direction, width, of)
         budget = TRUNCATION * max(typical, abs(slope)) + noise / width
         return _Slope(float(abs(slope - claimed) / budget), slope, claimed)
 
@@ -215,31 +253,43 @@ def _held_rows(step: Step) -> dict[str, int]:
     return {
         f"{name}.weight".lstrip("."): layer.padding_idx
         for name, layer in net.named_modules()
-        if isinstance(layer, nn.Embedding) and layer.padding_idx is not None
+        if isinstance(layer, (nn.Embedding, nn.EmbeddingBag)) and layer.padding_idx is not None
     }
 
 
-def _slope(variant: Variant, problem: Problem, direction: Arrays, step: float) -> float:
+def _slope(
+    variant: Variant, problem: Problem, direction: Arrays, step: float, of: str | None = None
+) -> float:
     """The slope of the first loss along ``direction``, in the parameters that it names.
 
     Central differences at two step widths, extrapolated to zero: a percentage loss bends so sharply
     that the error of a single difference, which grows with the square of its width, would be seen.
     """
     wide, narrow = (
-        (_first_loss(variant, problem, direction, h) - _first_loss(variant, problem, direction, -h))
+        (
+            _first_loss(variant, problem, direction, h, of)
+            - _first_loss(variant, problem, direction, -h, of)
+        )
         / (2 * h)
         for h in (step, step / 2)
     )
     return (4 * narrow - wide) / 3
 
 
-def _first_loss(variant: Variant, problem: Problem, direction: Arrays, by: float) -> float:
+def _first_loss(
+    variant: Variant, problem: Problem, direction: Arrays, by: float, of: str | None = None
+) -> float:
     begin = problem.checkpoint
     moved = dict(begin.parameters if begin else problem.values)
     for name, shift in direction.items():
         moved[name] = moved[name] + by * shift
     changes = {"checkpoint": replace(begin, parameters=moved)} if begin else {"values": moved}
-    return float(torch.as_tensor(_first(variant, problem.but(**changes)).loss).detach())
+    return _value(_first(variant, problem.but(**changes)), of)
+
+
+def _value(step: Step, of: str | None) -> float:
+    """A loss of a step by its name, or the sum of all."""
+    return float(torch.as_tensor(step.total if of is None else step.losses[of]).detach())
 
 
 def _first(variant: Variant, problem: Problem) -> Step:

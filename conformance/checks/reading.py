@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -12,6 +13,7 @@ from refimpl.contract import Epoch, Step, Variant
 from refimpl.training.checkpoint import take
 from refimpl.training.loop import drive, steps_of, swiftly, validation_figures
 from refimpl.training.problem import Problem, pose
+from refimpl.trees import leaves, mapped
 
 WHOLE = 50
 """An epoch of at most this many updates is read whole, a longer one at its beginning and end."""
@@ -51,7 +53,7 @@ def reads_its_batches(subject: Subject) -> Iterator[Measurement]:
 
 def _read(variant: Variant, problem: Problem, begin: int, count: int) -> Iterator[Measurement]:
     """Which batches some updates of a run use, and the figures that the variant reports."""
-    batches = problem.batches()
+    updates = problem.updates()
     wrong: list[int] = []
     made = 0
     last: Step | None = None
@@ -61,10 +63,11 @@ def _read(variant: Variant, problem: Problem, begin: int, count: int) -> Iterato
                 yield from _figures(variant, problem, last, seen)
             continue
         last, made = seen, made + 1
-        _, expected = next(batches, (None, None))
-        if expected is None:
+        batches = next(updates, None)
+        if batches is None:
             break
-        if seen.target is not None and not torch.equal(_plain(seen.target), _plain(expected)):
+        expected = [leaves(target) for _, target in batches]
+        if seen.target is not None and not _same_targets(leaves(seen.target), expected):
             wrong.append(begin + made)
         if made == count:
             break
@@ -95,8 +98,9 @@ def _figures(variant: Variant, problem: Problem, step: Step, epoch: Epoch) -> It
 def _loss_is_as_stated(variant: Variant, step: Step) -> bool:
     if variant.loss is None or step.output is None or step.target is None:
         return False
-    stated = float(variant.loss(step.output.detach(), step.target))
-    shown = float(torch.as_tensor(step.loss).detach())
+    output = mapped(torch.Tensor.detach, step.output)
+    stated = float(variant.loss(output, step.target))
+    shown = float(torch.as_tensor(step.total).detach())
     return abs(stated - shown) <= ROUNDING * abs(stated)
 
 
@@ -106,6 +110,14 @@ def _at(subject: Subject, problem: Problem, begin: int) -> Problem:
         return problem
     [first] = steps_of(subject.trained, problem, 1)
     return problem.but(checkpoint=replace(take(first, 1), step=begin))
+
+
+def _same_targets(shown: Sequence[Any], batches: Sequence[Sequence[Any]]) -> bool:
+    """Whether a step's target is that of its batches, leaf by leaf and one after the other."""
+    expected = [torch.cat([_plain(part) for part in parts]) for parts in zip(*batches, strict=True)]
+    return len(shown) == len(expected) and all(
+        torch.equal(_plain(own), other) for own, other in zip(shown, expected, strict=True)
+    )
 
 
 def _plain(target: torch.Tensor) -> torch.Tensor:

@@ -419,11 +419,11 @@ class _PlantedProblem(Problem):
         self.injection.leaves = list(module.parameters())
         return loaded
 
-    def resume(self, optimizer: Any) -> Any:
+    def resume(self, optimizer: Any, name: str = "") -> Any:
         forgets = self.injection.plant.resume
         state = self.checkpoint.optimizer if self.checkpoint else None
         if forgets is None or state is None or not forgets(optimizer, state):
-            return super().resume(optimizer)
+            return super().resume(optimizer, name)
         self.injection.fault.hit()
         return optimizer
 

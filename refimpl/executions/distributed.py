@@ -23,6 +23,7 @@ from refimpl.errors import RefimplError
 from refimpl.loading.discovery import find_spec
 from refimpl.training.loop import steps_of
 from refimpl.training.problem import Problem
+from refimpl.trees import rows_of
 
 PROCESSES = 2
 
@@ -113,12 +114,12 @@ def _process(packed: bytes, folder: str) -> None:
         own = replace(problem, execution=execution, shard=(rank, dist.get_world_size()))
         seen = []
         for step in steps_of(variant, own, problem.horizon):
-            rows = len(step.target) if step.target is not None else own.batch_size
+            rows = rows_of(step.target) if step.target is not None else own.batch_size
             seen.append(
                 {
-                    "loss": torch.as_tensor(step.loss).detach().cpu(),
+                    "loss": torch.as_tensor(step.total).detach().cpu(),
                     "rows": rows,
-                    "gradients": _copies({n: p.grad for n, p in step.parameters.items()}),
+                    "gradients": _copies(step.used_gradients()),
                     "parameters": _copies(step.parameters),
                 }
             )
@@ -136,7 +137,7 @@ def _weighted_ddp(module: nn.Module) -> nn.Module:
     rows = torch.zeros((), dtype=torch.float64)
 
     def count(_: nn.Module, args: tuple[Any, ...]) -> None:
-        rows.fill_(len(args[0]))
+        rows.fill_(rows_of(args))
 
     def weighted(_, bucket):  # type: ignore[no-untyped-def]  # torch refuses string annotations
         total = rows.clone().to(bucket.buffer().device)

@@ -46,9 +46,28 @@ WIDE = 1000
 
 def supports(variant: Variant) -> bool:
     """Whether a variant declares what is needed to train many of its seeds at once."""
-    parts = (variant.build, variant.optimizer, variant.loss)
-    # Recurrent layers have no batching rule (pytorch#105982).
-    return None not in parts and not variant.has_layer(nn.RNNBase)
+    parts = (variant.build, variant.optimizer, variant.loss, variant.protocol, variant.data)
+    if None in parts or variant.collate is not None or not _updates_plainly(variant):
+        return False
+    # Recurrent layers have no batching rule (pytorch#105982), nor have sparse gradients.
+    return not variant.has_layer(nn.RNNBase) and not _sparse(variant)
+
+
+def _sparse(variant: Variant) -> bool:
+    assert variant.build is not None
+    return any(getattr(layer, "sparse", False) for layer in variant.build().modules())
+
+
+def _updates_plainly(variant: Variant) -> bool:
+    """Whether each batch of arrays makes one update, with its gradients as they are."""
+    protocol, data = variant.protocol, variant.data
+    assert protocol is not None
+    assert data is not None
+    plain = (protocol.accumulate, protocol.clip, protocol.schedule, protocol.stop)
+    if plain != (1, None, None, None) or data.batches is not None:
+        return False
+    rows = data.load("stand-in").train
+    return isinstance(rows.x, np.ndarray) and isinstance(rows.y, np.ndarray)
 
 
 # --- step by step --------------------------------------------------------------------------------

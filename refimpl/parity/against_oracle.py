@@ -288,13 +288,17 @@ def shard_gradients(
     problem = pose(
         variant, tier, seed=seed, dropout=False, horizon=1, execution=execution, precision="float64"
     )
+    # The mean of clipped gradients is not the clipped mean.
+    problem = problem.but(protocol=replace(problem.protocol, clip=None))
     whole = _gradients(next(observations(variant, problem, 1)))
     shards = min(shards, problem.batch_size)
-    rows = tuple(len(range(rank, problem.batch_size, shards)) for rank in range(shards))
+    together = min(problem.protocol.accumulate, problem.batches_per_epoch)
+    rows = tuple(together * len(range(rank, problem.batch_size, shards)) for rank in range(shards))
     steps = [
         next(observations(variant, problem.but(shard=(rank, shards)), 1)) for rank in range(shards)
     ]
-    shown = tuple(len(seen.value) for step in steps for seen in step if seen.kind == "output")
+    outputs = ([seen for seen in step if seen.kind == "output"] for step in steps)
+    shown = tuple(len(of_step[0].value) for of_step in outputs if of_step)
     parts = [_gradients(step) for step in steps]
     mean = []
     for number, seen in enumerate(whole):

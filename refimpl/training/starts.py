@@ -38,6 +38,7 @@ def torch_default(build: Callable[[], nn.Module]) -> Start:
 def default_values(module: nn.Module, rng: np.random.Generator) -> Values:
     """Values for every parameter of ``module``, by name, in float64."""
     values: Values = {}
+    shared = dict(module.named_parameters())  # a tied weight has one name
     for prefix, layer in module.named_modules():
         own = dict(layer.named_parameters(recurse=False))
         if not own:
@@ -51,7 +52,12 @@ def default_values(module: nn.Module, rng: np.random.Generator) -> Values:
         drawn = draw(layer, rng)
         for name in own:
             values[f"{prefix}.{name}" if prefix else name] = drawn[name]
-    return values
+    for prefix, layer in module.named_modules():
+        redraw = next((d for kind, d in _redraws().items() if isinstance(layer, kind)), None)
+        if redraw is not None:
+            for name, value in redraw(layer, rng).items():
+                values[f"{prefix}.{name}" if prefix else name] = value
+    return {name: value for name, value in values.items() if name in shared}
 
 
 def uniform(
@@ -96,6 +102,55 @@ def _normalisation(layer: Any, rng: np.random.Generator) -> Values:
     }
 
 
+def _xavier(shape: Any, rng: np.random.Generator) -> NDArray[Any]:
+    """xavier_uniform: U(±√(6 / (fan_in + fan_out))), of a weight (out, in)."""
+    return uniform(rng, float(np.sqrt(6 / (shape[0] + shape[1]))), tuple(shape))
+
+
+def _attention(layer: Any, rng: np.random.Generator) -> Values:
+    """MultiheadAttention: projections xavier_uniform, their biases zero, bias_k/v xavier_normal."""
+    values: Values = {}
+    for name, parameter in layer.named_parameters(recurse=False):
+        shape = tuple(parameter.shape)
+        if name.endswith("weight"):
+            values[name] = _xavier(shape, rng)
+        elif name in ("bias_k", "bias_v"):  # (1, 1, E): fan_in and fan_out are both E
+            values[name] = rng.normal(0, np.sqrt(2 / (2 * shape[2])), shape)
+        else:
+            values[name] = np.zeros(shape)
+    return values
+
+
+def _no_output_bias(layer: Any, rng: np.random.Generator) -> Values:
+    """After its output projection is drawn as a linear layer, attention sets its bias to zero."""
+    bias = layer.out_proj.bias
+    return {} if bias is None else {"out_proj.bias": np.zeros(tuple(bias.shape))}
+
+
+def _transformer(layer: Any, rng: np.random.Generator) -> Values:
+    """Transformer: after its layers are made, every matrix is drawn anew by xavier_uniform."""
+    return {
+        name: _xavier(parameter.shape, rng)
+        for name, parameter in layer.named_parameters()
+        if parameter.ndim == 2
+    }
+
+
+def _bilinear(layer: Any, rng: np.random.Generator) -> Values:
+    """Bilinear: weight and bias U(±1/√in1)."""
+    bound = 1 / np.sqrt(layer.in1_features)
+    own = layer.named_parameters(recurse=False)
+    return {name: uniform(rng, bound, parameter.shape) for name, parameter in own}
+
+
+@cache
+def _redraws() -> Mapping[type, Callable[[Any, np.random.Generator], Values]]:
+    """What a module does to its layers' start once they are made."""
+    from torch import nn
+
+    return {nn.MultiheadAttention: _no_output_bias, nn.Transformer: _transformer}
+
+
 @cache
 def _draws() -> Mapping[type, Callable[[Any, np.random.Generator], Values]]:
     from torch import nn
@@ -106,8 +161,13 @@ def _draws() -> Mapping[type, Callable[[Any, np.random.Generator], Values]]:
         nn.Linear: _affine,
         _ConvNd: _affine,
         nn.Embedding: _embedding,
+        nn.EmbeddingBag: _embedding,
         nn.RNNBase: _recurrent,
+        nn.RNNCellBase: _recurrent,
+        nn.MultiheadAttention: _attention,
+        nn.Bilinear: _bilinear,
         _NormBase: _normalisation,
         nn.LayerNorm: _normalisation,
         nn.GroupNorm: _normalisation,
+        **({nn.RMSNorm: _normalisation} if hasattr(nn, "RMSNorm") else {}),
     }

@@ -1,0 +1,1 @@
+"""Programs of the kinds that people really have, as examples for refimpl."""

@@ -1,0 +1,178 @@
+"""Small recipes: early stopping, k-fold, ragged rows, sparse gradients, a stream, frozen layers."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from refimpl import (
+    DataSet,
+    Example,
+    Facts,
+    Figure,
+    Protocol,
+    Rows,
+    Splits,
+    Step,
+    Stop,
+    Variant,
+    hookimpl,
+    philox,
+)
+
+SGD, MSE = torch.optim.SGD, nn.MSELoss()
+
+
+def line(fold=0):
+    """96 rows (N, 2) near a plane; every third, from row ``fold`` on, is held out."""
+    rng = philox("everyday-recipes")
+    x = rng.standard_normal((96, 2)).astype(np.float32)
+    noise = 0.1 * rng.standard_normal((96, 1)).astype(np.float32)
+    y = x @ np.float32([[1.0], [2.0]]) + noise
+    held = np.arange(96) % 3 == fold
+    return Splits(Rows(x[~held], y[~held]), Rows(x[held], y[held]))
+
+
+def folds():
+    """A data set for each of three folds."""
+    return [DataSet(f"fold-{k}", stand_in=lambda k=k: line(k)) for k in range(3)]
+
+
+def build():
+    """2 → 4 → 1."""
+    return nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1))
+
+
+def recipe(name, parameters, *variants, **fields):
+    """An example of these variants on the plane, unless the fields say otherwise."""
+    return Example(
+        **{
+            "name": f"recipe-{name}",
+            "title": name,
+            "document": "everyday",
+            "section": "recipes",
+            "data": DataSet("line", stand_in=line),
+            "protocol": Protocol(epochs=6, learning_rate=0.1, batch_size=8),
+            "loss": MSE,
+            "variants": variants,
+            "facts": Facts(parameters, figures=(Figure("loss", None, real=(0, 20)),)),
+            **fields,
+        }
+    )
+
+
+# --- early stopping, and k-fold ------------------------------------------------------------------
+
+EARLY = recipe(
+    "early-stopping",
+    17,
+    Variant("stops", build=build, optimizer=SGD),
+    protocol=Protocol(epochs=60, learning_rate=0.1, batch_size=8, stop=Stop("val_loss", 2)),
+)
+
+K_FOLD = recipe(
+    "k-fold",
+    17,
+    *(Variant(data.name, build=build, optimizer=SGD, data=data) for data in folds()),
+)
+
+# --- ragged rows ---------------------------------------------------------------------------------
+
+
+def bags():
+    """Sixty-four bags of one to five words, and the share of words below ten in each (1,)."""
+    rng = philox("everyday-bags")
+    x = [rng.integers(0, 20, rng.integers(1, 6)) for _ in range(64)]
+    return Splits(Rows(x, np.float32([[np.mean(bag < 10)] for bag in x])))
+
+
+def padded(rows):
+    """Bags as one tensor of words (N, longest), with 20 where there is none."""
+    words = nn.utils.rnn.pad_sequence([x for x, _ in rows], batch_first=True, padding_value=20)
+    return words, torch.stack([y for _, y in rows])
+
+
+RAGGED = recipe(
+    "ragged-rows",
+    85,
+    Variant(
+        "bags",
+        build=lambda: nn.Sequential(nn.EmbeddingBag(21, 4, padding_idx=20), nn.Linear(4, 1, False)),
+        optimizer=SGD,
+        facts=Facts(88, figures=(Figure("loss", None, real=(0, 20)),)),
+    ),
+    data=DataSet("bags", stand_in=bags),
+    collate=padded,
+)
+
+# --- sparse gradients ----------------------------------------------------------------------------
+
+
+def words():
+    """Words (N,) and the number (N, 1) that each stands for."""
+    x = philox("everyday-words").integers(0, 6, 64)
+    return Splits(Rows(x, np.float32(x[:, None] / 6)))
+
+
+SPARSE = recipe(
+    "sparse-gradients",
+    6,
+    Variant(
+        "sparse",
+        build=lambda: nn.Embedding(6, 1, sparse=True),
+        optimizer=torch.optim.SparseAdam,
+    ),
+    data=DataSet("words", stand_in=words),
+)
+
+# --- a stream ------------------------------------------------------------------------------------
+
+
+def batches(rng):
+    """Ten batches of an endless plane."""
+    for _ in range(10):
+        x = rng.standard_normal((8, 2))
+        yield x, x @ np.array([[1.0], [2.0]])
+
+
+STREAM = recipe(
+    "stream",
+    17,
+    Variant("streamed", build=build, optimizer=SGD),
+    data=DataSet("plane", batches=batches, length=10),
+)
+
+# --- frozen layers -------------------------------------------------------------------------------
+
+
+def half_frozen():
+    """The first layer stays as it starts."""
+    net = build()
+    net[0].requires_grad_(False)
+    return net
+
+
+def last_layer(problem):
+    """Only what is not frozen is given to the optimizer."""
+    net = problem.load(half_frozen())
+    optimizer = problem.resume(SGD(net[2].parameters(), lr=problem.lr))
+    for x, y in problem.batches():
+        output = net(x)
+        loss = MSE(output, y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        yield Step(loss, net, output, y, optimizer)
+
+
+FROZEN = recipe(
+    "frozen-layers",
+    17,
+    Variant("last-layer", last_layer, build=half_frozen),
+    facts=Facts(17, trainable=5, figures=(Figure("loss", None, real=(0, 20)),)),
+)
+
+
+@hookimpl
+def refimpl_examples():
+    """This module's examples."""
+    return [EARLY, K_FOLD, RAGGED, SPARSE, STREAM, FROZEN]
