@@ -22,7 +22,7 @@ from refimpl.checking.checks import (
     within,
     within_budget,
 )
-from refimpl.cli.rendering import conformance_table
+from refimpl.cli.verdict_text import conformance_table
 from refimpl.conformance.checks import ALL
 from refimpl.errors import ContractError, DataError, DataMissingError, MissingExtraError
 from refimpl.report.rerun import RunOptions

@@ -312,7 +312,7 @@ def _print_verdict(
     complete: bool,
 ) -> None:
     from refimpl.checking.results import Results, result_from
-    from refimpl.cli.rendering import conformance_table
+    from refimpl.cli.verdict_text import conformance_table
     from refimpl.report.changes import since
     from refimpl.report.columns import columns_of
     from refimpl.report.rerun import RunOptions

@@ -50,7 +50,7 @@ def bisect(
     besides: tuple[str, ...],
     plugins: tuple[str, ...],
 ) -> None:
-    """Find the first version with which a check answers otherwise.
+    """Find the version that changed the answer of a check.
 
     Each version gets an environment in the cache. A bisection that was killed goes on where it
     ended when the same command is given again.

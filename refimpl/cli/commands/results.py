@@ -86,11 +86,13 @@ def figures(results: tuple[Path, ...], output: Path | None, plugins: tuple[str, 
 @click.argument("new", type=EXISTING)
 @debug_option
 def diff(old: Path, new: Path) -> int:
-    """What changed between two results files, or folders of them.
+    """What changed between two results files.
+
+    Or between two folders of them.
 
     Exits with 1 if something no longer holds, fails, or is not checked any more.
     """
-    from refimpl.cli.rendering import changes_text
+    from refimpl.cli.verdict_text import changes_text
     from refimpl.report.changes import BAD, since
     from refimpl.report.columns import columns
 
@@ -107,7 +109,10 @@ def diff(old: Path, new: Path) -> int:
                help="Write the badge to this file.")  # fmt: skip
 @debug_option
 def badge(results: tuple[Path, ...], output: Path) -> None:
-    """Draw the verdict as a badge for a README: green only if every environment passed."""
+    """Draw the verdict as a badge.
+
+    It is green only if every environment passed.
+    """
     from refimpl.report.badge import badge as drawn
     from refimpl.report.columns import columns
 
