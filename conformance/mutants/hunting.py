@@ -15,10 +15,10 @@ from refimpl.conformance.checks import ALL as CHECKS
 from refimpl.conformance.checks import agreement, convergence, kernels, parity
 from refimpl.conformance.mutants.equivalents import Equivalent
 from refimpl.conformance.mutants.planting import Fault, Mutant, planted, sound
-from refimpl.contract import Example, Variant
+from refimpl.contract import Example, Step, Variant
 from refimpl.data import Tier
 from refimpl.training.checkpoint import Checkpoint, take
-from refimpl.training.loop import steps_of
+from refimpl.training.loop import predictor, steps_of
 from refimpl.training.problem import CPU, pose
 
 Fate = Literal["killed", "SURVIVED", "equivalent", "ineffective"]
@@ -32,6 +32,9 @@ OF_KERNELS = (kernels.each_kernel_is_right, kernels.each_layer_is_right)
 
 PROBED = 150
 """The most updates that are made to see whether a mutant has any effect."""
+
+FEW_ROWS = 4
+"""Rows that are predicted to see whether a mutant has an effect there."""
 
 NEAR_ENOUGH = 2.0
 """The search for the smallest fault ends when its bounds are within this factor."""
@@ -177,7 +180,7 @@ class Hunt:
         return self.sound[key]
 
     def _reached(self, bug: Mutant, fault: Fault) -> bool:
-        """Whether training reaches the bug: in its first epoch, after it, resumed, or in float64.
+        """Whether training reaches the bug: in its first epoch, after it, resumed, in float64, or in predictions.
 
         The seed is not the variant's own, so that bugs that depend on the seed are reached too.
         """
@@ -194,9 +197,11 @@ class Hunt:
         problem = pose(changed, self.tier, seed=changed.seed + 1)
         per_epoch = problem.steps_per_epoch
         first: Checkpoint | None = None
+        last: Step | None = None
         for number, step in enumerate(steps_of(changed, problem, min(per_epoch + 1, PROBED)), 1):
             if fault.hits:
                 return
+            last = step
             if number == 1:
                 first = take(step, 1)
         begins = (1, per_epoch - 1) if per_epoch + 1 > PROBED else (1,)
@@ -207,6 +212,9 @@ class Hunt:
                     pass
         if not fault.hits:
             next(steps_of(changed, problem.but(precision="float64"), 1), None)
+        if not fault.hits and last is not None and last.model is not None:
+            with predictor(changed, last) as predict:
+                predict(problem.train.x[:FEW_ROWS])
 
     def _cells_of(self, changed: Variant, checks: Iterable[Check]) -> Iterator[Cell]:
         """The cells of a variant and, if it is first on its ladder, of another variant there."""
