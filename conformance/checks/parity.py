@@ -17,6 +17,7 @@ from refimpl.parity.against_oracle import (
     wrapped_calls,
 )
 from refimpl.parity.golden import compare_with_golden, golden_exists
+from refimpl.parity.judged_steps import computes_here, first_beyond
 from refimpl.parity.lockstep import Comparison, Rounding, judge
 from refimpl.training.curves import Curve
 
@@ -36,6 +37,10 @@ def same_on_every_execution(subject: Subject) -> Iterator[Measurement | Curve]:
     with wrapped_calls(subject.execution) as (execution, calls):
         comparison = compare_execution(subject.trained, execution, subject.tier, STEPS)
     yield from agreement(comparison)
+    if not comparison.agrees and computes_here(subject.execution):
+        first = first_beyond(subject.trained, subject.execution, subject.tier)
+        if first is not None:
+            yield true("the first kernel that is off", False, f"the first kernel off is {first}")
     rounding = precision_of(subject.execution)
     if is_narrow(rounding):
         yield true(

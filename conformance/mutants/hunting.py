@@ -33,7 +33,7 @@ OF_KERNELS = (kernels.each_kernel_is_right, kernels.each_layer_is_right)
 PROBED = 150
 """The most updates that are made to see whether a mutant has any effect."""
 
-FEW_ROWS = 4
+FEW_ROWS = 3
 """Rows that are predicted to see whether a mutant has an effect there."""
 
 NEAR_ENOUGH = 2.0
@@ -180,7 +180,9 @@ class Hunt:
         return self.sound[key]
 
     def _reached(self, bug: Mutant, fault: Fault) -> bool:
-        """Whether training reaches the bug: in its first epoch, after it, resumed, in float64, or in predictions.
+        """Whether training or predictions reach the bug.
+
+        In the first epoch, after it, resumed, in float64, or where a few rows are predicted.
 
         The seed is not the variant's own, so that bugs that depend on the seed are reached too.
         """

@@ -33,6 +33,7 @@ COMMANDS = (
     inspect.info,
     inspect.env,
     inspect.errata,
+    inspect.kernels,
     training.run,
     training.compare,
     suite.check,

@@ -26,6 +26,9 @@ SMALL = 100_000
 ROWS = 64
 """Rows whose predictions are judged."""
 
+SHORT = 3
+"""Rows of a batch so short that a kernel may take another path for it."""
+
 KEPT = 4
 
 _kept: OrderedDict[tuple[object, ...], tuple[Variant, Execution, KernelJudge]] = OrderedDict()
@@ -68,6 +71,8 @@ def _judge(variant: Variant, execution: Execution, tier: Tier) -> KernelJudge:
         # What the execution does around a step, it does around predictions too.
         with around(), predictor(variant, last) as predict:
             predict(problem.train.x[:ROWS])
+            judge.during = f"evaluation of {SHORT} rows"
+            predict(problem.train.x[:SHORT])
     return judge
 
 

@@ -100,3 +100,33 @@ def errata(names: tuple[str, ...], as_json: bool, plugins: tuple[str, ...]) -> i
     else:
         print_errata(found)
     return 0 if all(line.as_expected for line in found) else 1
+
+
+@click.command()
+@click.argument("names", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+@plugin_option
+@debug_option
+def kernels(names: tuple[str, ...], as_json: bool, plugins: tuple[str, ...]) -> int:
+    """The calls of torch that the examples make, and how many were judged.
+
+    Each is repeated in float64 with its own inputs, for the first steps and for predictions on the
+    CPU. The last column is the furthest error, as a share of what rounding explains.
+    """
+    from refimpl.loading import registry
+    from refimpl.parity.kernel_table import reached
+
+    found = reached(registry.load(plugins, only=names or None).chosen(names))
+    if as_json:
+        click.echo(json.dumps([row.as_dict() for row in found], indent=2))
+    else:
+        width = max((len(row.kernel) for row in found), default=0)
+        click.echo(f"{'kernel':<{width}}  examples  judged  not judged  error / bound")
+        for row in found:
+            click.echo(
+                f"{row.kernel:<{width}}  {len(row.examples):>8}  {row.judged:>6}  "
+                f"{row.unjudged:>10}  {row.worst:>13.3g}"
+            )
+        judged, left = sum(row.judged for row in found), sum(row.unjudged for row in found)
+        click.echo(f"{len(found)} kernels, {judged} calls judged, {left} not judged by themselves")
+    return 1 if any(not row.worst <= 1 for row in found) else 0

@@ -203,6 +203,7 @@ def _compare_execution(
 ) -> int:
     from refimpl.loading import registry
     from refimpl.parity.against_oracle import compare_execution
+    from refimpl.parity.judged_steps import computes_here, first_beyond
 
     execution = registry.load(plugins, only=[]).execution(name)
     lacking = execution.missing()
@@ -212,6 +213,9 @@ def _compare_execution(
         raise RefimplError(f"variant {variant.name!r} does not support execution {name!r}")
     comparison = compare_execution(variant, execution, tier, steps)
     click.echo(str(comparison))
+    if not comparison.agrees and computes_here(execution):
+        first = first_beyond(variant, execution, tier)
+        click.echo(f"the first kernel off is {first}" if first else "every kernel is right")
     return 0 if comparison.agrees else 1
 
 

@@ -1,0 +1,168 @@
+"""Every call of torch is judged by itself, and what is wrong is named."""
+
+import pytest
+import torch
+from fakes.sound import EXAMPLE, MODULE
+from torch import nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from refimpl import Execution
+from refimpl.checking.checks import Cell, Subject, run_check
+from refimpl.conformance.checks.kernels import each_kernel_is_right
+from refimpl.parity.judged_steps import first_beyond
+from refimpl.parity.kernel_judge import KernelJudge, furthest
+from refimpl.parity.layer_definitions import defined, is_defined
+
+aten = torch.ops.aten
+
+
+class Instead(TorchDispatchMode):
+    """A device on which one kernel gives something else, in float32 alone."""
+
+    def __init__(self, kernel, change):
+        super().__init__()
+        self.kernel, self.change = kernel, change
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if func is not self.kernel:
+            return made
+        if isinstance(made, tuple):
+            return tuple(own if own is None else self.change(own) for own in made)
+        return self.change(made)
+
+
+def judged(compute, kernel=None, change=None):
+    judge = KernelJudge()
+    if kernel is None:
+        with judge:
+            compute()
+    else:
+        with Instead(kernel, change), judge:
+            compute()
+    return judge
+
+
+def image(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def convolved():
+    layer = nn.Conv2d(3, 4, 3)
+    layer(image(5, 3, 8, 8).requires_grad_()).relu().sum().backward()
+
+
+def cross_entropy():
+    scores = (10 * image(6, 4)).requires_grad_()
+    F.cross_entropy(scores, torch.arange(6) % 4).backward()
+
+
+def binary():
+    p = torch.sigmoid(30 * image(50, 1)).requires_grad_()
+    F.binary_cross_entropy(p, (image(50, 1) > 0).float()).backward()
+
+
+def adam():
+    net = nn.Linear(7, 3)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        net(image(5, 7)).square().mean().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("compute", [convolved, cross_entropy, binary, adam])
+def test_sound_kernels_are_within_what_rounding_explains(compute):
+    judge = judged(compute)
+    assert judge.beyond == []
+    assert not judge.unjudged
+    assert sum(judge.judged.values()) > 3
+
+
+@pytest.mark.parametrize(
+    ("compute", "kernel", "role"),
+    [
+        (convolved, aten.convolution.default, "output"),
+        (convolved, aten.convolution_backward.default, "gradient of the weight"),
+        (convolved, aten.threshold_backward.default, "gradient"),
+        (cross_entropy, aten._log_softmax.default, "output"),
+        (binary, aten.binary_cross_entropy.default, "output"),
+        (adam, aten.mm.default, "output"),
+    ],
+)
+def test_a_kernel_that_is_off_by_a_thousandth_is_named_with_its_role(compute, kernel, role):
+    judge = judged(compute, kernel, lambda made: made * 1.001)
+    assert {call.kernel for call in judge.beyond} == {kernel._schema.name}
+    assert role in {call.role for call in judge.beyond}
+    assert "what rounding explains" in str(judge.beyond[0])
+
+
+def test_the_message_has_kernel_role_shapes_dtype_device_and_figures():
+    judge = judged(convolved, aten.convolution_backward.default, lambda made: made * 1.003)
+    (text,) = {str(call) for call in judge.beyond if call.role == "gradient of the weight"}
+    assert text.startswith(
+        "aten::convolution_backward, gradient of the weight, (5, 4, 6, 6) × (5, 3, 8, 8) × "
+        "(4, 3, 3, 3), float32 on cpu"
+    )
+    assert "3.0e-03 of its largest value" in text
+
+
+def test_what_is_not_finite_where_float64_is_finite_is_infinitely_far():
+    far = furthest(torch.tensor([float("nan")]), torch.tensor([6.5], dtype=torch.float64), 1e9)
+    assert far.ratio == float("inf")
+
+
+def test_a_call_that_float64_lacks_is_counted_and_named():
+    judge = KernelJudge()
+    with judge:
+        nn.LSTM(2, 3)(image(4, 5, 2).requires_grad_())[0].sum().backward()
+    for kernel, count in judge.unjudged.items():
+        assert "rnn" in kernel
+        assert count == 1
+        assert judge.why[kernel]
+
+
+def test_a_failing_execution_points_to_the_first_kernel_that_is_off():
+    wrong = Execution(
+        "wrong", "addmm is off", around=lambda: Instead(aten.addmm.default, lambda y: y * 1.01)
+    )
+    variant = EXAMPLE.variant(MODULE.name)
+    assert first_beyond(variant, wrong, "stand-in").kernel == "aten::addmm"
+    result = run_check(Cell(each_kernel_is_right, Subject(EXAMPLE, variant, wrong, "stand-in")))
+    assert result.outcome == "failed"
+    assert result.reason.startswith("aten::addmm, output, (1,) × (3, 2) × (2, 1), float32 on cpu")
+
+
+LAYERS = [
+    (nn.Linear(5, 3), (4, 5)),
+    (nn.Conv1d(3, 4, 2), (2, 3, 9)),
+    (nn.Conv2d(3, 4, 3, stride=2, padding=1), (2, 3, 9, 8)),
+    (nn.ReLU(), (4, 5)),
+    (nn.Sigmoid(), (4, 5)),
+    (nn.Tanh(), (4, 5)),
+    (nn.MaxPool1d(2), (2, 3, 8)),
+    (nn.MaxPool2d(2, stride=2, padding=1), (2, 3, 8, 8)),
+    (nn.AvgPool2d(4), (2, 3, 8, 8)),
+    (nn.AdaptiveMaxPool2d((1, 1)), (2, 3, 5, 5)),
+    (nn.AdaptiveAvgPool2d(1), (2, 3, 5, 5)),
+    (nn.Flatten(), (2, 3, 4)),
+    (nn.LSTM(3, 4, num_layers=2, batch_first=True), (2, 5, 3)),
+]
+
+
+@pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=lambda own: type(own).__name__)
+def test_a_definition_is_what_torch_computes_in_float64(layer, shape):
+    assert is_defined(layer)
+    layer, x = layer.double(), image(*shape).double()
+    made = layer(x)
+    made = made[0] if isinstance(made, tuple) else made
+    own = {name: value.detach() for name, value in layer.named_parameters()}
+    assert torch.allclose(defined(layer, own, x), made, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.Conv2d(2, 2, 3, groups=2), nn.LSTM(2, 3, bidirectional=True), nn.GELU()]
+)
+def test_a_layer_with_other_settings_has_no_definition(layer):
+    assert not is_defined(layer)
