@@ -37,10 +37,14 @@ def printable(text: object) -> str:
     For names and messages from outside: control characters would move the cursor or hide text, and
     others change the direction in which it is read.
     """
-    line = one_line(text)
-    if line.isprintable():
-        return line
-    return "".join(c if c.isprintable() else _escape(c) for c in line)
+    return escaped(one_line(text))
+
+
+def escaped(text: str) -> str:
+    """The same for a text of several lines, whose white space stays as it is."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else _escape(c) for c in text)
 
 
 def _escape(character: str) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
-from refimpl.errors import one_line
+from refimpl.errors import printable
 
 LONGEST = 160
 """The most characters in a cell."""
@@ -19,7 +20,16 @@ def table(rows: Iterable[Sequence[str]], figures_from: int | None = None) -> str
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def inert(text: str) -> str:
+    """A text in which Markdown finds no address to link to and nobody to notify."""
+    return _LINKED.sub(lambda found: f"{found[0]}<!-- -->", text)
+
+
+_LINKED = re.compile(r"(@)(?=\w)|(:)(?=//)|(\bwww)(?=\.)", re.IGNORECASE)
+"""``@name``, ``://`` and ``www.``, each of which a comment takes apart."""
+
+
 def _cell(text: str) -> str:
-    line = one_line(text)
+    line = printable(text)
     short = line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
-    return short.replace("|", "\\|").replace("<", "&lt;")
+    return inert(short.replace("|", "\\|").replace("<", "&lt;"))

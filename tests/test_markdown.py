@@ -1,5 +1,6 @@
 """Tables in Markdown hold whatever text they are given."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,3 +24,16 @@ def test_figures_stand_to_the_right():
     assert table([("what", "seconds"), ("a", "1.0")], figures_from=1) == (
         "| what | seconds |\n| --- | ---: |\n| a | 1.0 |\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "inside"),
+    [
+        ("see http://x.org", "http:<!-- -->//x.org"),
+        ("WWW.x.org", "WWW<!-- -->.x.org"),
+        ("thanks @someone", "@<!-- -->someone"),
+        ("a\u202eb\x1b[31mc", "a\\u202eb\\x1b[31mc"),
+    ],
+)
+def test_a_cell_links_to_nothing_notifies_nobody_and_hides_nothing(text, inside):
+    assert inside in table([("what",), (text,)])

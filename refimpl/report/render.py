@@ -14,6 +14,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from refimpl.checking.checks import Measurement, Result
+from refimpl.errors import printable
+from refimpl.markdown import inert
 from refimpl.report.changes import BAD, ON_PURPOSE, TITLES
 from refimpl.report.columns import Column, moment
 from refimpl.report.findings import next_steps
@@ -147,9 +149,9 @@ def brief(text: str) -> str:
 
 def markdown(text: object) -> str:
     """A text as it stands, in one line, in Markdown that also takes HTML."""
-    line = " ".join(str(text).split())
+    line = printable(text)
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return _MARKDOWN.sub(r"\\\1", line)
+    return inert(_MARKDOWN.sub(r"\\\1", line))
 
 
 # --- the table of environments -------------------------------------------------------------------

@@ -23,6 +23,7 @@ import pytest
 
 from refimpl.checking import options
 from refimpl.checking.requests import Request
+from refimpl.errors import escaped
 from refimpl.runner import pytest_workers
 from refimpl.runner.results_file import OUTCOMES, ResultsFile
 
@@ -329,7 +330,9 @@ def _print_verdict(
     width = terminalreporter._tw.fullwidth
     options = RunOptions(option.device, option.plugin, option.reseed, option.expected_failures)
     terminalreporter.write(
-        conformance_table(results, width, options, header, complete, changes, bool(earlier))
+        escaped(
+            conformance_table(results, width, options, header, complete, changes, bool(earlier))
+        )
     )
 
 

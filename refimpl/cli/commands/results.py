@@ -8,7 +8,7 @@ import click
 
 from refimpl.cli.commands.arguments import require_distinct_files
 from refimpl.cli.commands.options import debug_option, output_option, plugin_option
-from refimpl.errors import RefimplError
+from refimpl.errors import RefimplError, escaped, printable
 from refimpl.writing import write_text
 
 EXISTING = click.Path(exists=True, readable=True, path_type=Path)
@@ -47,7 +47,7 @@ def report(
 
     require_distinct_files({"-o": output, "--markdown": markdown}, (*results, *against, *history))
     made = write_report(results, output, against, markdown, names_meant(expect), history)
-    click.echo(f"{made.verdict.headline}: {made.verdict.sentence}")
+    click.echo(printable(f"{made.verdict.headline}: {made.verdict.sentence}"))
     click.echo(f"wrote {output}" + (f" and {markdown}" if markdown else ""))
     return int(exit_code and made.verdict.state != "passed")
 
@@ -99,7 +99,7 @@ def diff(old: Path, new: Path) -> int:
     found = since(columns([new]), columns([old]))
     if not found:
         raise RefimplError(f"{old} and {new} are of different devices or data: nothing to compare")
-    click.echo(changes_text(found), nl=False)
+    click.echo(escaped(changes_text(found)), nl=False)
     return int(any(line.kind in BAD for own in found for line in own.lines))
 
 
