@@ -186,7 +186,7 @@ def test_a_run_that_is_not_the_same_twice_is_told_by_its_tensors():
 
     example = replace(EXAMPLE, variants=(replace(SCRATCH, steps=restless),))
     (result,) = asked(example, *named("same-seed-same-bits"))
-    assert result.reason.startswith("tensors that differ in a rerun is ['loss of step 1'")
+    assert result.reason.startswith("a rerun differs: loss of step 1")
 
 
 def test_a_resumed_run_that_stops_early_is_told_by_its_steps():
