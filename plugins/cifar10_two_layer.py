@@ -102,7 +102,6 @@ momentum_sgd = partial(torch.optim.SGD, momentum=0.9)
 def sampled(problem):
     """Two samplers split the images; accuracy on the validation rows after every epoch."""
     net = problem.load(TwoLayerNet())
-    parameters = dict(net.named_parameters())
     optimizer = problem.resume(momentum_sgd(net.parameters(), lr=problem.lr))
     train, valid = problem.train, problem.valid
     images = Images([TensorDataset(train.x, train.y), TensorDataset(valid.x, valid.y)])
@@ -121,7 +120,7 @@ def sampled(problem):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            yield Step(loss, parameters, scores, y, net, optimizer)
+            yield Step(loss, net, scores, y, optimizer)
         yield Epoch({"val_accuracy": check_accuracy(net, (move(*batch) for batch in validation))})
 
 
@@ -230,7 +229,6 @@ EXAMPLE = Example(
     variants=(Variant("sampled", sampled, build=TwoLayerNet, optimizer=momentum_sgd),),
     facts=Facts(
         parameters=308_310,
-        trainable=308_310,
         layers=(
             Layer("fc1", "Linear", (-1, HIDDEN), 307_300),
             Layer("fc2", "Linear", (-1, CLASSES), 1_010),

@@ -88,12 +88,11 @@ def valid_step(model, loss_func, metric_func, features, labels):
 
 def train_model(problem, model, loss_func, optimizer, metric_func):
     """Epochs of training steps, each followed by the mean figures of the validation batches."""
-    parameters = dict(model.named_parameters())
     valid_batches = list(problem.valid_batches())
     for epoch in problem.epochs():
         for features, labels in problem.epoch_batches(epoch):
             predictions, loss = train_step(model, loss_func, optimizer, features, labels)
-            yield Step(loss, parameters, predictions, labels, model, optimizer)
+            yield Step(loss, model, predictions, labels, optimizer)
         figures = [valid_step(model, loss_func, metric_func, *batch) for batch in valid_batches]
         val_loss, val_auc = np.mean(figures, axis=0)
         yield Epoch({"val_loss": float(val_loss), "val_auc": float(val_auc)})
@@ -168,7 +167,6 @@ EXAMPLE = Example(
     variants=(Variant("function", function, build=Net, optimizer=torch.optim.SGD),),
     facts=Facts(
         parameters=54273,
-        trainable=54273,
         layers=(
             Layer("conv1", "Conv2d", (-1, 32, 30, 30), 896),
             Layer("pool", "MaxPool2d", (-1, 32, 15, 15), 0),

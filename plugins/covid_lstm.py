@@ -187,7 +187,6 @@ def facts(*figures: Figure) -> Facts:
     """480 + 12 parameters, and the figures at the end of training."""
     return Facts(
         parameters=492,
-        trainable=492,
         layers=(
             Layer("lstm", "LSTM", (-1, 8, 3), 480),
             Layer("linear", "Linear", (-1, 3), 12),

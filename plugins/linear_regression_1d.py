@@ -22,7 +22,6 @@ from refimpl import (
     Facts,
     Failure,
     Figure,
-    ModuleVariant,
     Protocol,
     Step,
     Variant,
@@ -178,7 +177,7 @@ def train_step(problem):
     step = make_train_step(model, nn.MSELoss(), sgd)
     for xb, yb in problem.batches():
         yhat, loss = step(xb, yb)
-        yield Step(loss, dict(model.named_parameters()), yhat, yb, model, sgd)
+        yield Step(loss, model, yhat, yb, sgd)
 
 
 class Points(Dataset):
@@ -203,7 +202,7 @@ def dataset(problem):
     for epoch in problem.epochs():
         xb, yb = points[problem.row_order(epoch)]
         yhat, loss = step(xb, yb)
-        yield Step(loss, dict(model.named_parameters()), yhat, yb, model, sgd)
+        yield Step(loss, model, yhat, yb, sgd)
 
 
 def shuffled_batches(points, problem, epoch):
@@ -221,7 +220,7 @@ def dataloader(problem):
     for epoch in problem.epochs():
         for xb, yb in shuffled_batches(points, problem, epoch):
             yhat, loss = step(xb, yb)
-            yield Step(loss, dict(model.named_parameters()), yhat, yb, model, sgd)
+            yield Step(loss, model, yhat, yb, sgd)
 
 
 def random_split(problem):
@@ -235,7 +234,7 @@ def random_split(problem):
     for epoch in problem.epochs():
         for xb, yb in shuffled_batches(training_points, problem, epoch):
             yhat, loss = step(xb, yb)
-            yield Step(loss, dict(model.named_parameters()), yhat, yb, model, sgd)
+            yield Step(loss, model, yhat, yb, sgd)
         with torch.no_grad():
             model.eval()
             losses = [mse(model(xv), yv).item() for xv, yv in validation]
@@ -299,7 +298,6 @@ def facts(state_dict: tuple[str, ...] = ()) -> Facts:
     """Two parameters that end at the documented figures, to the four digits printed."""
     return Facts(
         parameters=2,
-        trainable=2,
         state_dict=state_dict,
         output=(80, 1),
         figures=(
@@ -311,7 +309,6 @@ def facts(state_dict: tuple[str, ...] = ()) -> Facts:
 
 NUMPY_FACTS = Facts(
     parameters=2,
-    trainable=2,
     output=(80, 1),
     figures=(
         Figure("a", 1.02354094, digits=8),
@@ -320,7 +317,6 @@ NUMPY_FACTS = Facts(
 )
 NEAR_THE_OPTIMUM = Facts(
     parameters=2,
-    trainable=2,
     state_dict=("a", "b"),
     output=(16, 1),
     figures=(
@@ -330,7 +326,7 @@ NEAR_THE_OPTIMUM = Facts(
 )
 THE_LINE_ITSELF = "1 and 2 are of the line that the points lie around, not of the best fit to them"
 ON_ANOTHER_SPLIT = Facts(
-    parameters=2, trainable=2, state_dict=("a", "b"), output=(16, 1),
+    parameters=2, state_dict=("a", "b"), output=(16, 1),
     figures=(
         Figure("a", 1.0, real=(0.9, 1.1), outside_because=THE_LINE_ITSELF),
         Figure("b", 2.0, real=(1.8, 2.2), outside_because=THE_LINE_ITSELF),
@@ -344,9 +340,9 @@ def rung(name, steps, **changes) -> Variant:
     return Variant(name, steps, start=standard_normal, **settings)
 
 
-def module(name, build, **changes) -> ModuleVariant:
+def module(name, build, **changes) -> Variant:
     """A rung whose model is a module, trained by plain SGD."""
-    return ModuleVariant(name, build=build, optimizer=optim.SGD, ladder="line", **changes)
+    return Variant(name, build=build, optimizer=optim.SGD, ladder="line", **changes)
 
 
 EXAMPLE = Example(
@@ -371,9 +367,9 @@ EXAMPLE = Example(
             protocol=IN_NUMPY,
             facts=NUMPY_FACTS,
         ),
-        rung("autograd", autograd, bare=True),
-        rung("optimizer", optimizer, bare=True),
-        rung("loss", loss, bare=True),
+        rung("autograd", autograd),
+        rung("optimizer", optimizer),
+        rung("loss", loss),
         module(
             "module",
             ManualLinear,

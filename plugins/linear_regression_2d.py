@@ -74,7 +74,6 @@ def linear() -> nn.Linear:
 def mid(problem):
     """The same loop with torch's building blocks in it."""
     model = problem.load(linear())
-    parameters = dict(model.named_parameters())
     loss_func = nn.MSELoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=problem.lr)
     points = TensorDataset(problem.train.x, problem.train.y)
@@ -85,7 +84,7 @@ def mid(problem):
             loss = loss_func(predictions, labels)
             loss.backward()
             optimizer.step()
-            yield Step(loss, parameters, predictions, labels, model, optimizer)
+            yield Step(loss, model, predictions, labels, optimizer)
             optimizer.zero_grad()
 
 
@@ -135,7 +134,6 @@ class Plane(nn.Module):
 def large(problem):
     """Every update sees all points."""
     model = problem.load(Plane())
-    parameters = dict(model.named_parameters())
     loss_func = nn.MSELoss()
     optimizer = problem.resume(torch.optim.Adam(model.parameters(), lr=problem.lr))
     for features, labels in problem.batches():
@@ -144,7 +142,7 @@ def large(problem):
         loss = loss_func(predictions, labels)
         loss.backward()
         optimizer.step()
-        yield Step(loss, parameters, predictions, labels, model, optimizer)
+        yield Step(loss, model, predictions, labels, optimizer)
 
 
 # --- the oracle: least squares -------------------------------------------------------------------
@@ -230,11 +228,9 @@ EXAMPLE = Example(
             low,
             start=normal_column,
             loss=half_squared_error,
-            bare=True,
             protocol=Protocol(epochs=1000, learning_rate=0.001, batch_size=10, stand_in_epochs=120),
             facts=Facts(
                 parameters=3,
-                trainable=3,
                 output=(10, 1),
                 figures=(
                     of_other_points("w[0]", 2.0313, real=(1.9, 2.1), stand_in=(2.00, 2.03)),
@@ -252,7 +248,6 @@ EXAMPLE = Example(
             protocol=Protocol(epochs=200, learning_rate=0.01, batch_size=10, stand_in_epochs=40),
             facts=Facts(
                 parameters=3,
-                trainable=3,
                 state_dict=("weight", "bias"),
                 output=(10, 1),
                 figures=(
@@ -275,7 +270,6 @@ EXAMPLE = Example(
             protocol=Protocol(epochs=200, learning_rate=0.01, batch_size=10, stand_in_epochs=80),
             facts=Facts(
                 parameters=3,
-                trainable=3,
                 layers=(Layer("fc", "Linear", (-1, 1), 3),),
                 state_dict=("fc.weight", "fc.bias"),
                 output=(10, 1),
@@ -299,7 +293,6 @@ EXAMPLE = Example(
             protocol=Protocol(epochs=500, learning_rate=0.1),
             facts=Facts(
                 parameters=3,
-                trainable=3,
                 state_dict=("w", "b"),
                 figures=(
                     of_other_points("loss", 3.9965, real=(3.98, 4.02), stand_in=(3.94, 3.955)),

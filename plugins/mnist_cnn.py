@@ -97,7 +97,6 @@ def script(problem, make_optimizer=torch.optim.Adam):
     net = problem.load(create_net())
     loss_func = nn.CrossEntropyLoss()
     optimizer = problem.resume(make_optimizer(net.parameters(), lr=problem.lr))
-    parameters = dict(net.named_parameters())
     for epoch in problem.epochs():
         net.train()
         for features, labels in problem.epoch_batches(epoch):
@@ -106,7 +105,7 @@ def script(problem, make_optimizer=torch.optim.Adam):
             loss = loss_func(predictions, labels)
             loss.backward()
             optimizer.step()
-            yield Step(loss, parameters, predictions, labels, net, optimizer)
+            yield Step(loss, net, predictions, labels, optimizer)
         net.eval()
         losses, accuracies = [], []
         with torch.no_grad():
@@ -143,11 +142,10 @@ def valid_step(model, loss_func, features, labels):
 
 def train_model(problem, model, loss_func, optimizer):
     """Epochs of training steps, each followed by the mean figures of the validation batches."""
-    parameters = dict(model.named_parameters())
     for epoch in problem.epochs():
         for features, labels in problem.epoch_batches(epoch):
             predictions, loss = train_step(model, loss_func, optimizer, features, labels)
-            yield Step(loss, parameters, predictions, labels, model, optimizer)
+            yield Step(loss, model, predictions, labels, optimizer)
         figures = [valid_step(model, loss_func, *batch) for batch in problem.valid_batches()]
         val_loss, val_accuracy = np.mean(figures, axis=0)
         yield Epoch({"val_loss": float(val_loss), "val_accuracy": float(val_accuracy)})
@@ -275,7 +273,6 @@ def facts(names: tuple[str, ...], *figures: Figure) -> Facts:
     )
     return Facts(
         parameters=53994,
-        trainable=53994,
         layers=tuple(Layer(name, *row) for name, row in zip(names, rows, strict=True)),
         sizes=Sizes(input=0.003906, forward_backward=0.359695, parameters=0.205971, total=0.569572),
         state_dict=keys(names),

@@ -22,7 +22,6 @@ from refimpl import (
     Example,
     Facts,
     Figure,
-    ModuleVariant,
     Protocol,
     Step,
     Variant,
@@ -143,7 +142,7 @@ def optimize(problem, model, opt, batches):
         loss = F.cross_entropy(output, yb)
         loss.backward()
         opt.step()
-        yield Step(loss, dict(model.named_parameters()), output, yb, model, opt)
+        yield Step(loss, model, output, yb, opt)
         opt.zero_grad()
 
 
@@ -222,12 +221,11 @@ def loss_batch(model, loss_func, xb, yb, opt=None):
 
 def fit(problem, model, opt, loss_func, wrap=lambda batches: batches):
     """Train, then validate with batches weighted by their size; ``wrap`` preprocesses batches."""
-    parameters = dict(model.named_parameters())
     for epoch in problem.epochs():
         model.train()
         for xb, yb in wrap(train_loader(problem, epoch)):
             output, loss, _ = loss_batch(model, loss_func, xb, yb, opt)
-            yield Step(loss, parameters, output, yb, model, opt)
+            yield Step(loss, model, output, yb, opt)
         model.eval()
         with torch.no_grad():
             scores = [
@@ -410,7 +408,6 @@ def logistic_facts(after: float, state_dict: tuple[str, ...] = ()) -> Facts:
     """7,850 parameters; after two epochs, the last batch's loss and its accuracy, which is 1."""
     return Facts(
         parameters=7850,
-        trainable=7850,
         state_dict=state_dict,
         output=(64, 10),
         figures=(
@@ -424,7 +421,6 @@ def fit_facts(val_loss: float) -> Facts:
     """The linear model's parameters, and a validation loss."""
     return Facts(
         parameters=7850,
-        trainable=7850,
         state_dict=LINEAR,
         output=(64, 10),
         figures=(Figure("val_loss", val_loss, real=(0.26, 0.45), stand_in=(0.1, 0.6)),),
@@ -436,7 +432,6 @@ def cnn_facts(val_loss: float, state_dict: tuple[str, ...], outside_because: str
     ranges = {"real": (0.15, 0.45), "stand_in": (0.02, 1.0)}
     return Facts(
         parameters=3930,
-        trainable=3930,
         state_dict=state_dict,
         output=(64, 10),
         figures=(Figure("val_loss", val_loss, **ranges, outside_because=outside_because),),
@@ -493,9 +488,9 @@ def wrapped(name, steps, val_loss, outside_because="") -> Variant:
     )
 
 
-def cnn(name, build, val_loss, names) -> ModuleVariant:
+def cnn(name, build, val_loss, names) -> Variant:
     """A CNN that takes images as rows of 784."""
-    return ModuleVariant(
+    return Variant(
         name,
         build=build,
         optimizer=MOMENTUM_SGD,
@@ -516,8 +511,8 @@ EXAMPLE = Example(
     loss=nn.CrossEntropyLoss(),
     metrics={"accuracy": accuracy},
     variants=(
-        own("scratch", scratch, bare=True, loss=nll, facts=logistic_facts(0.0824)),
-        own("functional", functional, bare=True, facts=logistic_facts(0.0824)),
+        own("scratch", scratch, loss=nll, facts=logistic_facts(0.0824)),
+        own("functional", functional, facts=logistic_facts(0.0824)),
         own(
             "module",
             module,

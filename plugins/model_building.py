@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from refimpl import Exact, Example, Facts, Layer, ModuleVariant, Protocol, Sizes, hookimpl, pose
+from refimpl import Exact, Example, Facts, Layer, Protocol, Sizes, Variant, hookimpl, pose
 from refimpl.fixtures import cifar2
 
 # --- the layers ----------------------------------------------------------------------------------
@@ -303,7 +303,6 @@ def facts(names: tuple[str, ...]) -> Facts:
     """The same layer table for every build, with that build's layer names."""
     return Facts(
         parameters=54273,
-        trainable=54273,
         layers=tuple(Layer(name, *row) for name, row in zip(names, ROWS, strict=True)),
         sizes=Sizes(input=0.011719, forward_backward=0.359634, parameters=0.207035, total=0.578388),
         state_dict=keys(names),
@@ -311,9 +310,9 @@ def facts(names: tuple[str, ...]) -> Facts:
     )
 
 
-def built(name, build, names) -> ModuleVariant:
+def built(name, build, names) -> Variant:
     """A build with these layer names, trained by plain SGD."""
-    return ModuleVariant(
+    return Variant(
         name,
         build=build,
         optimizer=torch.optim.SGD,

@@ -113,7 +113,7 @@ def high(problem):
 
 def facts(*figures: Figure, output: tuple[int, int], state_dict: tuple[str, ...]) -> Facts:
     """61 parameters in 6 tensors, and the figures at the end of training."""
-    return Facts(parameters=61, trainable=61, state_dict=state_dict, output=output, figures=figures)
+    return Facts(parameters=61, state_dict=state_dict, output=output, figures=figures)
 
 
 BY_HAND = ("w1", "b1", "w2", "b2", "w3", "b3")

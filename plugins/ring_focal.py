@@ -238,7 +238,6 @@ EXAMPLE = Example(
     variants=(Variant("focal", focal, build=Net, seed=1),),
     facts=Facts(
         parameters=61,
-        trainable=61,
         state_dict=(
             "fc1.weight",
             "fc1.bias",

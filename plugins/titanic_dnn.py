@@ -55,14 +55,13 @@ def script(problem):
     net = problem.load(Net())
     loss_func = nn.BCELoss()
     optimizer = problem.resume(torch.optim.Adam(net.parameters(), lr=problem.lr))
-    parameters = dict(net.named_parameters())
     for features, labels in problem.batches():
         optimizer.zero_grad()
         predictions = net(features)
         loss = loss_func(predictions, labels)
         loss.backward()
         optimizer.step()
-        yield Step(loss, parameters, predictions, labels, net, optimizer)
+        yield Step(loss, net, predictions, labels, optimizer)
 
 
 # --- predictions, and saving what makes them -----------------------------------------------------
@@ -168,7 +167,6 @@ EXAMPLE = Example(
     variants=(Variant("script", script, build=Net, optimizer=torch.optim.Adam),),
     facts=Facts(
         parameters=651,
-        trainable=651,
         layers=(
             Layer("linear1", "Linear", (-1, 20), 320),
             Layer("relu1", "ReLU", (-1, 20), 0),
