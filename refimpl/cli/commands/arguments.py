@@ -28,7 +28,10 @@ def registry_of(name: str, plugins: Sequence[str]) -> Registry:
 
 
 def example_of(name: str, plugins: Sequence[str]) -> tuple[Example, str]:
-    """An example and its origin. An unknown name is refused without importing a plugin."""
+    """An example and its origin. An unknown name is refused without importing a plugin.
+
+    One that does not state its facts yet is given too: it can be run while it is being written.
+    """
     from refimpl.loading.catalogue import entries
 
     found = entries(plugins)
@@ -36,10 +39,11 @@ def example_of(name: str, plugins: Sequence[str]) -> tuple[Example, str]:
     if name not in known and all(entry.complete for entry in found):
         raise unknown(f"there is no example {name!r}", name, known)
     loaded = registry_of(name, plugins)
-    example = loaded.example(name)
+    unstated = loaded.unstated.get(name)
+    example = unstated.value if unstated else loaded.example(name)
     for problem in loaded.problems:
-        complain(f"not loaded: {problem}")
-    return example, loaded.examples[name].origin
+        complain(f"not checked yet: {problem}" if unstated else f"not loaded: {problem}")
+    return example, (unstated or loaded.examples[name]).origin
 
 
 @contextmanager
