@@ -37,6 +37,9 @@ RANDOM = {
     "gru": lambda: nn.GRU(3, 5, num_layers=2),
     "lstm": lambda: nn.LSTM(3, 6, bidirectional=True),
     "projected-lstm": lambda: nn.LSTM(3, 6, proj_size=2),
+    "embedding-bag": lambda: nn.EmbeddingBag(200, 120),
+    "gru-cell": lambda: nn.GRUCell(3, 5),
+    "bilinear": lambda: nn.Bilinear(3, 4, 5),
 }
 CONSTANT = {
     "batch-norm": lambda: nn.BatchNorm2d(4),
@@ -45,7 +48,7 @@ CONSTANT = {
     "layer-norm-without-bias": lambda: nn.LayerNorm(3, bias=False),
     "group-norm": lambda: nn.GroupNorm(2, 4),
 }
-UNBOUNDED = ("embedding",)
+UNBOUNDED = ("embedding", "embedding-bag")
 CASES = [(kind, name) for kind, build in RANDOM.items() for name, _ in build().named_parameters()]
 
 
@@ -167,3 +170,48 @@ def test_a_layer_kind_that_is_not_known_is_named(module, said):
     with pytest.raises(ContractError, match="give the variant a start=") as raised:
         default_values(module, philox("unknown"))
     assert said in str(raised.value)
+
+
+def draws_of(build, name, times=40):
+    """Many draws of one parameter, by torch and by default_values."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        torchs = np.concatenate(
+            [dict(build().named_parameters())[name].detach().numpy().ravel() for _ in range(times)]
+        )
+    module = build()
+    ours = np.concatenate(
+        [default_values(module, philox("many", k))[name].ravel() for k in range(times)]
+    )
+    return torchs, ours
+
+
+@pytest.mark.parametrize("name", ["in_proj_weight", "out_proj.weight", "bias_k"])
+def test_attention_starts_as_torchs_does(name):
+    torchs, ours = draws_of(lambda: nn.MultiheadAttention(8, 2, add_bias_kv=True), name)
+    assert abs(ours.std() / torchs.std() - 1) < 0.1
+    if name != "bias_k":  # a normal distribution has no bound
+        assert abs(np.abs(ours).max() / np.abs(torchs).max() - 1) < 0.02
+
+
+def test_the_biases_of_attention_are_zero():
+    values = default_values(nn.MultiheadAttention(8, 2), philox("attention"))
+    assert not values["in_proj_bias"].any()
+    assert not values["out_proj.bias"].any()
+
+
+def test_a_transformer_draws_its_matrices_anew():
+    name = "encoder.layers.0.linear1.weight"
+    torchs, ours = draws_of(lambda: nn.Transformer(8, 2, 1, 1, 12), name, times=20)
+    assert abs(np.abs(ours).max() / np.abs(torchs).max() - 1) < 0.02
+    assert np.abs(ours).max() <= np.sqrt(6 / (8 + 12))
+
+
+def test_a_tied_weight_has_one_start():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.head = nn.Embedding(5, 3), nn.Linear(3, 5)
+            self.head.weight = self.embedding.weight
+
+    assert default_values(Tied(), philox("tied")).keys() == {"embedding.weight", "head.bias"}
