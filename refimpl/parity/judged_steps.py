@@ -21,7 +21,7 @@ WATCHED = 150
 """Products of matrices that are judged in further steps, for faults that come now and then."""
 
 SMALL = 100_000
-"""Numbers in a batch beyond which no further step is made for that."""
+"""Numbers in a batch beyond which the first step alone is judged: float64 takes its time."""
 
 ROWS = 64
 """Rows whose predictions are judged."""
@@ -83,7 +83,7 @@ def _step_by_step(variant: Variant, problem: Problem, judge: KernelJudge) -> Ste
     for number, step in enumerate(steps_of(variant, problem), 1):
         last = step
         seen = sum(judge.judged[f"aten::{kernel}"] for kernel in PRODUCTS)
-        if number >= STEPS and (size > SMALL or not seen or seen >= WATCHED):
+        if size > SMALL or (number >= STEPS and (not seen or seen >= WATCHED)):
             break
         judge.during = f"step {number + 1}"
         judge.only = PRODUCTS if number >= STEPS else None
