@@ -21,8 +21,8 @@ SEEDS = (100, 200, 300, 400, 500, 600, 700, 800, 2000, 2100)
 HEAD = """# Whole runs with other seeds
 
 Made by `python -m benchmarks.reseeded`: the suite on stand-in data, `refimpl check --reseed N`,
-every check of it, each time with other seeds. Any failure would be a false alarm. Some checks rest
-on one draw and are retried with the next seed if they fail; those that then passed are counted.
+every check of it, each time with other seeds. Any failure would be a false alarm. A slope whose
+start lies on a kink is taken again with the next seed; those that then passed are counted.
 """
 
 COLUMNS = (

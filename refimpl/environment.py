@@ -8,6 +8,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from refimpl import precision
 from refimpl._version import __version__
 from refimpl.requirements import EXTRAS, import_error
 
@@ -26,7 +27,10 @@ def installed(package: str) -> str | None:
 
 
 def environment() -> dict[str, Any]:
-    """Everything that a results file records of the machine, as plain data."""
+    """Everything that a results file records of the machine, as plain data; raises nothing.
+
+    The switches of precision are as the user has set them. Checks and training put them to IEEE.
+    """
     import torch
 
     return {
@@ -38,7 +42,7 @@ def environment() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "packages": {name: installed(name) for name in PACKAGES},
         "threads": torch.get_num_threads(),
-        "tf32": bool(torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32),
+        "precision": precision.switches(),
         "cuda": torch.version.cuda,
         "devices": devices(),
     }

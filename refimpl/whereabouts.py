@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,16 @@ _NOT_OF_PLUGINS = ("torch", "numpy", "builtins", "functools")
 def describe_error(example: Example, error: BaseException) -> str:
     """An exception on one line: its type, its text and the place in the example's modules."""
     return f"{type(error).__name__}: {one_line(error)}{_place(example, error)}"
+
+
+def plugin_of(example: Example) -> str:
+    """The modules that an example's own functions are in, a file by its name; or its own name."""
+    return ", ".join(sorted(map(_shown, filter(None, _modules(example))))) or example.name
+
+
+def _shown(module: str) -> str:
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return Path(file).name if file and module.startswith("refimpl_plugin_") else module
 
 
 def _place(example: Example, error: BaseException) -> str:

@@ -15,18 +15,20 @@ from refimpl import Execution, ModuleVariant, Step, Variant
 from refimpl.executions.built_in import refimpl_executions
 from refimpl.executions.distributed import DistributedError, distributed_steps
 from refimpl.loading import registry
-from refimpl.parity import against_oracle
+from refimpl.parity import against_oracle, lockstep
 from refimpl.parity.against_oracle import (
-    DRAWS,
     compare_execution,
-    redrawn,
     shard_gradients,
     wrapped_calls,
     yardstick,
 )
+from refimpl.parity.lockstep import FURTHER
+from refimpl.parity.rounding import Rounded, drawn, moved
+from refimpl.parity.ties import near_ties
 from refimpl.training import fast_kernels
 from refimpl.training.loop import written_steps
 from refimpl.training.problem import pose
+from refimpl.training.trajectories import Observation
 
 STEPS = 6
 ON_A_DEVICE = Execution("device", "a device of a vendor's")
@@ -190,99 +192,166 @@ def test_a_fault_in_one_layer_is_found_in_step_1_inside_that_layer(titanic: Vari
     assert found.inside.startswith("activation of linear2")
 
 
-def last_bit_decides(problem):
-    """As in a near-tie: rounding of the start decides which of two gradients the loss has."""
+def on_a_kink(problem):
+    """Every unit of a ReLU lies on its kink, so that rounding decides whether it has a gradient."""
     x = problem.start["x"]
+    on_a_device = problem.execution.name == "device"
     for _ in problem.batches():
-        in_float32 = x.detach().to(torch.float32)
-        other_side = problem.execution.name == "device" or (
-            problem.dtype == torch.float32 and bool((in_float32.view(torch.int32) & 1).any())
-        )
-        loss = (x * (1 + problem.lr * other_side)).sum()
+        beyond = 2.0**-23 if on_a_device else 0.0
+        loss = x.sum() + problem.lr * torch.relu(x - 1 + beyond).sum()
         loss.backward()
         yield Step(loss, {"x": x})
         x.grad = None
 
 
-def near_tie(titanic: Variant, apart: float) -> Variant:
-    """A variant whose gradient is so much larger on the other side of a tie."""
+def near_tie(titanic: Variant, steps=on_a_kink) -> Variant:
+    """A variant whose gradient is a thousandth larger on the other side of a kink."""
     return replace(
         titanic,
-        steps=last_bit_decides,
-        start=lambda rng: {"x": np.ones(8)},
-        protocol=replace(titanic.protocol, learning_rate=apart),
+        steps=steps,
+        start=lambda rng: {"x": np.ones(1)},
+        protocol=replace(titanic.protocol, learning_rate=1e-3),
     )
 
 
-def test_a_near_tie_that_falls_to_the_other_side_in_further_draws_too_is_agreement(
-    titanic: Variant,
-) -> None:
-    comparison = compare_execution(near_tie(titanic, 1e-3), ON_A_DEVICE, "stand-in", STEPS)
+def test_a_unit_on_its_kink_that_falls_to_the_other_side_is_agreement(titanic: Variant) -> None:
+    comparison = compare_execution(near_tie(titanic), ON_A_DEVICE, "stand-in", STEPS)
     assert comparison.agrees, str(comparison)
     assert comparison.worst_ratio == pytest.approx(1 / 4, rel=0.01)
 
 
-def test_a_fault_of_the_size_of_a_near_tie_that_no_draw_has_is_found(titanic: Variant) -> None:
-    def only_there(problem):
-        return last_bit_decides(problem.but(precision="float64"))
+def test_a_near_tie_is_found_in_the_oracle_and_named_in_units_of_rounding(titanic: Variant) -> None:
+    variant = near_tie(titanic)
+    (tie,) = near_ties(variant, pose(variant, "stand-in", dropout=False), 1)
+    assert str(tie) == "element [0] of relu 0 roundings from on the kink"
 
-    steady = replace(near_tie(titanic, 1e-3), steps=only_there)
-    found = compare_execution(steady, ON_A_DEVICE, "stand-in", STEPS).divergence
+
+def test_a_near_tie_that_no_draw_decided_so_is_decided_so_and_named(
+    titanic: Variant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lockstep, "FURTHER", 0)
+    monkeypatch.setattr(against_oracle, "FIRST", 0)
+    found = compare_execution(near_tie(titanic), ON_A_DEVICE, "stand-in", 1)
+    assert found.agrees
+    assert found.ties == ["step 1: element [0] of relu 0 roundings from on the kink"]
+
+
+def test_a_fault_of_the_size_of_a_near_tie_that_is_none_is_found(titanic: Variant) -> None:
+    def steeper(problem):
+        x = problem.start["x"]
+        for _ in problem.batches():
+            loss = x.sum() * (1 + problem.lr * (problem.execution.name == "device"))
+            loss.backward()
+            yield Step(loss, {"x": x})
+            x.grad = None
+
+    found = compare_execution(near_tie(titanic, steeper), ON_A_DEVICE, "stand-in", STEPS).divergence
     assert found is not None
     assert (found.step, found.kind) == (1, "loss")
+
+
+def test_what_is_not_finite_where_the_oracle_is_diverges_without_further_draws(
+    titanic: Variant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(against_oracle, "drawn_in_reserve", lambda *given: iter([None]))
+    faulty = replace(titanic, steps=not_finite_on_a_device(titanic))
+    found = compare_execution(faulty, ON_A_DEVICE, "stand-in", 1).divergence
+    assert found is not None
+    assert (found.kind, found.closeness.error) == ("loss", np.inf)
+
+
+def test_what_is_not_finite_past_the_horizon_diverges_too(titanic: Variant) -> None:
+    def soon(problem):
+        x = problem.start["x"]
+        for number, _ in enumerate(problem.batches(), start=1):
+            with torch.no_grad():
+                x.copy_(3.9 * x * (1 - x))
+            nan = number == 30 and problem.execution.name == "device"
+            yield Step(x.sum() * (float("nan") if nan else 1), {"x": x})
+
+    wild = replace(titanic, steps=soon, start=lambda rng: {"x": rng.uniform(0.3, 0.4, (1,))})
+    assert yardstick(wild, "stand-in", 40).horizon < 30
+    found = compare_execution(wild, ON_A_DEVICE, "stand-in", 40).divergence
+    assert found is not None
+    assert (found.step, found.kind) == (30, "loss")
+
+
+def not_finite_on_a_device(variant: Variant):
+    """The variant's steps, whose loss is NaN on a device."""
+
+    def steps(problem):
+        for step in written_steps(variant, problem):
+            nan = problem.execution.name == "device"
+            yield replace(step, loss=step.loss * float("nan") if nan else step.loss)
+
+    return steps
 
 
 def test_further_draws_are_made_only_for_a_candidate_that_is_out_of_budget(
     titanic: Variant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn = []
+    made = []
 
-    def counted(problem, precision):
-        for again in redrawn(problem, precision):
-            drawn.append(again)
-            yield again
+    def counted(variant, problem, number, *given):
+        made.append(number)
+        return drawn(variant, problem, number, *given)
 
-    monkeypatch.setattr(against_oracle, "redrawn", counted)
+    monkeypatch.setattr(lockstep, "drawn", counted)
     assert compare_execution(titanic, execution("cpu"), "stand-in", STEPS).agrees
-    assert drawn == []
+    assert made == []
     assert not compare_execution(titanic, replace(ON_A_DEVICE, wrap=halved), "stand-in", 1).agrees
-    assert len(drawn) == DRAWS
+    assert len(made) == FURTHER
 
 
-def test_a_float64_candidate_is_compared_with_further_draws_in_float64(
-    titanic: Variant, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("factor", [1.01, 1.1])
+def test_a_build_whose_float32_products_are_all_too_large_has_no_budget_for_it(
+    titanic: Variant, monkeypatch: pytest.MonkeyPatch, factor: float
 ) -> None:
-    drawn: list[tuple[str, float]] = []
-    redraw = against_oracle.redrawn
+    linear = nn.functional.linear
 
-    def noted(problem, precision):
-        for again in redraw(problem, precision):
-            name = "linear1.weight"
-            moved = np.abs(again.values[name] / problem.values[name] - 1).max()
-            drawn.append((again.precision, float(moved)))
-            yield again
+    def too_large(x, weight, bias=None):
+        out = linear(x, weight, bias)
+        return out * factor if out.dtype is torch.float32 else out
 
-    def off_by_many_roundings(problem):
-        for step in written_steps(titanic, problem):
-            if problem.execution.name == "cpu-f64":
-                with torch.no_grad():
-                    step.parameters["linear1.weight"] *= 1 + 1e-12
-            yield step
-
-    monkeypatch.setattr(against_oracle, "redrawn", noted)
-    faulty = replace(titanic, steps=off_by_many_roundings)
-    assert not compare_execution(faulty, execution("cpu-f64"), "stand-in", 3).agrees
-    assert [precision for precision, _ in drawn] == ["float64"] * against_oracle.DRAWS
-    assert max(moved for _, moved in drawn) < 3e-16
+    monkeypatch.setattr(nn.functional, "linear", too_large)
+    found = compare_execution(titanic, execution("cpu"), "stand-in", STEPS).divergence
+    assert found is not None
+    assert (found.step, found.kind) == (1, "output")
 
 
 def test_draws_begin_half_a_unit_from_the_start_each_elsewhere(titanic: Variant) -> None:
     problem = pose(titanic, "stand-in", seed=0)
-    starts = [again.values["linear1.weight"] for again in redrawn(problem)]
-    assert len(starts) == DRAWS
-    assert len({start.tobytes() for start in starts}) == DRAWS
+    starts = [moved(problem.values, torch.float32, n)["linear1.weight"] for n in range(8)]
+    assert len({start.tobytes() for start in starts}) == 8
     relative = starts[0] / problem.values["linear1.weight"] - 1
     assert np.allclose(np.abs(relative), 2.0**-24, rtol=1e-6, atol=0)
+
+
+def test_a_draw_of_a_long_sum_knows_how_many_terms_it_has() -> None:
+    """Term by term, a sum of n terms of one sign is off by about √(n/3) half units."""
+    ones = torch.ones(40_000, dtype=torch.float64)
+    errors = []
+    for number in range(8):
+        with Rounded(number):
+            errors.append(abs(float((ones * 1.0).sum()) / 40_000 - 1))
+    half_unit = 2.0**-24
+    assert 20 * half_unit < max(errors) < 400 * half_unit
+
+
+def test_a_comparison_whose_budget_is_over_a_tenth_of_the_values_shows_nothing() -> None:
+    def steps(*values):
+        return [[Observation("loss", "", torch.tensor(v, dtype=torch.float64))] for v in values]
+
+    compared = lockstep.compare_steps(
+        lockstep.Comparison("candidate", "oracle", "float32"),
+        steps(1.05),
+        steps(1.0),
+        lockstep.Draws([steps(1.1)]),
+        torch.float32,
+    )
+    assert not compared.agrees
+    assert compared.divergence is None
+    assert "more than a tenth of its value, so nothing was compared" in str(compared)
 
 
 def test_wrapped_calls_tell_whether_a_wrapper_was_ever_used(titanic: Variant) -> None:

@@ -7,6 +7,7 @@ from refimpl.conformance.checks import (
     agreement,
     convergence,
     dropout,
+    ends,
     evaluation,
     facts,
     gradients,
@@ -14,6 +15,7 @@ from refimpl.conformance.checks import (
     parity,
     reading,
     repetition,
+    starts,
 )
 
 ALL: list[Check] = [
@@ -25,6 +27,8 @@ ALL: list[Check] = [
     facts.exact_values,
     facts.documented_failures,
     facts.errata,
+    starts.starts_as_torch_does,
+    ends.right_at_the_ends,
     gradients.gradient_is_the_slope,
     gradients.every_parameter_learns,
     dropout.dropout_at_its_rate,

@@ -22,7 +22,6 @@ def _has_a_rung_below(subject: Subject) -> bool:
 @check(
     "ladder-agrees-in-float64",
     applies=_has_a_rung_below,
-    of_a_draw=True,
     reading="two ways of writing one computation differ: compare them with refimpl compare "
     "EXAMPLE A B",
 )
@@ -34,7 +33,6 @@ def ladder_in_float64(subject: Subject) -> Iterator[Measurement | Curve]:
 @check(
     "ladder-agrees-in-float32",
     applies=_has_a_rung_below,
-    of_a_draw=True,
     reading="they agree in float64, so that it is rounding: an operation is done in another order "
     "or precision",
 )
@@ -59,6 +57,15 @@ def agreement(comparison: Comparison) -> Iterator[Measurement | Curve]:
     yield replace(agrees, place=_place(parted) if parted else None)
     # If it diverged, the error has no meaning beyond that, so that its message adds nothing.
     yield replace(within_budget("worst error ratio", comparison.worst_ratio), message="")
+    yield Measurement(
+        "tensors compared", comparison.judged, "≥ 1", comparison.judged > 0, low=1.0
+    )  # what "agreement" says is not said twice
+    if comparison.blind:
+        what = "tensors not compared, whose budget is over a tenth of their value"
+        yield Measurement(what, len(comparison.blind), "counted", True, where=comparison.unjudged)
+    if comparison.ties:
+        what = "near ties, which rounding decides"
+        yield Measurement(what, len(comparison.ties), "counted", True, where=comparison.near_ties)
     yield curve("error over budget", comparison.ratios, along="step")
 
 

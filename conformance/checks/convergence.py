@@ -26,6 +26,7 @@ def _states_figures(subject: Subject) -> bool:
 @check(
     "reaches-documented-figures",
     applies=_states_figures,
+    repeats=False,
     reading="training ends elsewhere than the document says; look first whether golden-trajectory "
     "or a gradient fails in the same example",
 )
@@ -87,6 +88,7 @@ def _has_baseline(subject: Subject) -> bool:
 @check(
     "stays-in-calibrated-band",
     applies=_has_baseline,
+    repeats=False,
     reading="training ends elsewhere than it always did; look first whether golden-trajectory "
     "fails in the same example, then at the data's digest",
 )

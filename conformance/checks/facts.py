@@ -137,6 +137,7 @@ def output_shape(subject: Subject) -> Iterator[Measurement]:
 @check(
     "exact-values",
     about="example",
+    on_cpu=True,
     applies=lambda s: bool(s.example.values),
     reading="compute the value by hand; if torch is right and the document is not, it is an "
     "erratum of the plugin",
@@ -193,6 +194,7 @@ def _same(measured: Any, expected: Any, digits: int | None) -> bool:
 @check(
     "documented-failures",
     about="example",
+    on_cpu=True,
     applies=lambda s: bool(s.example.failures),
     reading="what the document warns of works now, or fails in another way: an erratum of the "
     "plugin",
@@ -218,6 +220,7 @@ def _fails(failure: Failure) -> Measurement:
 @check(
     "errata",
     about="example",
+    on_cpu=True,
     applies=lambda s: bool(s.example.errata),
     reading="a statement holds again, or stopped to hold earlier than the plugin says: mend "
     "since=, or report it to torch",

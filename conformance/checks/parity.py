@@ -28,7 +28,6 @@ SHARDS = 3
 @check(
     "same-on-every-execution",
     about="execution",
-    of_a_draw=True,
     reading="a device, wrapper or precision computes something else than the float64 oracle; the "
     "message names the first tensor and module",
 )
@@ -66,7 +65,8 @@ def shards_make_the_batch(subject: Subject) -> Iterator[Measurement]:
     if split.shown:
         yield equal("rows of each shard's output", split.shown, split.rows)
     rounding = Rounding()
-    rounding.widen(split.rounded, split.whole)
+    for draw in split.drawn:
+        rounding.widen(draw, split.whole)
     comparison = Comparison("the mean over shards", "the whole batch", "float64")
     for seen, close in judge(comparison, 1, split.mean, split.whole, rounding, torch.float64):
         ratio = within_budget(f"error ratio of gradient {seen.name}", close.error_ratio)

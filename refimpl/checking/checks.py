@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
+from refimpl import precision, process_state
 from refimpl.checking.warned import Warned
 from refimpl.contract import Example, Execution, Variant
 from refimpl.data import Tier
 from refimpl.errors import RefimplError, one_line
 from refimpl.requirements import EXEMPT, NUMPY_ON_CPU, explains, missing, missing_data
 from refimpl.training.curves import Curve
-from refimpl.whereabouts import describe_error
+from refimpl.whereabouts import describe_error, plugin_of
 from refimpl.writing import plain
 
 Outcome = Literal["passed", "failed", "skipped", "xfailed"]
@@ -150,7 +151,10 @@ CheckFunction = Callable[[Subject], Iterator[Measurement | Curve]]
 class Check:
     """A check. ``applies`` selects the subjects about which the documents claim something.
 
-    ``of_a_draw`` says that the result depends on one random start, which may lie on a kink.
+    ``ill_posed`` says, from the oracle, why a subject's random start has no answer (it lies on a
+    kink, say), or nothing. ``on_cpu`` says that it computes on the CPU whatever the device of the
+    run, so that its result counts for the CPU. ``repeats`` says that a failure is repeated with the
+    same seed.
     ``reading`` says how to read a failure: what it means, and what to look at next.
     """
 
@@ -159,7 +163,9 @@ class Check:
     about: Scope
     measure: CheckFunction
     applies: Callable[[Subject], bool]
-    of_a_draw: bool = False
+    ill_posed: Callable[[Subject], str] | None = None
+    repeats: bool = True
+    on_cpu: bool = False
     reading: str = ""
 
 
@@ -167,7 +173,9 @@ def check(
     name: str,
     about: Scope = "variant",
     applies: Callable[[Subject], bool] = lambda subject: True,
-    of_a_draw: bool = False,
+    ill_posed: Callable[[Subject], str] | None = None,
+    repeats: bool = True,
+    on_cpu: bool = False,
     reading: str = "",
 ) -> Callable[[CheckFunction], Check]:
     """Turn a generator of measurements into a check; its docstring is the check's question.
@@ -179,7 +187,7 @@ def check(
         if not measure.__doc__ and sys.flags.optimize < 2:  # which strips all docstrings
             raise TypeError(f"check {name!r} needs a docstring: the question that it answers")
         question = (measure.__doc__ or f"{name.replace('-', ' ')}?").strip().splitlines()[0]
-        return Check(name, question, about, measure, applies, of_a_draw, reading)
+        return Check(name, question, about, measure, applies, ill_posed, repeats, on_cpu, reading)
 
     return made
 
@@ -251,14 +259,17 @@ def cells(
 ) -> Iterator[Cell]:
     """Every check of an example that applies to it, variant by variant.
 
-    ``execution`` is what the checks run on; ``others`` are the executions that checks about
-    executions compare with it.
+    ``execution`` is what the checks run on, but for those that compute on the CPU; ``others`` are
+    the executions that checks about executions compare with it.
     """
+    from refimpl.training.problem import CPU
+
     for question in checks:
+        on = CPU if question.on_cpu else execution
         if question.about == "example":
-            subjects = [Subject(example, None, execution, tier)]
+            subjects = [Subject(example, None, on, tier)]
         elif question.about == "variant":
-            subjects = [Subject(example, variant, execution, tier) for variant in example.variants]
+            subjects = [Subject(example, variant, on, tier) for variant in example.variants]
         else:
             subjects = [
                 Subject(example, variant, other, tier)
@@ -284,8 +295,7 @@ def _applies_to(applies: Callable[[About], bool], about: About) -> bool:
 # --- running -------------------------------------------------------------------------------------
 
 SEEDS = 3
-"""How many seeds in a row must fail a check that depends on a drawn start. A fault fails them all;
-only one start in hundreds has two pixels so nearly equal that rounding decides which is larger."""
+"""How many seeds in a row must fail where the oracle shows that the drawn starts are ill-posed."""
 
 SEEDS_TRIED = "seeds tried until one passed"
 
@@ -347,23 +357,73 @@ def data_seen(subject: Subject) -> str:
 def run_check(cell: Cell, to_the_end: bool = True) -> Result:
     """The result of one check: passed, or failed or skipped with the reason.
 
-    Unless ``to_the_end``, it stops after the first measurement that does not hold. A check that
-    depends on a random start fails only if :data:`SEEDS` seeds in a row fail.
+    Unless ``to_the_end``, it stops after the first measurement that does not hold. Otherwise a
+    failure is repeated with the same seed, to see whether it is reproducible. Float32 products are
+    made in float32, and whatever the check changes for the rest of the process is put back; that
+    its code left something changed is a failure.
+    """
+    with precision.ieee(), process_state.kept() as changes:
+        result = _repeated(cell, to_the_end)
+    return _disturbing(cell, result, changes) if changes.found else result
+
+
+def _disturbing(cell: Cell, result: Result, changes: process_state.Changes) -> Result:
+    """The result of a check whose code left something changed, which is named."""
+    execution = cell.subject.execution
+    by = plugin_of(cell.subject.example)
+    if cell.check.about == "execution":
+        by += f", or the execution {execution.name},"
+    left = f"{by} changed {changes} and left it so for whatever runs next (it is put back)"
+    return replace(result, outcome="failed", reason="; ".join(filter(None, (result.reason, left))))
+
+
+def _repeated(cell: Cell, to_the_end: bool) -> Result:
+    """The result; if it is a failure, also of the same again, and where that may help, of others.
+
+    Another seed is tried only if the check shows that this one is ill-posed, and says why.
     """
     first = _answer(cell, to_the_end)
-    answers = [first]
-    while cell.check.of_a_draw and _out_of_limits(answers[-1]) and len(answers) < SEEDS:
-        answers.append(_answer(_reseeded(cell, len(answers)), to_the_end))
-    seconds = sum(answer.seconds for answer in answers)
-    if len(answers) == 1 or answers[-1].outcome != "passed":
-        return replace(first, seconds=seconds)
-    seeds = at_most(SEEDS_TRIED, len(answers), SEEDS)
-    return replace(
-        answers[-1],
-        seconds=seconds,
-        measurements=(*answers[-1].measurements, seeds),
-        details=f"the first seed failed: {first.reason}",
-    )
+    if not _out_of_limits(first):
+        return first
+    seconds = first.seconds
+    if cell.check.repeats and to_the_end:
+        from refimpl.parity import against_oracle
+
+        against_oracle.forget()
+        again = _answer(cell, to_the_end)
+        seconds += again.seconds
+        first = replace(first, reason=_compared(first, again), seconds=seconds)
+        if again.outcome == "passed":
+            return first
+    why = cell.check.ill_posed(cell.subject) if cell.check.ill_posed is not None else ""
+    for by in range(1, SEEDS if why else 1):
+        other = _answer(_reseeded(cell, by), to_the_end)
+        seconds += other.seconds
+        if other.outcome == "passed":
+            seeds = replace(at_most(SEEDS_TRIED, by + 1, SEEDS), where=f"ill-posed: {why}")
+            return replace(
+                other,
+                seconds=seconds,
+                measurements=(*other.measurements, seeds),
+                details=f"the first seed failed: {first.reason}; it is ill-posed: {why}",
+            )
+    return replace(first, seconds=seconds)
+
+
+def _compared(first: Result, again: Result) -> str:
+    """A failure's reason, with what became of it when it was repeated, if that is not the same."""
+    if again.outcome == "passed":
+        said = "not reproducible: it failed, and passed when repeated with the same seed"
+        return f"{said}. The failure: {first.reason}"
+    if _failing(first) != _failing(again):
+        said = "not reproducible: repeated with the same seed, it fails elsewhere"
+        return f"{first.reason}; {said}: {again.reason}"
+    return first.reason
+
+
+def _failing(result: Result) -> list[tuple[str, str]]:
+    """What does not hold, and the tensor in which a comparison diverges."""
+    return [(m.what, m.where.partition(":")[0]) for m in result.measurements if not m.holds]
 
 
 def _out_of_limits(answer: Result) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
+from refimpl import process_state
 from refimpl.baselines.committed import require_unused_seeds
 from refimpl.checking import manifest
 from refimpl.checking.checks import (
@@ -68,6 +69,7 @@ def plan(loaded: Registry, request: Request, checks: Sequence[Check]) -> Plan:
     of baselines, and :class:`~refimpl.checking.expectations.ExpectationsError` if a requested file
     of expected failures is invalid or names an unknown example.
     """
+    process_state.require_ordinary()
     if request.tier not in TIERS:
         raise unknown(f"there is no tier of data {request.tier!r}", request.tier, TIERS)
     refused = {name for problem in loaded.problems for name in problem.examples}

@@ -55,7 +55,7 @@ class Environment:
     platform: str = ""
     packages: dict[str, str | None] = field(default_factory=dict)
     threads: int | None = None
-    tf32: bool = False
+    precision: dict[str, str] = field(default_factory=dict)
     cuda: str | None = None
     devices: list[str] = field(default_factory=list)
 

@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 
 import pluggy
 
-from refimpl import hookspecs
+from refimpl import hookspecs, process_state
 from refimpl.contract import Example, Execution
 from refimpl.errors import UnknownNameError
 from refimpl.loading import validation
@@ -139,11 +139,13 @@ class _Loader:
             return
         plugin: object = None
         try:
-            plugin = _import(page.source)
-            _demand(validation.check_hooks(plugin))
-            self.manager.register(plugin, f"{page.source.module}:{page.source.attribute}")
-            examples = self._ask(plugin, "refimpl_examples", Example)
-            executions = self._ask(plugin, "refimpl_executions", Execution)
+            with process_state.kept() as changes:
+                plugin = _import(page.source)
+                _demand(validation.check_hooks(plugin))
+                self.manager.register(plugin, f"{page.source.module}:{page.source.attribute}")
+                examples = self._ask(plugin, "refimpl_examples", Example)
+                executions = self._ask(plugin, "refimpl_executions", Execution)
+            _demand(_leaves_as_it_found(changes))
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -232,6 +234,15 @@ def _demand(findings: Iterable[Finding]) -> None:
     wrong = list(findings)
     if wrong:
         raise _RefusedError(wrong)
+
+
+def _leaves_as_it_found(changes: process_state.Changes) -> Iterator[Finding]:
+    if changes.found:
+        yield Finding(
+            "changes-state",
+            f"loading it changes {changes} for the whole process",
+            "set it inside the functions that need it, and put it back there",
+        )
 
 
 # --- import --------------------------------------------------------------------------------------

@@ -1,41 +1,50 @@
 """Compares a variant under an execution (device, precision, wrapper, processes) with its oracle.
 
-The oracle is the variant's own float64 run on the CPU. How far rounding alone takes a float32 run
-from it is measured twice: by the float32 run on the CPU, and by the oracle itself from a start
-moved by half a unit in the last place of float32. The second also shows how long a run can be
-compared at all: past the horizon, rounding errors have grown so much that agreement means nothing.
+The oracle is the variant's own float64 run on the CPU. How far rounding alone takes a correct run
+from it is shown by draws of that oracle (:mod:`refimpl.parity.rounding`), and by nothing else: a
+run of the build that is judged would widen its own budget by its own fault. They also show how long
+a run can be compared at all: past the horizon, rounding errors have grown so much that agreement
+means nothing.
 
-One float32 run is one draw. If a small gradient is the difference of large terms, or two pixels of
-a pool are so nearly equal that rounding decides which is larger, the next draw may be ten times as
-far away. So before a candidate that exceeds its budget counts as diverged, it is compared with
-further draws: float32 runs from starts moved by half a unit, in which everything is rounded anew.
-(A float64 candidate is compared with float64 runs, moved by half a unit of theirs: not every kernel
-has the same errors in both, relative to the unit.)
+A few draws may all miss what rounding does rarely: two pixels of a pool may be so nearly equal that
+rounding decides which is larger, or a gradient so small that rounding decides its sign. So before a
+candidate that exceeds its budget counts as diverged, it is compared with further draws of the
+oracle, and then with some in which each such decision falls to the other side
+(:mod:`refimpl.parity.ties`). Those decisions are named.
 
-Narrower precisions (bfloat16, float16) are judged by oracles moved by half a unit of their own:
-errors of that size change the sign of units of a net that errors of float32's size do not. Only the
-output, loss and gradients of the first step are judged. The first update of an adaptive optimizer
-is ± its rate, by the sign of each gradient, and the sign of a gradient that is smaller than its
-rounding error means nothing.
+Narrower precisions (bfloat16, float16) are judged by draws moved by half a unit of their own. Only
+the output, loss and gradients of the first step are judged. The first update of an adaptive
+optimizer is ± its rate, by the sign of each gradient, and the sign of a gradient that is smaller
+than its rounding error means nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from itertools import chain
-from typing import Any
+from functools import lru_cache, partial
+from itertools import chain, islice
 
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from refimpl.contract import Execution, Variant
-from refimpl.data import Tier, philox
-from refimpl.parity.lockstep import ORDER, Comparison, Draws, compare_steps, until_its_end
+from refimpl.data import Tier
+from refimpl.parity.lockstep import (
+    FIRST,
+    ORDER,
+    Comparison,
+    Draws,
+    compare_steps,
+    drawn_at_ties,
+    drawn_in_reserve,
+    require_finite,
+    until_its_end,
+)
+from refimpl.parity.rounding import first_drawn
 from refimpl.parity.trace import first_divergence_inside
+from refimpl.training import trajectories
 from refimpl.training.comparison import Kind, distance, oracle_scale
 from refimpl.training.loop import swiftly
 from refimpl.training.problem import CPU, Problem, pose
@@ -44,20 +53,21 @@ from refimpl.training.trajectories import Observation, first_steps, observations
 AMPLIFICATION = 1000.0
 """A run is compared for as long as it amplifies a change of its start by no more than this."""
 
-DRAWS = 16
-"""The most further float32 runs for a candidate that exceeds its budget without them. A candidate
-that is just one more such draw is the furthest of them all in one case of eighteen; to diverge, it
-must be ``FACTOR`` times as far away as all the others."""
-
 
 @dataclass(frozen=True)
 class Yardstick:
-    """What every execution of a variant is compared with, step by step, up to the horizon."""
+    """What every execution of a variant is compared with, step by step, up to the horizon.
+
+    ``beyond`` are the oracle's steps past the horizon, which only say what must be finite.
+    ``products_in`` is the narrow dtype of products, if a run makes only these in it (autocast).
+    """
 
     problem: Problem
     oracle: tuple[list[Observation], ...]
     references: tuple[tuple[list[Observation], ...], ...]
     precision: torch.dtype
+    products_in: torch.dtype | None = None
+    beyond: tuple[list[Observation], ...] = ()
 
     @property
     def horizon(self) -> int:
@@ -72,69 +82,49 @@ def yardstick(
     steps: int,
     seed: int | None = None,
     precision: torch.dtype = torch.float32,
+    products_in: torch.dtype | None = None,
 ) -> Yardstick:
-    """The float64 oracle of the first steps and the references, cut at the horizon.
+    """The float64 oracle of the first steps and draws of it, cut at the horizon.
 
-    ``precision`` is the dtype whose rounding the references show: float32 or a narrower one.
+    ``precision`` is the dtype whose rounding the draws show: float32 or a narrower one.
     """
     problem = pose(variant, tier, seed=seed, dropout=False)
     exact = problem.but(precision="float64")
-    oracle = tuple(first_steps(variant, exact, steps))
-    moved = [
-        tuple(observations(variant, exact.but(values=_moved(problem.values, precision, k)), steps))
-        for k in range(_oracles_moved(precision))
-    ]
-    horizon = _horizon(oracle, moved[0], precision)
-    # A narrower run rounds in float32 too; where gradients cancel, only that rounding is left.
-    references = [*moved, tuple(first_steps(variant, problem.but(precision="float32"), steps))]
-    cut = tuple(reference[:horizon] for reference in references)
-    return Yardstick(problem, oracle[:horizon], cut, precision)
+    oracle = first_steps(variant, exact, steps)
+    draws: tuple[list[list[Observation]], ...] = ([],) * FIRST
+    horizon = 0
+    for number, expected in enumerate(oracle, start=1):
+        draws = tuple(
+            first_drawn(variant, exact, k, number, precision, products_in) for k in range(FIRST)
+        )
+        if horizon and _grown(expected, [draw[-1] for draw in draws], products_in or precision):
+            break
+        horizon = number
+    references = tuple(tuple(draw[:horizon]) for draw in draws)
+    within, beyond = tuple(oracle[:horizon]), tuple(oracle[horizon:])
+    return Yardstick(problem, within, references, precision, products_in, beyond)
 
 
-def _oracles_moved(precision: torch.dtype) -> int:
-    return 2 if is_narrow(precision) else 1
+def forget() -> None:
+    """Keep no oracle and no draw any longer, so that each is made anew."""
+    yardstick.cache_clear()
+    trajectories.forget()
 
 
-def redrawn(problem: Problem, precision: torch.dtype = torch.float32) -> Iterator[Problem]:
-    """The problem on the CPU, each time from another start moved by half a unit.
-
-    In float32, or in float64 if the unit is its own; a narrower unit is of a run in float32 too.
-    """
-    first = _oracles_moved(precision)
-    computed = "float64" if precision == torch.float64 else "float32"
-    for number in range(first, first + DRAWS):
-        moved = _moved(problem.values, precision, number)
-        yield problem.but(values=moved, precision=computed, execution=CPU)
-
-
-def _moved(
-    values: Mapping[str, NDArray[Any]], precision: torch.dtype, number: int
-) -> dict[str, NDArray[Any]]:
-    """Every value moved up or down by half a unit in the last place, at random."""
-    half_unit = torch.finfo(precision).eps / 2
-    moved = {}
-    for name, value in values.items():
-        up_or_down = philox("moved", name, number).choice((-1.0, 1.0), value.shape)
-        moved[name] = value * (1 + half_unit * up_or_down)
-    return moved
-
-
-def _horizon(
-    oracle: tuple[list[Observation], ...],
-    perturbed: tuple[list[Observation], ...],
-    precision: torch.dtype,
-) -> int:
-    """The number of steps before the perturbation grows past the limit; at least one."""
+def _grown(
+    oracle: list[Observation], draws: Sequence[list[Observation]], precision: torch.dtype
+) -> bool:
+    """Whether rounding has taken a parameter past the limit."""
     limit = AMPLIFICATION * torch.finfo(precision).eps
-    for number, (expected, found) in enumerate(zip(oracle, perturbed, strict=True)):
-        values = {seen.key: seen.value for seen in found}
-        for seen in expected:
+    for draw in draws:
+        values = {seen.key: seen.value for seen in draw}
+        for seen in oracle:
             if seen.kind != "parameter":
                 continue
             scale = oracle_scale(seen.value)
             if distance(values[seen.key], seen.value) > limit * scale > 0:
-                return max(number, 1)
-    return len(oracle)
+                return True
+    return False
 
 
 def is_narrow(precision: torch.dtype) -> bool:
@@ -165,35 +155,44 @@ def compare_execution(
     first module that diverges.
     """
     judged_by = precision_of(execution)
-    if is_narrow(judged_by):
-        stick = yardstick(variant, tier, 1, seed, judged_by)
+    narrow = is_narrow(judged_by)
+    if narrow:
+        own = torch.float32 if execution.dtype is None else judged_by
+        products_in = judged_by if execution.dtype is None else None
+        stick = yardstick(variant, tier, 1, seed, own, products_in)
     else:
         stick = yardstick(variant, tier, steps, seed)
     candidate = stick.problem.but(
-        execution=execution, precision=execution.dtype or "float32", horizon=stick.horizon
+        execution=execution,
+        precision=execution.dtype or "float32",
+        horizon=stick.horizon + len(stick.beyond),
     )
-    if not is_narrow(judged_by):
-        # On the plain CPU that means the kernels of whole runs; the references do without them.
+    if not narrow:
+        # On the plain CPU that means the kernels of whole runs, which the oracle does without.
         candidate = swiftly(candidate)
-    drawn_in = judged_by if judged_by == torch.float64 else stick.precision
-    found, references = _without_repeats(
-        observations(variant, candidate, stick.horizon), stick.references
+    found = observations(variant, candidate, stick.horizon + len(stick.beyond))
+    comparison = Comparison(
+        f"{variant.name} on {execution.name}",
+        "its float64 oracle",
+        _in(execution),
+        until=_until(stick, steps, judged_by),
     )
-    comparison = compare_steps(
-        Comparison(
-            f"{variant.name} on {execution.name}",
-            "its float64 oracle",
-            _in(execution),
-            repeats_a_reference=len(references) < len(stick.references),
-            until=_until(stick, steps, judged_by),
-        ),
-        found,
+    if narrow and (first := next(found, None)) is not None:
+        rounded = first_steps(variant, stick.problem.but(precision="float32"), 1)
+        comparison.repeats_a_reference = _to_the_bit(first, rounded[0])
+        found = chain([first], found)
+    compare_steps(
+        comparison,
+        islice(found, stick.horizon),
         stick.oracle,
-        Draws(references, stick.precision),
+        Draws(stick.references, judged_by if narrow else stick.precision),
         judged_by,
         kinds_seen(execution),
-        Draws(_further_runs(variant, stick, drawn_in), drawn_in),
+        drawn_in_reserve(variant, stick.problem, stick.precision, stick.products_in),
+        partial(drawn_at_ties, variant, stick.problem, stick.precision, stick.products_in),
     )
+    if comparison.divergence is None:
+        require_finite(comparison, found, stick.beyond, kinds_seen(execution))
     if comparison.divergence is not None:
         where = first_divergence_inside(
             variant, candidate, stick.problem, comparison.divergence.step, judged_by
@@ -211,31 +210,9 @@ def _until(stick: Yardstick, steps: int, judged_by: torch.dtype) -> str:
     return until_its_end(stick.problem, steps) or "past which rounding errors have grown too large"
 
 
-def _without_repeats(
-    candidate: Iterator[list[Observation]], references: Sequence[tuple[list[Observation], ...]]
-) -> tuple[Iterator[list[Observation]], Sequence[tuple[list[Observation], ...]]]:
-    """The candidate, and the references that do not have its first step to the bit.
-
-    Anything agrees with itself, so a repeated reference would prove nothing.
-    """
-    first = next(candidate, None)
-    if first is None:
-        return candidate, references
-    others = [own for own in references if not _to_the_bit(first, own[0])]
-    return chain([first], candidate), others
-
-
 def _to_the_bit(one: list[Observation], other: list[Observation]) -> bool:
     values = {seen.key: seen.value for seen in other}
     return all(seen.key in values and torch.equal(seen.value, values[seen.key]) for seen in one)
-
-
-def _further_runs(
-    variant: Variant, stick: Yardstick, precision: torch.dtype
-) -> Iterator[Iterable[list[Observation]]]:
-    """The runs that are made only for a candidate that exceeds its budget without them."""
-    for problem in redrawn(stick.problem, precision):
-        yield observations(variant, problem, stick.horizon)
 
 
 @contextmanager
@@ -260,15 +237,16 @@ def _in(execution: Execution) -> str:
 
 @dataclass(frozen=True)
 class Sharded:
-    """Gradients of the first batch: whole, as the weighted mean over its shards, and in float32.
+    """Gradients of the first batch: whole, as the weighted mean over its shards, and drawn.
 
-    All but the last are in float64. ``rows`` are those of each shard, ``shown`` those that its
-    output has; there are none if the variant shows no output.
+    ``drawn`` are those of the whole batch as rounding to float32 may make them. ``rows`` are those
+    of each shard, ``shown`` those that its output has; there are none if the variant shows no
+    output.
     """
 
     whole: list[Observation]
     mean: list[Observation]
-    rounded: list[Observation]
+    drawn: list[list[Observation]]
     rows: tuple[int, ...]
     shown: tuple[int, ...]
 
@@ -304,8 +282,8 @@ def shard_gradients(
     for number, seen in enumerate(whole):
         weighted = [part[number].value * n for part, n in zip(parts, rows, strict=True)]
         mean.append(replace(seen, value=torch.stack(weighted).sum(dim=0) / sum(rows)))
-    rounded = _gradients(next(observations(variant, problem.but(precision="float32"), 1)))
-    return Sharded(whole, mean, rounded, rows, shown)
+    drawn = [_gradients(first_drawn(variant, problem, k, 1)[0]) for k in range(FIRST)]
+    return Sharded(whole, mean, drawn, rows, shown)
 
 
 def _gradients(step: list[Observation]) -> list[Observation]:

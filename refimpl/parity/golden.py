@@ -20,7 +20,8 @@ from torch import Tensor
 from refimpl.compatibility import refusal
 from refimpl.contract import CONTRACT, Example, Execution, Variant
 from refimpl.errors import RefimplError
-from refimpl.parity.lockstep import Comparison, Draws, compare_steps
+from refimpl.parity.lockstep import FIRST, Comparison, Draws, compare_steps
+from refimpl.parity.rounding import first_drawn
 from refimpl.reading import open_plain, why
 from refimpl.requirements import missing
 from refimpl.training.problem import CPU, pose
@@ -68,6 +69,13 @@ def trajectory(
     return first_steps(variant, problem.but(precision=precision), STEPS)
 
 
+def _draws(variant: Variant) -> Iterator[list[list[Observation]]]:
+    """The same steps as rounding to float32 may make them."""
+    problem = pose(variant, "stand-in", seed=0, dropout=False, precision="float64")
+    for number in range(FIRST):
+        yield first_drawn(variant, problem, number, STEPS)
+
+
 def golden_exists(example: str, variant: str) -> bool:
     """Whether a trajectory of this variant is committed; a file that cannot be read counts."""
     path = path_of(example)
@@ -102,7 +110,7 @@ def compare_with_golden(example: str, variant: Variant, execution: Execution = C
         Comparison(f"{variant.name} here", f"its golden trajectory ({made_with})", "float64"),
         found,
         golden,
-        Draws([sketched(trajectory(variant, "float32"))]),
+        Draws([sketched(draw) for draw in _draws(variant)]),
         torch.float64,
     )
 

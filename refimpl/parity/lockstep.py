@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import zip_longest
+from functools import partial
+from itertools import chain, zip_longest
 
 import torch
 
 from refimpl.contract import Execution, Variant
 from refimpl.data import Tier
 from refimpl.errors import ContractError
+from refimpl.parity.rounding import drawn, first_drawn
+from refimpl.parity.ties import near_ties
 from refimpl.training.comparison import Closeness, Kind, closeness, distance
 from refimpl.training.ladder import from_ladder, same_but_for_unit_axes, to_ladder
 from refimpl.training.problem import CPU, Problem, pose
 from refimpl.training.trajectories import Observation, first_steps
+
+FIRST, FURTHER = 2, 14
+"""How many draws every run is compared with, and how many more if it exceeds its budget without
+them. A correct run is one more such draw, and to diverge it must be ``FACTOR`` times as far away as
+all of them."""
 
 ORDER: tuple[Kind, ...] = ("output", "loss", "gradient", "parameter")
 
@@ -55,8 +63,12 @@ class Divergence:
 class Comparison:
     """The result of a comparison: how many steps were compared, and their worst error ratios.
 
-    ``repeats_a_reference`` says that the candidate began as one of the references did, to the bit.
-    ``until`` says why fewer steps were compared than requested, if so.
+    ``repeats_a_reference`` says that the candidate began as the float32 run did, to the bit.
+    ``ties`` are decisions that rounding makes, which explain what would have been a divergence.
+    ``judged`` counts the tensors that were compared. ``blind`` are those whose budget is more than
+    a tenth of their largest value: rounding alone may change them so much that to be within budget
+    shows nothing, so they do not count as compared. ``until`` says why fewer steps were compared
+    than requested, if so.
     """
 
     candidate: str
@@ -67,6 +79,9 @@ class Comparison:
     divergence: Divergence | None = None
     repeats_a_reference: bool = False
     until: str = ""
+    ties: list[str] = field(default_factory=list)
+    judged: int = 0
+    blind: list[str] = field(default_factory=list)
 
     @property
     def worst_ratio(self) -> float:
@@ -75,18 +90,44 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
-        """Whether every tensor of every step stayed within its budget, and there was a step."""
-        return self.divergence is None and self.steps > 0
+        """Whether every tensor of every step stayed within its budget, and some say something."""
+        return self.divergence is None and self.judged > 0
 
     def __str__(self) -> str:
         head = f"{self.candidate} against {self.oracle} in {self.precision}"
         if self.divergence:
-            return f"{head} diverges at {self.divergence}"
+            near = f"; near ties, which do not explain it: {self.near_ties}" if self.ties else ""
+            return f"{head} diverges at {self.divergence}{near}"
         if not self.steps:
             return f"{head}: neither makes a step, so nothing was compared"
+        if not self.judged:
+            return (
+                f"{head}: rounding alone may change every tensor by more than a tenth of its "
+                "value, so nothing was compared"
+            )
         steps = "1 step" if self.steps == 1 else f"{self.steps} steps"
         until = f", {self.until}" if self.until else ""
-        return f"{head} agrees over {steps}{until} (worst error {self.worst_ratio:.3g} of budget)"
+        said = f"{head} agrees over {steps}{until} (worst error {self.worst_ratio:.3g} of budget)"
+        if self.blind:
+            said += f"; not compared, since their budget is over a tenth of them: {self.unjudged}"
+        if self.ties:
+            said += f"; given near ties, which rounding decides: {self.near_ties}"
+        return said
+
+    @property
+    def unjudged(self) -> str:
+        """The tensors that could not be judged, with the first few by name."""
+        return _few(self.blind)
+
+    @property
+    def near_ties(self) -> str:
+        """The near ties, the first few of them."""
+        return _few(self.ties)
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 GRADIENTS_ALONE = "since only loss and gradients are claimed to be the same"
@@ -95,6 +136,14 @@ GRADIENTS_ALONE = "since only loss and gradients are claimed to be the same"
 def until_its_end(problem: Problem, steps: int) -> str:
     """That the run ends before so many steps, if it does."""
     return "with which the run ends" if problem.length < steps else ""
+
+
+@dataclass(frozen=True)
+class TieDraw:
+    """One more draw; ``tie`` names the decision that falls to the other side in it, if one does."""
+
+    run: Iterable[list[Observation]]
+    tie: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,40 +161,51 @@ def compare_steps(
     references: Draws,
     dtype: torch.dtype,
     kinds: tuple[Kind, ...] = ORDER,
-    reserve: Draws | None = None,
+    reserve: Iterable[Iterable[list[Observation]]] = (),
+    ties: Callable[[int], Iterator[TieDraw]] = lambda step: iter(()),
 ) -> Comparison:
     """Compare a candidate's steps with the oracle's until they end or diverge.
 
     The budget of a tensor at a step depends on how far any of the ``references`` has been from the
     oracle in that tensor at any step so far, so that a lucky cancellation raises no alarm. Those of
-    the ``reserve`` are made one by one, and only if the budget is exceeded without them.
+    the ``reserve`` are made one by one, and only if the budget is exceeded without them; then those
+    in which the near ``ties`` of a step fall to the other side. None can excuse what is not finite
+    where the oracle is.
     """
     rounding = Rounding(references.dtype)
-    witnesses = [(iter(reference), references.dtype) for reference in references.runs]
-    reserve = reserve or Draws()
-    in_reserve = iter(reserve.runs)
+    witnesses = [iter(reference) for reference in references.runs]
+    in_reserve = (TieDraw(run) for run in reserve)
     so_far: list[list[Observation]] = []
     for number, (found, expected) in enumerate(zip_longest(candidate, oracle), start=1):
-        rounded = [(next(witness, None), own) for witness, own in witnesses]
-        if found is None or expected is None or any(seen is None for seen, _ in rounded):
+        rounded = [next(witness, None) for witness in witnesses]
+        if found is None or expected is None or any(seen is None for seen in rounded):
             raise ContractError(
                 f"{comparison.candidate} and {comparison.oracle} do not make the same number of "
                 f"steps: one of them ends before step {number}"
             )
         expected = [seen for seen in expected if seen.kind in kinds]
         so_far.append(expected)
-        for reference, own in rounded:
+        for reference in rounded:
             if reference is not None:
-                rounding.widen(reference, expected, own)
+                rounding.widen(reference, expected)
         judged = judge(comparison, number, found, expected, rounding, dtype)
-        while _exceeded(judged) and (further := next(in_reserve, None)) is not None:
-            witness = iter(further)
+        more = chain(in_reserve, ties(number))
+        while _exceeded(judged) and not _not_finite(judged):
+            draw = next(more, None)
+            if draw is None:
+                break
+            witness = iter(draw.run)
             for before, reference in zip(so_far, witness, strict=False):
-                rounding.widen(reference, before, reserve.dtype)
-            witnesses.append((witness, reserve.dtype))
+                rounding.widen(reference, before)
+            witnesses.append(witness)
+            if draw.tie:
+                comparison.ties.append(f"step {number}: {draw.tie}")
             judged = judge(comparison, number, found, expected, rounding, dtype)
         comparison.steps = number
         comparison.ratios.append(max((c.error_ratio for _, c in judged), default=0.0))
+        blind = [seen for seen, close in judged if close.shows_nothing]
+        comparison.judged += len(judged) - len(blind)
+        comparison.blind += [f"{s.kind} {s.name}".strip() + f" of step {number}" for s in blind]
         if _exceeded(judged):
             comparison.divergence = _divergence(number, judged, comparison.ratios)
             return comparison
@@ -165,6 +225,28 @@ def _divergence(
     return Divergence(number, kind, seen.name, close, tuple(ratios), others=others)
 
 
+def require_finite(
+    comparison: Comparison,
+    candidate: Iterable[list[Observation]],
+    oracle: Iterable[list[Observation]],
+    kinds: tuple[Kind, ...] = ORDER,
+) -> None:
+    """Let a candidate diverge if, past the horizon, it is not finite where the oracle is."""
+    for number, (found, expected) in enumerate(zip(candidate, oracle, strict=False), start=1):
+        own = [seen for seen in expected if seen.kind in kinds]
+        judged = judge(comparison, comparison.steps + number, found, own, Rounding(), torch.float32)
+        wrong = [(seen, close) for seen, close in judged if math.isinf(close.error)]
+        if wrong:
+            step = comparison.steps + number
+            comparison.divergence = _divergence(step, wrong, [*comparison.ratios, math.inf])
+            return
+
+
+def _not_finite(judged: list[tuple[Observation, Closeness]]) -> bool:
+    """Whether a value is not finite where the oracle's is, which no rounding explains."""
+    return any(math.isinf(close.error) for _, close in judged)
+
+
 def _exceeded(judged: list[tuple[Observation, Closeness]]) -> bool:
     return any(not close.error_ratio <= 1 for _, close in judged)
 
@@ -176,18 +258,16 @@ class Rounding:
         self.dtype = dtype
         self.errors: dict[tuple[Kind, str], float] = {}
 
-    def widen(
-        self,
-        reference: list[Observation],
-        oracle: list[Observation],
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        """Take one more step of a reference into account, which may be rounded to another dtype."""
-        coarser = 1.0 if dtype is None else torch.finfo(self.dtype).eps / torch.finfo(dtype).eps
+    def widen(self, reference: list[Observation], oracle: list[Observation]) -> None:
+        """Take one more step of a reference into account.
+
+        A reference that is not finite where the oracle is widens nothing: no budget is infinite.
+        """
         values = {seen.key: seen.value for seen in reference}
         for seen in oracle:
-            error = coarser * distance(values[seen.key].reshape(seen.value.shape), seen.value)
-            self.errors[seen.key] = max(error, self.errors.get(seen.key, 0.0))
+            error = distance(values[seen.key].reshape(seen.value.shape), seen.value)
+            if math.isfinite(error):
+                self.errors[seen.key] = max(error, self.errors.get(seen.key, 0.0))
 
 
 def judge(
@@ -252,11 +332,37 @@ def compare_in_ladder(
     only_gradients = "gradients" in (reference.ladder_depth, candidate.ladder_depth)
     count = 1 if only_gradients else steps
     until = GRADIENTS_ALONE if only_gradients else until_its_end(problem, steps)
+    exact = problem.but(precision="float64")
     return compare_steps(
         Comparison(candidate.name, reference.name, precision, until=until),
         first_steps(candidate, own, count),
-        first_steps(reference, problem.but(precision="float64"), count),
-        Draws([first_steps(reference, problem.but(precision="float32"), count)]),
+        first_steps(reference, exact, count),
+        Draws([first_drawn(reference, exact, number, count) for number in range(FIRST)]),
         getattr(torch, precision),
         ("loss", "gradient") if only_gradients else ("loss", "gradient", "parameter"),
+        drawn_in_reserve(reference, exact),
+        partial(drawn_at_ties, reference, exact, torch.float32, None),
     )
+
+
+def drawn_in_reserve(
+    variant: Variant,
+    problem: Problem,
+    precision: torch.dtype = torch.float32,
+    products_in: torch.dtype | None = None,
+) -> Iterator[Iterator[list[Observation]]]:
+    """The draws that are made only for a candidate that exceeds its budget without them."""
+    for number in range(FIRST, FIRST + FURTHER):
+        yield drawn(variant, problem, number, precision, products_in)
+
+
+def drawn_at_ties(
+    variant: Variant,
+    problem: Problem,
+    precision: torch.dtype,
+    products_in: torch.dtype | None,
+    step: int,
+) -> Iterator[TieDraw]:
+    """Draws in which one near tie of a step, or of one before, falls to the other side."""
+    for tie in near_ties(variant, problem, step, precision, products_in):
+        yield TieDraw(tie.fallen_otherwise(variant, problem, precision, products_in), str(tie))

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from refimpl.contract import Step, Variant
-from refimpl.parity.lockstep import Comparison, Rounding, judge
+from refimpl.parity.lockstep import FIRST, Comparison, Rounding, judge
+from refimpl.parity.rounding import Rounded, under
 from refimpl.training.loop import steps_of
 from refimpl.training.problem import CPU, Problem
 from refimpl.training.trajectories import Observation, bare_name
@@ -28,13 +29,14 @@ def first_divergence_inside(
     if candidate.execution.steps is not None:
         return ""
     oracle = trace(variant, problem.but(precision="float64", execution=CPU), step)
-    reference = trace(variant, problem.but(precision="float32", execution=CPU), step)
+    draws = [trace(variant, under(Rounded(k), problem, k), step) for k in range(FIRST)]
     found = trace(variant, candidate, step)
     keys = {seen.key for seen in found}
     if not oracle or not keys.issuperset(seen.key for seen in oracle):
         return ""
     rounding = Rounding()
-    rounding.widen(reference, oracle)
+    for draw in draws:
+        rounding.widen(draw, oracle)
     judged = judge(Comparison("", "", ""), step, found, oracle, rounding, dtype)
     for seen, close in judged:
         if not close.error_ratio <= 1:

@@ -188,6 +188,15 @@ def _workers(column: Column) -> str:
     return f"{workers['count']}, {threads} each{pinned}"
 
 
+def _precision(column: Column) -> str:
+    """That checks compute in float32, and what the user had set if that was something else."""
+    switches = column.environment.get("precision", {}).items()
+    lower = [f"{name} {setting}" for name, setting in switches if setting not in _AS_TORCH_BEGINS]
+    return f"IEEE (set before: {', '.join(lower)})" if lower else "IEEE"
+
+
+_AS_TORCH_BEGINS = ("none", "ieee", "highest", "False")
+
 FACTS: dict[str, Callable[[Column], Any]] = {
     "results": lambda column: ", ".join(run.path.name for run in column.runs),
     "started": _header("started"),
@@ -197,7 +206,7 @@ FACTS: dict[str, Callable[[Column], Any]] = {
     "device": _header("device"),
     "devices available": lambda column: ", ".join(column.environment.get("devices", ())),
     "workers": _workers,
-    "TF32": lambda column: "on" if column.environment.get("tf32") else "off",
+    "float32 products": _precision,
     "Python": _environment("python"),
     "torch": lambda column: column.environment.get("packages", {}).get("torch"),
     "CUDA of torch": _environment("cuda"),

@@ -353,9 +353,7 @@ def header(config: pytest.Config) -> dict[str, Any]:
     """What is run, and on what, as a results file says it."""
     from refimpl.environment import environment
     from refimpl.store.sources import files_held_to
-    from refimpl.training.loop import tf32_off
 
-    tf32_off()
     option = config.option
     loaded = registry_of(config)
     return {

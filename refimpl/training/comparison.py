@@ -1,9 +1,10 @@
 """Same computation: judged by error ratio against a float64 oracle, not by a magic tolerance.
 
-The oracle is a float64 run on the CPU. The reference is the float32 CPU run; its distance from the
-oracle is the effect of rounding alone at that step. A candidate may be ``FACTOR`` times as far
-away, plus a floor of ``FLOOR_ULPS`` units in the last place of the tensor's own scale. A float64
-candidate gets the same budget, scaled by the ratio of the two dtypes' rounding units.
+The oracle is a float64 run on the CPU. References are draws of the oracle in which every result is
+rounded at random; their distance from the oracle is the effect of rounding alone at that step. A
+candidate may be ``FACTOR`` times as far away, plus a floor of ``FLOOR_ULPS`` units in the last
+place of the tensor's own scale. A float64 candidate gets the same budget, scaled by the ratio of
+the two dtypes' rounding units.
 
 Distances are those of the furthest element, so one wrong weight among thousands is seen.
 """
@@ -18,20 +19,29 @@ import torch
 from torch import Tensor
 
 FACTOR = 4.0
-FLOOR_ULPS = 16.0
+FLOOR_ULPS, NARROW_FLOOR_ULPS = 16.0, 1.0
+"""Units in the last place of a tensor's largest value that are always allowed. A unit of bfloat16
+is almost a hundredth, so that sixteen would be an eighth of the value; one is two roundings."""
+
+SHOWS_NOTHING = 0.1
+"""A budget of more than so much of the largest value that it judges shows nothing."""
 
 Kind = Literal["input", "activation", "output", "loss", "gradient", "parameter"]
 
 
 @dataclass(frozen=True)
 class Closeness:
-    """How far a candidate is from the oracle, the budget for it, and its furthest element."""
+    """How far a candidate is from the oracle, the budget for it, and its furthest element.
+
+    ``scale`` is the oracle's largest finite magnitude.
+    """
 
     error: float
     budget: float
     index: tuple[int, ...]
     found: float
     expected: float
+    scale: float = math.inf
 
     @property
     def error_ratio(self) -> float:
@@ -39,6 +49,11 @@ class Closeness:
         if self.error == 0:
             return 0.0
         return self.error / self.budget if 0 < self.budget < math.inf else math.inf
+
+    @property
+    def shows_nothing(self) -> bool:
+        """Whether rounding may change it by more than a tenth, so that agreement means nothing."""
+        return self.budget > SHOWS_NOTHING * self.scale
 
 
 def oracle_scale(oracle: Tensor) -> float:
@@ -66,10 +81,12 @@ def closeness(
     """
     eps, reference_eps = torch.finfo(dtype).eps, torch.finfo(reference_dtype).eps
     rounding_here = rounding * eps / reference_eps
-    budget = FACTOR * rounding_here + FLOOR_ULPS * eps * oracle_scale(oracle)
+    scale = oracle_scale(oracle)
+    floor = FLOOR_ULPS if eps <= torch.finfo(torch.float32).eps else NARROW_FLOOR_ULPS
+    budget = FACTOR * rounding_here + floor * eps * scale
     differences = _differences(candidate, oracle)
     if not differences.numel():
-        return Closeness(0.0, budget, (), 0.0, 0.0)
+        return Closeness(0.0, budget, (), 0.0, 0.0, scale)
     furthest = int(differences.argmax())
     index = tuple(int(i) for i in torch.unravel_index(torch.tensor(furthest), oracle.shape))
     return Closeness(
@@ -78,6 +95,7 @@ def closeness(
         index=index,
         found=float(candidate.flatten()[furthest]),
         expected=float(oracle.flatten()[furthest]),
+        scale=scale,
     )
 
 

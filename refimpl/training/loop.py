@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from refimpl import precision
 from refimpl.contract import Epoch, Step, Variant
 from refimpl.errors import ContractError
 from refimpl.training.ladder import to_ladder
@@ -95,7 +96,7 @@ def _driven(
 ) -> Iterator[Step | Epoch]:
     """The same, with what is done ``around`` each step."""
     execution = problem.execution
-    tf32_off()
+    precision.set_ieee()
     first_seed = problem.dropout_seed
     stepped = problem.first_step
     generator = problem.generator
@@ -127,12 +128,6 @@ def _restored(generator: torch.Generator) -> Iterator[None]:
     finally:
         for used, state in before:
             used.set_state(state)
-
-
-def tf32_off() -> None:
-    """Compute float32 products in float32: TF32 keeps ten bits of mantissa, which parity sees."""
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
 
 
 def steps_of(variant: Variant, problem: Problem, count: int | None = None) -> Iterator[Step]:
@@ -189,7 +184,7 @@ def train(
     variant stops early, goes on too long or never yields.
     """
     problem = swiftly(problem)
-    with _restored(problem.generator):  # once: nothing that draws runs between the steps
+    with precision.ieee(), _restored(problem.generator):  # once: between steps, nothing draws
         steps = _driven(variant, problem, nullcontext)
         return _history_of(steps, variant, problem, on_epoch)
 

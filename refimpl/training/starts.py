@@ -1,14 +1,15 @@
 """Start values from NumPy alone, so that one seed means the same start everywhere.
 
-Torch's default for each kind of layer is re-implemented with a NumPy generator;
-``tests/test_starts.py`` compares each with what torch itself draws.
+Torch's default for each kind of layer is re-implemented with a NumPy generator; the check
+``starts-as-torch-does`` and ``tests/test_starts.py`` compare each with what torch itself draws.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,15 +44,15 @@ def default_values(module: nn.Module, rng: np.random.Generator) -> Values:
         own = dict(layer.named_parameters(recurse=False))
         if not own:
             continue
-        draw = next((d for kind, d in _draws().items() if isinstance(layer, kind)), None)
-        if draw is None:
+        stated = known_start(layer)
+        if stated is None:
             raise ContractError(
                 f"no default start is known for the parameters {', '.join(own)} of "
                 f"{prefix or 'the module'} ({type(layer).__name__}); give the variant a start="
             )
-        drawn = draw(layer, rng)
-        for name in own:
-            values[f"{prefix}.{name}" if prefix else name] = drawn[name]
+        for name, parameter in own.items():
+            drawn = stated[name].draw(rng, tuple(parameter.shape))
+            values[f"{prefix}.{name}" if prefix else name] = drawn
     for prefix, layer in module.named_modules():
         redraw = next((d for kind, d in _redraws().items() if isinstance(layer, kind)), None)
         if redraw is not None:
@@ -60,65 +61,89 @@ def default_values(module: nn.Module, rng: np.random.Generator) -> Values:
     return {name: value for name, value in values.items() if name in shared}
 
 
-def uniform(
-    rng: np.random.Generator, bound: float, shape: tuple[int, ...] | list[int]
-) -> NDArray[Any]:
-    """Draws from U(−bound, bound)."""
-    return rng.uniform(-bound, bound, tuple(shape))
+@dataclass(frozen=True)
+class Distribution:
+    """What torch draws a parameter from: U(−width, width), N(0, width²), or the constant width.
 
+    The row ``zero`` is zero, if there is one.
+    """
 
-def _affine(layer: Any, rng: np.random.Generator) -> Values:
-    """Linear, convolution: kaiming_uniform(a=√5), that is U(±1/√fan_in), for weight and bias."""
-    fan_in = int(np.prod(layer.weight.shape[1:]))
-    bound = 1 / np.sqrt(fan_in)
-    values = {"weight": uniform(rng, bound, layer.weight.shape)}
-    if layer.bias is not None:
-        values["bias"] = uniform(rng, bound, layer.bias.shape)
-    return values
+    kind: Literal["uniform", "normal", "constant"]
+    width: float
+    zero: int | None = None
 
-
-def _embedding(layer: Any, rng: np.random.Generator) -> Values:
-    """Embedding: N(0, 1), and a zero row for the padding index."""
-    weight = rng.standard_normal(tuple(layer.weight.shape))
-    if layer.padding_idx is not None:
-        weight[layer.padding_idx] = 0
-    return {"weight": weight}
-
-
-def _recurrent(layer: Any, rng: np.random.Generator) -> Values:
-    """RNN, LSTM, GRU: every tensor U(±1/√hidden)."""
-    bound = 1 / np.sqrt(layer.hidden_size)
-    return {
-        name: uniform(rng, bound, parameter.shape)
-        for name, parameter in layer.named_parameters(recurse=False)
-    }
-
-
-def _normalisation(layer: Any, rng: np.random.Generator) -> Values:
-    """Batch, layer and group normalisation: scale one, shift zero."""
-    return {
-        name: np.full(tuple(parameter.shape), 1.0 if name == "weight" else 0.0)
-        for name, parameter in layer.named_parameters(recurse=False)
-    }
-
-
-def _xavier(shape: Any, rng: np.random.Generator) -> NDArray[Any]:
-    """xavier_uniform: U(±√(6 / (fan_in + fan_out))), of a weight (out, in)."""
-    return uniform(rng, float(np.sqrt(6 / (shape[0] + shape[1]))), tuple(shape))
-
-
-def _attention(layer: Any, rng: np.random.Generator) -> Values:
-    """MultiheadAttention: projections xavier_uniform, their biases zero, bias_k/v xavier_normal."""
-    values: Values = {}
-    for name, parameter in layer.named_parameters(recurse=False):
-        shape = tuple(parameter.shape)
-        if name.endswith("weight"):
-            values[name] = _xavier(shape, rng)
-        elif name in ("bias_k", "bias_v"):  # (1, 1, E): fan_in and fan_out are both E
-            values[name] = rng.normal(0, np.sqrt(2 / (2 * shape[2])), shape)
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[Any]:
+        """Values of this shape, in float64."""
+        if self.kind == "uniform":
+            values = rng.uniform(-self.width, self.width, shape)
+        elif self.kind == "normal":
+            values = self.width * rng.standard_normal(shape)
         else:
-            values[name] = np.zeros(shape)
-    return values
+            values = np.full(shape, self.width)
+        if self.zero is not None:
+            values[self.zero] = 0
+        return values
+
+    def __str__(self) -> str:
+        if self.kind == "uniform":
+            return f"U(±{self.width:.4g})"
+        return f"N(0, {self.width:.4g}²)" if self.kind == "normal" else f"{self.width:g}"
+
+
+def known_start(layer: nn.Module) -> dict[str, Distribution] | None:
+    """What torch draws each of a layer's own parameters from, or ``None`` if that is not known."""
+    own = dict(layer.named_parameters(recurse=False))
+    for kind, distributions in _known().items():
+        if isinstance(layer, kind):
+            return distributions(layer, own)
+    return None
+
+
+Stated = Callable[[Any, Mapping[str, Any]], dict[str, Distribution]]
+
+
+def _affine(layer: Any, own: Mapping[str, Any]) -> dict[str, Distribution]:
+    """Linear, convolution: kaiming_uniform(a=√5), that is U(±1/√fan_in), for weight and bias."""
+    bound = 1 / np.sqrt(int(np.prod(layer.weight.shape[1:])))
+    return dict.fromkeys(own, Distribution("uniform", bound))
+
+
+def _embedding(layer: Any, own: Mapping[str, Any]) -> dict[str, Distribution]:
+    """Embedding: N(0, 1), and a zero row for the padding index."""
+    return dict.fromkeys(own, Distribution("normal", 1.0, layer.padding_idx))
+
+
+def _recurrent(layer: Any, own: Mapping[str, Any]) -> dict[str, Distribution]:
+    """RNN, LSTM, GRU: every tensor U(±1/√hidden)."""
+    return dict.fromkeys(own, Distribution("uniform", 1 / np.sqrt(layer.hidden_size)))
+
+
+def _normalisation(layer: Any, own: Mapping[str, Any]) -> dict[str, Distribution]:
+    """Batch, layer and group normalisation: scale one, shift zero."""
+    return {name: Distribution("constant", 1.0 if name == "weight" else 0.0) for name in own}
+
+
+def _xavier(shape: Any) -> Distribution:
+    """xavier_uniform: U(±√(6 / (fan_in + fan_out))), of a weight (out, in)."""
+    return Distribution("uniform", float(np.sqrt(6 / (shape[0] + shape[1]))))
+
+
+def _attention(layer: Any, own: Mapping[str, Any]) -> dict[str, Distribution]:
+    """MultiheadAttention: projections xavier_uniform, their biases zero, bias_k/v xavier_normal."""
+    stated = {}
+    for name, parameter in own.items():
+        if name.endswith("weight"):
+            stated[name] = _xavier(parameter.shape)
+        elif name in ("bias_k", "bias_v"):  # (1, 1, E): fan_in and fan_out are both E
+            stated[name] = Distribution("normal", float(np.sqrt(2 / (2 * parameter.shape[2]))))
+        else:
+            stated[name] = Distribution("constant", 0.0)
+    return stated
+
+
+def _bilinear(layer: Any, own: Mapping[str, Any]) -> dict[str, Distribution]:
+    """Bilinear: weight and bias U(±1/√in1)."""
+    return dict.fromkeys(own, Distribution("uniform", 1 / np.sqrt(layer.in1_features)))
 
 
 def _no_output_bias(layer: Any, rng: np.random.Generator) -> Values:
@@ -130,17 +155,10 @@ def _no_output_bias(layer: Any, rng: np.random.Generator) -> Values:
 def _transformer(layer: Any, rng: np.random.Generator) -> Values:
     """Transformer: after its layers are made, every matrix is drawn anew by xavier_uniform."""
     return {
-        name: _xavier(parameter.shape, rng)
+        name: _xavier(parameter.shape).draw(rng, tuple(parameter.shape))
         for name, parameter in layer.named_parameters()
         if parameter.ndim == 2
     }
-
-
-def _bilinear(layer: Any, rng: np.random.Generator) -> Values:
-    """Bilinear: weight and bias U(±1/√in1)."""
-    bound = 1 / np.sqrt(layer.in1_features)
-    own = layer.named_parameters(recurse=False)
-    return {name: uniform(rng, bound, parameter.shape) for name, parameter in own}
 
 
 @cache
@@ -152,7 +170,7 @@ def _redraws() -> Mapping[type, Callable[[Any, np.random.Generator], Values]]:
 
 
 @cache
-def _draws() -> Mapping[type, Callable[[Any, np.random.Generator], Values]]:
+def _known() -> Mapping[type, Stated]:
     from torch import nn
     from torch.nn.modules.batchnorm import _NormBase
     from torch.nn.modules.conv import _ConvNd

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -19,9 +19,9 @@ from refimpl.training.loop import steps_of
 from refimpl.training.problem import Problem
 from refimpl.trees import named_leaves
 
-KEPT = 6
-"""How many trajectories are kept: two each of a ladder's first variant, the current variant and
-the one before. For a large net, one takes a hundred megabytes."""
+KEPT = 10
+"""How many trajectories are kept: the oracle, its two draws and the float32 run of a ladder's first
+variant and of the current one, and some. For a large net, one takes a hundred megabytes."""
 
 _WRAPPERS = ("module.", "_orig_mod.")
 
@@ -108,10 +108,34 @@ def first_steps(variant: Variant, problem: Problem, count: int) -> list[list[Obs
     """
     if problem.execution.steps is not None or problem.checkpoint is not None:
         return list(observations(variant, problem, count))
-    key = _key(variant, problem)
+
+    def further() -> Iterator[list[Observation]]:
+        return (observe(variant, step) for step in steps_of(variant, problem))
+
+    return continued(_key(variant, problem), variant, problem, further, count)
+
+
+def first_draws(
+    variant: Variant,
+    problem: Problem,
+    count: int,
+    kind: Hashable,
+    further: Callable[[], Iterator[list[Observation]]],
+) -> list[list[Observation]]:
+    """The same for runs of the problem that are made in another way, which ``kind`` identifies."""
+    return continued((kind, _key(variant, problem)), variant, problem, further, count)
+
+
+def continued(
+    key: Hashable,
+    variant: Variant,
+    problem: Problem,
+    further: Callable[[], Iterator[list[Observation]]],
+    count: int,
+) -> list[list[Observation]]:
+    """The first steps of the run of this key, continued as far as needed."""
     if key not in _kept:
-        endless = (observe(variant, step) for step in steps_of(variant, problem))
-        _kept[key] = _Trajectory(variant, problem, endless)
+        _kept[key] = _Trajectory(variant, problem, further())
     _kept.move_to_end(key)
     while len(_kept) > KEPT:
         _kept.popitem(last=False)
@@ -122,6 +146,11 @@ def first_steps(variant: Variant, problem: Problem, count: int) -> list[list[Obs
         del _kept[key]
         raise
     return own.seen[:count]
+
+
+def forget() -> None:
+    """Keep no trajectory any longer, so that each is made anew."""
+    _kept.clear()
 
 
 def _key(variant: Variant, problem: Problem) -> Hashable:

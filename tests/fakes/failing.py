@@ -240,6 +240,51 @@ class Hurried(Net):
         return super().forward(x) * (1.01 if torch.is_inference_mode_enabled() else 1)
 
 
+# --- what torch itself does ----------------------------------------------------------------------
+
+
+class Linear(nn.Linear):
+    """A layer that starts three times as wide as torch's, as if torch had changed."""
+
+    def reset_parameters(self):
+        """U(±3/√fan_in)."""
+        bound = 3 / self.in_features**0.5
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.uniform_(self.bias, -bound, bound)
+
+
+class StartsWide(Net):
+    """The net with such a layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.lin = Linear(2, 1)
+
+
+class Clipped(nn.Sigmoid):
+    """A sigmoid that is never as small as it should be."""
+
+    def forward(self, x):
+        """At least σ(−30)."""
+        return torch.sigmoid(x.clamp(-30, 30))
+
+
+class Gated(Net):
+    """The net with such a sigmoid behind it."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = Clipped()
+
+    def forward(self, x):
+        """Rows (N, 2) to (N, 1)."""
+        return self.gate(self.lin(x))
+
+
+GATED = replace(
+    MODULE, name="gated", build=Gated, ladder=None, start=None, facts=Facts(parameters=3)
+)
+
 # --- all of them ---------------------------------------------------------------------------------
 
 CHANGED_TORCH = replace(EXAMPLE.errata[0], holds=lambda: True)
@@ -254,6 +299,8 @@ _ALL = (
     spoiled("exact-values", values=(*EXAMPLE.values, Exact("a third", lambda: 0.33, 1 / 3, 3))),
     spoiled("documented-failures", failures=(NO_FAILURE,)),
     spoiled("errata", errata=(CHANGED_TORCH,)),
+    spoiled("starts-as-torch-does", SCRATCH, replace(MODULE, build=StartsWide)),
+    spoiled("right-at-the-ends", SCRATCH, MODULE, GATED),
     spoiled(
         "gradient-is-the-slope",
         planted("first", loss_of=half_detached),

@@ -18,7 +18,7 @@ ENVIRONMENT = {
     "cpus": 2,
     "packages": {"torch": "2.14.1", "numpy": "2.4.6", "torchtext": None},
     "threads": 2,
-    "tf32": False,
+    "precision": {"generic": "none", "cuda.matmul": "none"},
     "cuda": None,
     "devices": ["cpu"],
 }

@@ -1,0 +1,133 @@
+"""Torch's own start: what its layers are drawn from by default, and what a seed draws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from refimpl.checking.checks import Measurement, Subject, check, equal, true, within
+from refimpl.training.starts import Distribution, known_start
+
+ALPHA = 1e-6
+"""The probability that a sound build fails, of one check; its tests share it. The draws are from
+fixed seeds, so that a verdict on a build stands."""
+
+TIMES, ENOUGH, MOST = 200, 2000, 20_000
+"""A layer is drawn anew until there are enough values of each parameter, or so many times."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a seed is recorded to draw on the CPU, and on which versions of torch it was seen."""
+
+    call: str
+    seed: int
+    expected: tuple[float, ...]
+    seen: str
+    digits: int = 5
+
+
+RECORDED = (
+    Drawn("rand(3)", 0, (0.49626, 0.76822, 0.08848), "torch 2.13 and 2.14"),
+    Drawn("randn(3)", 0, (1.54100, -0.29343, -2.17879), "torch 2.13 and 2.14"),
+    Drawn("randperm(6)", 0, (2, 5, 3, 0, 1, 4), "torch 2.13 and 2.14"),
+)
+
+
+def _layers(subject: Subject) -> dict[str, nn.Module]:
+    """The layers of a newly built model whose default start is known, one of each kind and size."""
+    build = subject.trained.build
+    found: dict[str, nn.Module] = {}
+    for layer in build().modules() if build is not None else ():
+        resets = callable(getattr(layer, "reset_parameters", None))
+        if resets and any(True for _ in layer.parameters(recurse=False)) and known_start(layer):
+            found.setdefault(str(layer), layer)
+    return found
+
+
+@check(
+    "starts-as-torch-does",
+    on_cpu=True,
+    applies=lambda subject: bool(_layers(subject)),
+    reading="this build of torch starts layers in another way than the documents' did, or draws "
+    "other numbers from a seed: restate it in refimpl/training/starts.py, or report it to torch",
+)
+def starts_as_torch_does(subject: Subject) -> Iterator[Measurement]:
+    """Does torch draw each layer's default start from the distribution that it is restated as?
+
+    Starts are drawn by NumPy, so that no other check notices if a build of torch changes its own.
+    """
+    for record in RECORDED:
+        yield _as_recorded(record)
+    layers = _layers(subject)
+    tests = sum(len(known_start(layer) or ()) for layer in layers.values())
+    for described, layer in layers.items():
+        values = _values(layer)
+        for name, distribution in (known_start(layer) or {}).items():
+            yield from _of_distribution(
+                f"{name} of {described}", values[name], distribution, ALPHA / tests
+            )
+
+
+def _as_recorded(record: Drawn) -> Measurement:
+    name, _, count = record.call.rstrip(")").partition("(")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(record.seed)
+        found = getattr(torch, name)(int(count)).tolist()
+    what = f"torch.{record.call} of seed {record.seed}"
+    rounded = [round(value, record.digits) for value in found]
+    measured = equal(what, rounded, list(record.expected))
+    message = f"{what} is {rounded}; in {record.seen} it is {list(record.expected)}"
+    return replace(measured, message="" if measured.holds else message)
+
+
+def _values(layer: nn.Module) -> dict[str, NDArray[Any]]:
+    """Draws of each of a layer's own parameters by its own ``reset_parameters``."""
+    drawn: dict[str, list[NDArray[Any]]] = {n: [] for n, _ in layer.named_parameters(recurse=False)}
+    known = known_start(layer) or {}
+    smallest = min(p.numel() for p in layer.parameters(recurse=False))
+    constant = all(own.kind == "constant" for own in known.values())
+    times = 1 if constant else min(TIMES, -(-ENOUGH // smallest))
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(20)
+        for _ in range(times):
+            layer.reset_parameters()  # type: ignore[operator]
+            for name, parameter in layer.named_parameters(recurse=False):
+                if sum(part.size for part in drawn[name]) < MOST:
+                    rows = parameter.detach().numpy()
+                    zero = known[name].zero
+                    rows = rows if zero is None else np.delete(rows, zero, axis=0)
+                    drawn[name].append(rows.ravel()[:MOST].copy())
+    return {name: np.concatenate(parts) for name, parts in drawn.items()}
+
+
+def _of_distribution(
+    what: str, values: NDArray[Any], distribution: Distribution, level: float
+) -> Iterator[Measurement]:
+    from scipy import stats
+
+    largest = float(np.abs(values).max())
+    says = (
+        f"torch draws {what} from something else than {distribution}: its largest is {largest:.4g}"
+    )
+    if distribution.kind == "constant":
+        yield true(f"{what} is {distribution}", bool((values == distribution.width).all()), says)
+        return
+    if distribution.kind == "uniform":
+        low, high = level ** (1 / values.size) * distribution.width, 1.000001 * distribution.width
+        yield _saying(within(f"largest {what}", largest, low, high), says)
+        cdf = stats.uniform(-distribution.width, 2 * distribution.width).cdf
+    else:
+        cdf = stats.norm(0, distribution.width).cdf
+    p = float(stats.kstest(values.astype(np.float64), cdf).pvalue)
+    yield _saying(within(f"Kolmogorov–Smirnov p of {what}", p, level, 1.0), f"{says} (p = {p:.2g})")
+
+
+def _saying(measured: Measurement, message: str) -> Measurement:
+    return replace(measured, message="" if measured.holds else message)
