@@ -23,17 +23,18 @@ _PR_SET_PDEATHSIG = 1
 _watched = False
 
 
-def end_with_parent(at_once: bool = False) -> None:
+def end_with_parent(at_once: bool = False, parent: int = 0) -> None:
     """End this process, whatever it does, as soon as its parent is gone.
 
     A thread looks every quarter of a second. ``at_once`` has Linux kill the process too, even
     inside a call that never returns; only for processes that their parent's main thread started.
+    ``parent`` is the parent's id, for a process that may have lost it already.
     """
     global _watched
     if _watched:
         return
     _watched = True
-    parent = os.getppid()
+    parent = parent or os.getppid()
     if at_once and sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -149,7 +149,11 @@ def _on_processes(work: Iterable[Job], engine: Engine) -> Iterator[tuple[Task, l
     one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     os.environ.update(safe_environment())  # loky's processes have that of this one
     pool = get_reusable_executor(
-        max_workers=engine.workers, initializer=end_with_parent, env=one, reuse=False
+        max_workers=engine.workers,
+        initializer=end_with_parent,
+        initargs=(False, os.getpid()),
+        env=one,
+        reuse=False,
     )
     running: dict[Future[tuple[Task, list[Run]]], tuple[Job, float]] = {}
     pending = iter(work)

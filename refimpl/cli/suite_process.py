@@ -134,6 +134,7 @@ def _environment() -> dict[str, str]:
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "PYTEST_PLUGINS": PLUGINS,
         "REFIMPL_CHECK_PATH": os.pathsep.join(sys.path),
+        "REFIMPL_CHECK_PARENT": str(os.getpid()),
     }
 
 

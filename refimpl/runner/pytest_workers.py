@@ -150,7 +150,8 @@ def _earlier_seconds(config: pytest.Config) -> dict[str, float]:
 def pytest_configure(config: pytest.Config) -> None:
     """In a worker, settle its GPU and threads; in the controlling process, plan what each gets."""
     if hasattr(config, "workerinput"):
-        end_with_parent(at_once=True)
+        parent = config.workerinput.get(_INPUT, {}).get("parent", 0)
+        end_with_parent(at_once=True, parent=parent)
         config.stash[_STDERR] = os.dup(2)  # before a test's output is captured
         if config.workerinput.get(_INPUT, {}).get("groups"):
             # By this, a worker adds a test's group to its name. xdist reads only the command line,
@@ -177,6 +178,7 @@ def pytest_configure_node(node: WorkerController) -> None:
             "gpus": state.pinning.take(node.gateway.id) if state.pinning else None,
             "seconds": state.seconds,
             "groups": node.config.option.dist == "loadgroup",
+            "parent": os.getpid() if getattr(node.gateway.spec, "popen", None) else 0,
             "done": sorted(node.config.stash.get(DONE, set())),
         }
 

@@ -9,13 +9,16 @@ import threading
 from refimpl.errors import printable
 from refimpl.processes import end_with_parent
 
+PARENT = "REFIMPL_CHECK_PARENT"
+"""The id of the process that started this one."""
+
 MORE_PATH = "REFIMPL_CHECK_PATH"
 """What was on the path of the command, and is to be found by its child after all else."""
 
 
 def main() -> None:
     """Run pytest with the arguments of this process."""
-    end_with_parent(at_once=True)
+    end_with_parent(at_once=True, parent=int(os.environ.pop(PARENT, "0")))
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     more = os.environ.pop(MORE_PATH, "").split(os.pathsep)
