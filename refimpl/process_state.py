@@ -19,6 +19,9 @@ from typing import Any
 from refimpl import precision
 from refimpl.errors import RefimplError
 
+OF_LIBRARIES = ("PYTEST_", "TORCH", "PYTORCH", "TRITON", "KMP_", "__KMP", "CUDA_", "NCCL_", "GLOO_")
+"""How variables begin that pytest, torch and its compilers set for themselves, some late."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -102,6 +105,9 @@ def _packages() -> set[str]:
 
 
 def _from_to(before: Any, now: Any) -> str:
+    if isinstance(before, dict) and isinstance(now, dict):
+        changed = {n for n in {*before, *now} if before.get(n) != now.get(n)}
+        return f" ({', '.join(sorted(changed))})"
     short = (str, int, float, bool)
     plain = isinstance(before, short) and isinstance(now, short)
     return f" ({before} → {now})" if plain and len(f"{before}{now}") < 200 else ""
@@ -232,8 +238,7 @@ def _set_folder(folder: str) -> None:
 
 
 def _variables() -> dict[str, str]:
-    # Pytest writes the name of the running test into one.
-    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return {n: value for n, value in os.environ.items() if not n.startswith(OF_LIBRARIES)}
 
 
 def _set_variables(variables: dict[str, str]) -> None:
