@@ -50,7 +50,7 @@ QUICK = making("replace(EXAMPLE, name='quick', variants=())")
 KILLER = making("replace(EXAMPLE, name='killer', values=(Exact('kill', lambda: os._exit(3), 0),))")
 DYING = making("""
 def steps(problem):
-    if problem.lr == 0:  # only where a checkpoint is asked what it predicts
+    if problem.lr < 1e-9:  # only where a checkpoint is asked what it predicts
         os._exit(3)
     yield from SCRATCH.steps(problem)
 
@@ -143,8 +143,10 @@ def test_every_broken_plugin_is_reported_by_name_and_reason(beside_broken, examp
 def test_nothing_else_fails_and_the_other_examples_are_all_checked(beside_broken):
     assert len(beside_broken.failed()) == 3
     asked = {r.check for r in beside_broken.results.checks if r.example == "fake-sound"}
-    not_of_it = {"golden-trajectory", "stays-in-calibrated-band", "dropout-at-its-rate"}
-    assert asked == {c.name for c in ALL} - not_of_it | {"plugin-in-order"}
+    without = {"golden-trajectory", "stays-in-calibrated-band"}
+    without |= {"dropout-at-its-rate", "dropout-keeps-its-mask"}
+    without |= {"each-kernel-is-right", "each-layer-is-right"}  # cpu-f64 is what they compare with
+    assert asked == {c.name for c in ALL} - without | {"plugin-in-order"}
     assert set(beside_broken.outcomes("fake-sound")) == {"passed"}
 
 

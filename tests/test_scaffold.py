@@ -149,7 +149,7 @@ WRONG = {
     "gradients that pile up": (
         "        weight.grad = bias.grad = None\n",
         "",
-        "module against by-hand in float64 diverges at step 2, gradient bias",
+        "module against by-hand in float64 diverges at step 2, gradient ",
     ),
     "a start from torch's generator": (
         '"bias": rng.standard_normal(1)}',
