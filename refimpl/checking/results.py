@@ -193,9 +193,10 @@ class Results:
 
     @property
     def answered(self) -> int:
-        """How many checks passed, without those that only judge a plugin as a whole."""
+        """How many checks ended as they should, without those that judge a plugin as a whole."""
         return sum(
-            result.outcome == "passed" and result.check not in VERDICTS for result in self.checks
+            result.outcome in ("passed", "xfailed") and result.check not in VERDICTS
+            for result in self.checks
         )
 
 

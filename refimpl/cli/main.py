@@ -76,6 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         complain(str(error))
         sys.exit(1)
     except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # click's answer to a reader that left
+            sys.stderr.close()
+            sys.exit(1)
         complain(f"a plugin ended the command, with status {error.code}")
         sys.exit(1)
     except BrokenPipeError:

@@ -26,6 +26,7 @@ from refimpl.training.loop import steps_of
 from refimpl.training.problem import CPU, Problem, pose
 from refimpl.training.runs import trained
 from refimpl.training.trajectories import bare_name
+from refimpl.trees import call, leaves, mapped
 
 ROWS = 16
 
@@ -42,7 +43,7 @@ State = Mapping[str, Tensor]
 class Model:
     """A variant's model after its first step, its parameters and buffers by their bare names."""
 
-    predict: Callable[[Tensor], Tensor]
+    predict: Callable[[Any], Any]
     module: nn.Module | None
     tensors: State
 
@@ -52,16 +53,19 @@ class Model:
             for name, own in self.tensors.items():
                 own.copy_(values[name])
 
-    def evaluated(self, rows: Tensor) -> Tensor:
-        """Its predictions in evaluation mode."""
+    def evaluated(self, rows: Any) -> list[Tensor]:
+        """Its predictions in evaluation mode: a tensor, or each of several."""
         if self.module is None:
-            return self.predict(rows).detach()
+            return self._outputs(rows)
         was_training = self.module.training
         self.module.eval()
         try:
-            return self.predict(rows).detach()
+            return self._outputs(rows)
         finally:
             self.module.train(was_training)
+
+    def _outputs(self, rows: Any) -> list[Tensor]:
+        return [output.detach() for output in leaves(self.predict(rows))]
 
 
 def compare_predictions(variant: Variant, execution: Execution, tier: Tier) -> Iterator[JudgedCall]:
@@ -76,21 +80,26 @@ def compare_predictions(variant: Variant, execution: Execution, tier: Tier) -> I
     for when, values in (("start", starting), ("end", _end(variant, tier, oracle))):
         model.set_to(values)
         oracle.set_to({name: own.detach().cpu().double() for name, own in model.tensors.items()})
-        rows = exact.train.x[:ROWS]
-        if rows.is_floating_point():
-            rows = rows.to(candidate.dtype).double()  # as the candidate reads them
+        rows = mapped(partial(_as_read, dtype=candidate.dtype), exact.sample(ROWS))
         with torch.enable_grad():
             expected = oracle.evaluated(rows)
-            (bound,) = rounding_of(partial(_all_of, oracle, rows), [expected], rounding)
-        given = candidate.train.x[:ROWS]
+            bounds = rounding_of(partial(oracle.evaluated, rows), expected, rounding)
+        given = candidate.sample(ROWS)
         for mode, entered in MODES.items():
             with execution.around(), entered():
-                found = model.evaluated(given)
-            yield replace(
-                furthest(found, expected, bound), kernel=f"predictions at the {when} of the run",
-                shapes=(tuple(given.shape),), dtype=str(found.dtype).removeprefix("torch."),
-                device=found.device.type, during=mode,
-            )  # fmt: skip
+                outputs = model.evaluated(given)
+            for found, right, bound in zip(outputs, expected, bounds, strict=True):
+                yield replace(
+                    furthest(found, right, bound), kernel=f"predictions at the {when} of the run",
+                    shapes=tuple(tuple(leaf.shape) for leaf in leaves(given)),
+                    dtype=str(found.dtype).removeprefix("torch."), device=found.device.type,
+                    during=mode,
+                )  # fmt: skip
+
+
+def _as_read(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """Rows in float64 as the candidate reads them: with the digits of its own dtype."""
+    return rows.to(dtype).double() if rows.is_floating_point() else rows
 
 
 def _model(variant: Variant, problem: Problem) -> Model:
@@ -99,7 +108,7 @@ def _model(variant: Variant, problem: Problem) -> Model:
         raise ContractError(f"variant {variant.name!r} yields no model= to predict with")
     prepare = variant.prepare or (lambda rows: rows)
     model = step.model
-    return Model(lambda rows: model(prepare(rows)), *_parts(step))
+    return Model(lambda rows: call(model, prepare(rows)), *_parts(step))
 
 
 def _parts(step: Step) -> tuple[nn.Module | None, dict[str, Tensor]]:
@@ -108,10 +117,6 @@ def _parts(step: Step) -> tuple[nn.Module | None, dict[str, Tensor]]:
         return None, tensors
     tensors |= {bare_name(name): own for name, own in step.module.named_buffers()}
     return step.module, tensors
-
-
-def _all_of(model: Model, rows: Tensor) -> list[Tensor]:
-    return [model.evaluated(rows)]
 
 
 def _end(variant: Variant, tier: Tier, oracle: Model) -> State:

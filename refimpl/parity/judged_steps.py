@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from torch import Tensor
+
 from refimpl.contract import Execution, Step, Variant
 from refimpl.data import Tier
 from refimpl.parity.kernel_judge import JudgedCall, KernelJudge
 from refimpl.training.loop import predictor, steps_of, swiftly
 from refimpl.training.problem import Problem, pose
+from refimpl.trees import leaves
 
 STEPS = 2
 """Steps of which every call is judged: the first, and one from a state of the optimizer."""
@@ -70,16 +73,17 @@ def _judge(variant: Variant, execution: Execution, tier: Tier) -> KernelJudge:
         judge.during, judge.only = "evaluation", None
         # What the execution does around a step, it does around predictions too.
         with around(), predictor(variant, last) as predict:
-            predict(problem.train.x[:ROWS])
+            predict(problem.sample(ROWS))
             judge.during = f"evaluation of {SHORT} rows"
-            predict(problem.train.x[:SHORT])
+            predict(problem.sample(SHORT))
     return judge
 
 
 def _step_by_step(variant: Variant, problem: Problem, judge: KernelJudge) -> Step | None:
     last: Step | None = None
     judge.during = "step 1"
-    size = problem.train.x[: problem.batch_size].numel()
+    batch = leaves(problem.sample(problem.batch_size))
+    size = sum(leaf.numel() for leaf in batch if isinstance(leaf, Tensor))
     for number, step in enumerate(steps_of(variant, problem), 1):
         last = step
         seen = sum(judge.judged[f"aten::{kernel}"] for kernel in PRODUCTS)

@@ -37,7 +37,7 @@ def sentence(
     elif not complete:
         says = f"{who} was not checked to the end: {number_of(done, 'check')}, no finding so far."
     elif not counts["passed"]:
-        says = f"{who}: nothing was checked."
+        says = f"{who}: no check passed."
     else:
         says = f"{who} does what {_documents(header)}: {number_of(done, 'check')}."
     return " ".join([says, *_besides(counts, results), *([] if complete or not found else [CUT])])

@@ -108,10 +108,10 @@ def errata(names: tuple[str, ...], as_json: bool, plugins: tuple[str, ...]) -> i
 @plugin_option
 @debug_option
 def kernels(names: tuple[str, ...], as_json: bool, plugins: tuple[str, ...]) -> int:
-    """The calls of torch that the examples make, and how many were judged.
+    """List the calls of torch that the examples make.
 
-    Each is repeated in float64 with its own inputs, for the first steps and for predictions on the
-    CPU. The last column is the furthest error, as a share of what rounding explains.
+    Each call of the first steps and of predictions on the CPU is repeated in float64 with its own
+    inputs. The last column is the furthest error, as a share of what rounding explains.
     """
     from refimpl.loading import registry
     from refimpl.parity.kernel_table import reached

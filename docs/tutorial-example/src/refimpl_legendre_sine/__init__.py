@@ -18,7 +18,6 @@ from refimpl import (
     Example,
     Facts,
     Figure,
-    ModuleVariant,
     Protocol,
     Rows,
     Splits,
@@ -102,7 +101,7 @@ def function(problem):
         with torch.no_grad():
             for parameter in (a, b, c, d):
                 parameter -= problem.lr * parameter.grad
-        yield Step(loss, parameters, y_pred, y, model)
+        yield Step(loss, parameters, y_pred, y, model=model)
         a.grad = b.grad = c.grad = d.grad = None
 
 
@@ -144,8 +143,8 @@ EXAMPLE = Example(
     documented_start=the_start(),
     loss=nn.MSELoss(reduction="sum"),
     variants=(
-        Variant("function", function, ladder="legendre", bare=True, data_parallel=False),
-        ModuleVariant(
+        Variant("function", function, ladder="legendre", data_parallel=False),
+        Variant(
             "module",
             build=Model,
             optimizer=torch.optim.SGD,
@@ -155,7 +154,7 @@ EXAMPLE = Example(
     ),
     facts=FACTS,
     values=VALUES,
-    contract=1,  # the version of refimpl's contract that this was written for
+    contract=2,  # the version of refimpl's contract that this was written for
 )
 
 
