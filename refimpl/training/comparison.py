@@ -4,7 +4,7 @@ The oracle is a float64 run on the CPU. References are draws of the oracle in wh
 rounded at random; their distance from the oracle is the effect of rounding alone at that step. A
 candidate may be ``FACTOR`` times as far away, plus a floor of ``FLOOR_ULPS`` units in the last
 place of the tensor's own scale. A float64 candidate gets the same budget, scaled by the ratio of
-the two dtypes' rounding units.
+the two dtypes' rounding units, and twice: its oracle, which is in float64 too, rounds as much.
 
 Distances are those of the furthest element, so one wrong weight among thousands is seen.
 """
@@ -84,6 +84,8 @@ def closeness(
     scale = oracle_scale(oracle)
     floor = FLOOR_ULPS if eps <= torch.finfo(torch.float32).eps else NARROW_FLOOR_ULPS
     budget = FACTOR * rounding_here + floor * eps * scale
+    if dtype == torch.float64:
+        budget *= 2
     differences = _differences(candidate, oracle)
     if not differences.numel():
         return Closeness(0.0, budget, (), 0.0, 0.0, scale)
