@@ -91,15 +91,16 @@ def compare_predictions(variant: Variant, execution: Execution, tier: Tier) -> I
             for found, right, bound in zip(outputs, expected, bounds, strict=True):
                 yield replace(
                     furthest(found, right, bound), kernel=f"predictions at the {when} of the run",
-                    shapes=tuple(tuple(leaf.shape) for leaf in leaves(given)),
+                    shapes=tuple(tuple(getattr(leaf, "shape", ())) for leaf in leaves(given)),
                     dtype=str(found.dtype).removeprefix("torch."), device=found.device.type,
                     during=mode,
                 )  # fmt: skip
 
 
-def _as_read(rows: Tensor, dtype: torch.dtype) -> Tensor:
+def _as_read(rows: Any, dtype: torch.dtype) -> Any:
     """Rows in float64 as the candidate reads them: with the digits of its own dtype."""
-    return rows.to(dtype).double() if rows.is_floating_point() else rows
+    real = isinstance(rows, Tensor) and rows.is_floating_point()
+    return rows.to(dtype).double() if real else rows
 
 
 def _model(variant: Variant, problem: Problem) -> Model:
