@@ -68,6 +68,11 @@ def _trains_in_torch(subject: Subject) -> bool:
 def right_at_the_ends(subject: Subject) -> Iterator[Measurement]:
     """Are the variant's losses, activations and layers right where numbers saturate, tie or end?"""
     called = _called(subject)
+    if not called & PROBES.keys():
+        what = "operations seen, none of which saturates, ties or ends"
+        yield Measurement(
+            what, len(called), "≥ 1", bool(called), "no call of torch was seen", low=1
+        )
     device = torch.device(subject.execution.device)
     for dtype in _dtypes(device):
         end = End(device, dtype)
