@@ -283,5 +283,5 @@ def test_downloads(tmp_path):
                     faults.append(f"{number}: {error}")
             except Exception as error:
                 faults.append(f"{number}: {type(error).__name__}: {error}")
-            # What did arrive is held against its digest by whoever asked for it.
+            # Whoever called compares the digest of what did arrive.
     assert faults == []

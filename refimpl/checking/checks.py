@@ -327,7 +327,7 @@ def exemption(cell: Cell) -> str | None:
 def idle_exemptions(cells: Sequence[Cell]) -> dict[str, str]:
     """By example, what is wrong with its exemptions: a check that the variant does not get anyway.
 
-    The cells must be those of all checks; only what is asked of a variant counts.
+    The cells must be those of all checks; only checks about a variant count.
     """
     asked: dict[tuple[str, str], set[str]] = {}
     exempt: dict[tuple[str, str], set[str]] = {}
