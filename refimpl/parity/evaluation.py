@@ -21,7 +21,7 @@ from refimpl.contract import Execution, Step, Variant
 from refimpl.data import Tier
 from refimpl.errors import ContractError
 from refimpl.parity.kernel_judge import JudgedCall, furthest
-from refimpl.parity.rounded import rounding_of
+from refimpl.parity.rounding import rounding_of
 from refimpl.training.loop import steps_of
 from refimpl.training.problem import CPU, Problem, pose
 from refimpl.training.runs import trained

@@ -22,7 +22,7 @@ from refimpl.data import Tier
 from refimpl.parity.kernel_bounds import UNITS, summed
 from refimpl.parity.kernel_judge import JudgedCall, furthest
 from refimpl.parity.layer_definitions import LINEAR, TIED, defined, is_defined
-from refimpl.parity.rounded import rounding_of
+from refimpl.parity.rounding import rounding_of
 from refimpl.training.loop import steps_of
 from refimpl.training.problem import pose
 from refimpl.training.trajectories import bare_name

@@ -13,10 +13,10 @@ the number of terms, and not only with the result.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
-from math import sqrt
+from math import isfinite, sqrt
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from refimpl.contract import Variant
 from refimpl.data import philox
+from refimpl.parity.kernel_bounds import length_of
+from refimpl.training.comparison import distance, oracle_scale
 from refimpl.training.problem import CPU, Problem
 from refimpl.training.trajectories import Observation, first_draws, observations
 
@@ -81,6 +83,8 @@ LOSSES = _names("""
 """)
 """Sums over rows of terms of one sign."""
 
+FLOAT32_HALF = torch.finfo(torch.float32).eps / 2
+
 NOISE = 1 << 18
 """How many random numbers there are to move results by; each result begins elsewhere in them."""
 
@@ -119,7 +123,16 @@ class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._convolution_backward(func, args)
         half = self._half(name)
         given = args
-        if kind.terms:
+        if kind.product and (length := length_of(name, args)) > 3:
+            # Each partial sum is rounded, and a kernel may keep one for each result: the terms are
+            # moved by that, and so is the sum. Products of narrow numbers are added up in float32.
+            adding = min(half, FLOAT32_HALF)
+            of_terms = max(half, adding * sqrt(length / 2))
+            factor = 1 if name in ("convolution", "linear") else -1
+            given = tuple([self._moved(own, half) for own in args[:factor]])
+            given += (self._moved(args[factor], of_terms), *args[factor:][1:])
+            half = max(half, adding * sqrt(length / 3))
+        elif kind.terms:
             by = half * _length_of_rows(args) if name == "embedding_dense_backward" else half
             given = tuple([self._moved(own, by) for own in args])
         out = func(*given, **kwargs)
@@ -242,6 +255,7 @@ class _Kind:
     exact: bool
     in_place: bool
     terms: bool
+    product: bool
 
 
 @cache
@@ -251,7 +265,33 @@ def _kind(func: Any) -> _Kind:
     fresh = bool(aliases) and all(alias is None for alias in aliases)
     in_place = not fresh and any(alias is not None and alias.is_write for alias in aliases)
     exact = name in EXACT or not (fresh or in_place)
-    return _Kind(name, exact, in_place, name in PRODUCTS or name in CANCELLING)
+    product = name in PRODUCTS
+    return _Kind(name, exact, in_place, product or name in CANCELLING, product)
+
+
+# --- functions ------------------------------------------------------------------------------------
+
+OF_FUNCTION, FURTHER, HALF_UNITS = 3, 6.0, 16.0
+"""Draws of a function; how many times the furthest draw a sound result may be off; half units of
+the largest value that it may be off besides."""
+
+
+def rounding_of(
+    compute: Callable[[], Sequence[Tensor]], exact: Sequence[Tensor], dtype: torch.dtype
+) -> list[float]:
+    """How far rounding to ``dtype`` may take each tensor that ``compute()`` makes in float64."""
+    furthest = [0.0] * len(exact)
+    for number in range(OF_FUNCTION):
+        with Rounded(number, dtype):
+            drawn = compute()
+        for place, (one, other) in enumerate(zip(exact, drawn, strict=True)):
+            far = distance(other, one)
+            furthest[place] = max(furthest[place], far if isfinite(far) else 0.0)
+    half = torch.finfo(dtype).eps / 2
+    return [
+        FURTHER * far + HALF_UNITS * half * oracle_scale(one)
+        for far, one in zip(furthest, exact, strict=True)
+    ]
 
 
 # --- runs ----------------------------------------------------------------------------------------
