@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from itertools import count
 from statistics import median
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from refimpl import Execution, ModuleVariant, Step, Variant
 from refimpl.executions.built_in import refimpl_executions
 from refimpl.executions.distributed import DistributedError, distributed_steps
 from refimpl.loading import registry
-from refimpl.parity import against_oracle, lockstep
+from refimpl.parity import against_oracle, lockstep, narrow
 from refimpl.parity.against_oracle import (
     compare_execution,
     shard_gradients,
@@ -67,10 +69,56 @@ def test_kernels_of_whole_runs_that_compute_something_else_are_found(
     assert (found.step, found.kind) == (1, "parameter")
 
 
-def test_a_narrow_precision_is_judged_by_its_first_step_alone(titanic: Variant) -> None:
+def test_each_step_of_a_narrow_precision_starts_from_the_oracles_parameters(
+    titanic: Variant,
+) -> None:
     comparison = compare_execution(titanic, execution("autocast-bf16"), "stand-in", STEPS)
     assert comparison.agrees, str(comparison)
-    assert comparison.steps == 1
+    assert comparison.steps == narrow.STEPS
+
+
+class Stale(torch.nn.Module):
+    """A module that casts its weights to bfloat16 at its first call and keeps them."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.kept: dict[str, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        own = dict(self.module.named_parameters())
+        if not self.kept:
+            self.kept = {name: value.detach().clone() for name, value in own.items()}
+        stale = {name: value + (self.kept[name] - value).detach() for name, value in own.items()}
+        with torch.autocast("cpu", torch.bfloat16):
+            return torch.func.functional_call(self.module, stale, (x,)).float()
+
+
+def test_weights_that_were_cast_once_and_kept_are_found(titanic: Variant) -> None:
+    stale = Execution("stale", "weights of the first step", wrap=Stale, rounding="bfloat16")
+    found = compare_execution(titanic, stale, "stand-in", STEPS).divergence
+    assert found is not None
+    assert found.step > 1
+
+
+def test_an_update_that_a_narrow_precision_skips_is_found(
+    titanic: Variant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = count(1)
+
+    @contextmanager
+    def skipping_the_third() -> Iterator[None]:
+        number = next(numbers)
+        with monkeypatch.context() as patch, torch.autocast("cpu", torch.bfloat16):
+            if number == 3:
+                patch.setattr(torch.optim.Adam, "step", lambda self: None)
+            yield
+
+    skipping = replace(execution("autocast-bf16"), around=skipping_the_third)
+    comparison = compare_execution(titanic, skipping, "stand-in", STEPS)
+    assert not comparison.agrees
+    said = "skips an update: step 3: the update changes the parameters by"
+    assert said in str(comparison)
 
 
 @pytest.mark.parametrize("name", ["cpu-f64", "data-parallel", "ensemble"])
@@ -82,8 +130,8 @@ def test_sound_executions_agree(titanic: Variant, name: str) -> None:
 
 
 def test_a_candidate_is_not_compared_with_itself(titanic: Variant) -> None:
-    narrow = replace(execution("autocast-bf16"), around=nullcontext)
-    assert compare_execution(titanic, narrow, "stand-in", 1).repeats_a_reference
+    unchanged = replace(execution("autocast-bf16"), around=nullcontext)
+    assert compare_execution(titanic, unchanged, "stand-in", 1).repeats_a_reference
     assert not compare_execution(
         titanic, execution("autocast-bf16"), "stand-in", 1
     ).repeats_a_reference

@@ -12,10 +12,8 @@ candidate that exceeds its budget counts as diverged, it is compared with furthe
 oracle, and then with some in which each such decision falls to the other side
 (:mod:`refimpl.parity.ties`). Those decisions are named.
 
-Narrower precisions (bfloat16, float16) are judged by draws moved by half a unit of their own. Only
-the output, loss and gradients of the first step are judged. The first update of an adaptive
-optimizer is ± its rate, by the sign of each gradient, and the sign of a gradient that is smaller
-than its rounding error means nothing.
+Narrower precisions (bfloat16, float16) are judged by draws moved by half a unit of their own, each
+step from the oracle's parameters (:mod:`refimpl.parity.narrow`).
 """
 
 from __future__ import annotations
@@ -31,11 +29,14 @@ from torch import nn
 
 from refimpl.contract import Execution, Variant
 from refimpl.data import Tier
+from refimpl.parity import narrow
 from refimpl.parity.lockstep import (
     FIRST,
+    FURTHER,
     ORDER,
     Comparison,
     Draws,
+    TieDraw,
     compare_steps,
     drawn_at_ties,
     drawn_in_reserve,
@@ -46,6 +47,7 @@ from refimpl.parity.rounding import first_drawn
 from refimpl.parity.trace import first_divergence_inside
 from refimpl.training import trajectories
 from refimpl.training.comparison import Kind, distance, oracle_scale
+from refimpl.training.ladder import to_ladder
 from refimpl.training.loop import swiftly
 from refimpl.training.problem import CPU, Problem, pose
 from refimpl.training.trajectories import Observation, first_steps, observations
@@ -59,14 +61,11 @@ class Yardstick:
     """What every execution of a variant is compared with, step by step, up to the horizon.
 
     ``beyond`` are the oracle's steps past the horizon, which only say what must be finite.
-    ``products_in`` is the narrow dtype of products, if a run makes only these in it (autocast).
     """
 
     problem: Problem
     oracle: tuple[list[Observation], ...]
     references: tuple[tuple[list[Observation], ...], ...]
-    precision: torch.dtype
-    products_in: torch.dtype | None = None
     beyond: tuple[list[Observation], ...] = ()
 
     @property
@@ -81,28 +80,21 @@ def yardstick(
     tier: Tier,
     steps: int,
     seed: int | None = None,
-    precision: torch.dtype = torch.float32,
-    products_in: torch.dtype | None = None,
 ) -> Yardstick:
-    """The float64 oracle of the first steps and draws of it, cut at the horizon.
-
-    ``precision`` is the dtype whose rounding the draws show: float32 or a narrower one.
-    """
+    """The float64 oracle of the first steps and draws of it in float32, cut at the horizon."""
     problem = pose(variant, tier, seed=seed, dropout=False)
     exact = problem.but(precision="float64")
     oracle = first_steps(variant, exact, steps)
     draws: tuple[list[list[Observation]], ...] = ([],) * FIRST
     horizon = 0
     for number, expected in enumerate(oracle, start=1):
-        draws = tuple(
-            first_drawn(variant, exact, k, number, precision, products_in) for k in range(FIRST)
-        )
-        if horizon and _grown(expected, [draw[-1] for draw in draws], products_in or precision):
+        draws = tuple(first_drawn(variant, exact, k, number) for k in range(FIRST))
+        if horizon and _grown(expected, [draw[-1] for draw in draws]):
             break
         horizon = number
     references = tuple(tuple(draw[:horizon]) for draw in draws)
     within, beyond = tuple(oracle[:horizon]), tuple(oracle[horizon:])
-    return Yardstick(problem, within, references, precision, products_in, beyond)
+    return Yardstick(problem, within, references, beyond)
 
 
 def forget() -> None:
@@ -111,11 +103,9 @@ def forget() -> None:
     trajectories.forget()
 
 
-def _grown(
-    oracle: list[Observation], draws: Sequence[list[Observation]], precision: torch.dtype
-) -> bool:
+def _grown(oracle: list[Observation], draws: Sequence[list[Observation]]) -> bool:
     """Whether rounding has taken a parameter past the limit."""
-    limit = AMPLIFICATION * torch.finfo(precision).eps
+    limit = AMPLIFICATION * torch.finfo(torch.float32).eps
     for draw in draws:
         values = {seen.key: seen.value for seen in draw}
         for seen in oracle:
@@ -155,58 +145,112 @@ def compare_execution(
     first module that diverges.
     """
     judged_by = precision_of(execution)
-    narrow = is_narrow(judged_by)
-    if narrow:
-        own = torch.float32 if execution.dtype is None else judged_by
-        products_in = judged_by if execution.dtype is None else None
-        stick = yardstick(variant, tier, 1, seed, own, products_in)
-    else:
-        stick = yardstick(variant, tier, steps, seed)
-    candidate = stick.problem.but(
-        execution=execution,
-        precision=execution.dtype or "float32",
-        horizon=stick.horizon + len(stick.beyond),
+    if is_narrow(judged_by):
+        return _compare_narrow(variant, execution, tier, seed)
+    stick = yardstick(variant, tier, steps, seed)
+    # On the plain CPU that means the kernels of whole runs, which the oracle does without.
+    candidate = swiftly(
+        stick.problem.but(
+            execution=execution,
+            precision=execution.dtype or "float32",
+            horizon=stick.horizon + len(stick.beyond),
+        )
     )
-    if not narrow:
-        # On the plain CPU that means the kernels of whole runs, which the oracle does without.
-        candidate = swiftly(candidate)
     found = observations(variant, candidate, stick.horizon + len(stick.beyond))
     comparison = Comparison(
         f"{variant.name} on {execution.name}",
         "its float64 oracle",
         _in(execution),
-        until=_until(stick, steps, judged_by),
+        until=_until(stick, steps),
     )
-    if narrow and (first := next(found, None)) is not None:
-        rounded = first_steps(variant, stick.problem.but(precision="float32"), 1)
-        comparison.repeats_a_reference = _to_the_bit(first, rounded[0])
-        found = chain([first], found)
     compare_steps(
         comparison,
         islice(found, stick.horizon),
         stick.oracle,
-        Draws(stick.references, judged_by if narrow else stick.precision),
+        Draws(stick.references),
         judged_by,
         kinds_seen(execution),
-        drawn_in_reserve(variant, stick.problem, stick.precision, stick.products_in),
-        partial(drawn_at_ties, variant, stick.problem, stick.precision, stick.products_in),
+        drawn_in_reserve(variant, stick.problem),
+        partial(drawn_at_ties, variant, stick.problem, torch.float32, None),
     )
     if comparison.divergence is None:
         require_finite(comparison, found, stick.beyond, kinds_seen(execution))
+    return _placed(comparison, variant, candidate, stick.problem, judged_by)
+
+
+def _compare_narrow(
+    variant: Variant, execution: Execution, tier: Tier, seed: int | None
+) -> Comparison:
+    """Compare the first steps, each from the oracle's parameters, and the size of each update."""
+    judged_by = precision_of(execution)
+    own = torch.float32 if execution.dtype is None else judged_by
+    products_in = judged_by if execution.dtype is None else None
+    problem = pose(variant, tier, seed=seed, dropout=False)
+    # Processes of their own cannot be set back.
+    steps = 1 if execution.steps is not None else min(narrow.STEPS, problem.length)
+    oracle = first_steps(variant, problem.but(precision="float64"), steps)
+    steps = len(oracle)
+    candidate = problem.but(
+        execution=execution, precision=execution.dtype or "float32", horizon=steps
+    )
+    comparison = Comparison(
+        f"{variant.name} on {execution.name}",
+        "its float64 oracle",
+        _in(execution),
+        until="each from the oracle's parameters" if steps > 1 else "",
+    )
+    start = {name: torch.as_tensor(value) for name, value in problem.values.items()}
+    updates = narrow.Updates(to_ladder(variant, start), oracle, torch.finfo(own).eps)
+    found = iter(updates.watched(narrow.restarted(variant, candidate, oracle)))
+    if (first := next(found, None)) is not None:
+        plain = first_steps(variant, problem.but(precision="float32"), 1)
+        comparison.repeats_a_reference = _to_the_bit(first, plain[0])
+        found = chain([first], found)
+
+    def drawn(number: int) -> Iterator[list[Observation]]:
+        return narrow.draw(variant, problem, oracle, number, own, products_in)
+
+    def at_ties(step: int) -> Iterator[TieDraw]:
+        return drawn_at_ties(variant, problem, own, products_in, step) if step == 1 else iter(())
+
+    compare_steps(
+        comparison,
+        found,
+        oracle,
+        Draws(tuple(drawn(number) for number in range(FIRST)), judged_by),
+        judged_by,
+        kinds_seen(execution),
+        (drawn(number) for number in range(FIRST, FIRST + FURTHER)),
+        at_ties,
+    )
+    if comparison.divergence is None:
+        comparison.skipped = updates.skipped()
+        return comparison
+    if comparison.divergence.step > 1:
+        return comparison
+    return _placed(comparison, variant, candidate, problem, judged_by)
+
+
+def _placed(
+    comparison: Comparison,
+    variant: Variant,
+    candidate: Problem,
+    problem: Problem,
+    judged_by: torch.dtype,
+) -> Comparison:
+    """Say inside which module a divergence begins, if there is one."""
     if comparison.divergence is not None:
         where = first_divergence_inside(
-            variant, candidate, stick.problem, comparison.divergence.step, judged_by
+            variant, candidate, problem, comparison.divergence.step, judged_by
         )
         comparison.divergence = replace(comparison.divergence, inside=where)
     return comparison
 
 
-def _until(stick: Yardstick, steps: int, judged_by: torch.dtype) -> str:
+def _until(stick: Yardstick, steps: int) -> str:
     """Why fewer steps are compared than requested, if so."""
     if stick.horizon >= steps:
         return ""
-    if is_narrow(judged_by):
-        return "since a narrow precision is judged by the first alone"
     return until_its_end(stick.problem, steps) or "past which rounding errors have grown too large"
 
 

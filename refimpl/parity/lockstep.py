@@ -68,7 +68,7 @@ class Comparison:
     ``judged`` counts the tensors that were compared. ``blind`` are those whose budget is more than
     a tenth of their largest value: rounding alone may change them so much that to be within budget
     shows nothing, so they do not count as compared. ``until`` says why fewer steps were compared
-    than requested, if so.
+    than requested, if so. ``skipped`` is an update that is too small to be one.
     """
 
     candidate: str
@@ -82,6 +82,7 @@ class Comparison:
     ties: list[str] = field(default_factory=list)
     judged: int = 0
     blind: list[str] = field(default_factory=list)
+    skipped: str = ""
 
     @property
     def worst_ratio(self) -> float:
@@ -91,13 +92,15 @@ class Comparison:
     @property
     def agrees(self) -> bool:
         """Whether every tensor of every step stayed within its budget, and some say something."""
-        return self.divergence is None and self.judged > 0
+        return self.divergence is None and self.judged > 0 and not self.skipped
 
     def __str__(self) -> str:
         head = f"{self.candidate} against {self.oracle} in {self.precision}"
         if self.divergence:
             near = f"; near ties, which do not explain it: {self.near_ties}" if self.ties else ""
             return f"{head} diverges at {self.divergence}{near}"
+        if self.skipped:
+            return f"{head} skips an update: {self.skipped}"
         if not self.steps:
             return f"{head}: neither makes a step, so nothing was compared"
         if not self.judged:
@@ -345,15 +348,10 @@ def compare_in_ladder(
     )
 
 
-def drawn_in_reserve(
-    variant: Variant,
-    problem: Problem,
-    precision: torch.dtype = torch.float32,
-    products_in: torch.dtype | None = None,
-) -> Iterator[Iterator[list[Observation]]]:
+def drawn_in_reserve(variant: Variant, problem: Problem) -> Iterator[Iterator[list[Observation]]]:
     """The draws that are made only for a candidate that exceeds its budget without them."""
     for number in range(FIRST, FIRST + FURTHER):
-        yield drawn(variant, problem, number, precision, products_in)
+        yield drawn(variant, problem, number)
 
 
 def drawn_at_ties(
