@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from fakes.runs import erratum, failed, parted, passed, skipped, trained, write
+from selenium.webdriver.support.ui import WebDriverWait
 
 from refimpl.report.columns import columns
 from refimpl.report.model import report
@@ -112,7 +113,8 @@ def test_a_click_on_a_cell_opens_its_checks(opened):
     target = opened.find_element("id", cell.get_attribute("href").split("#")[1])
     assert target.get_attribute("open") is None
     cell.click()
-    assert target.get_attribute("open") is not None
+    # The page opens it when it hears of the new anchor.
+    WebDriverWait(opened, 10).until(lambda _: target.get_attribute("open") is not None)
     assert in_view(opened, target)
     checks = target.find_element("css selector", "table.checks")
     assert checks.is_displayed()
@@ -128,7 +130,8 @@ def test_a_cell_that_was_closed_again_opens_at_the_next_click(opened):
     assert target.get_attribute("open") is None
     opened.execute_script("arguments[0].scrollIntoView()", cell)
     cell.click()
-    assert target.get_attribute("open") is not None
+    # The page opens it when it hears of the new anchor.
+    WebDriverWait(opened, 10).until(lambda _: target.get_attribute("open") is not None)
 
 
 def test_whoever_is_sent_a_link_to_a_cell_finds_it_open(browser, address, opened):

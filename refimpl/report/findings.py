@@ -267,7 +267,9 @@ def _finding(
 ) -> Finding:
     """A finding, the checks that show it best first."""
     first = next(iter(_first_places(results)), None)
-    ordered = sorted(results, key=lambda r: (r not in (showing or ()), _order(r), r.id))
+    ordered = sorted(
+        results, key=lambda r: (r not in (showing or ()), _order(r), r.execution != "cpu", r.id)
+    )
     seen = f"the {first.kind} of step {first.step}" if first else ""
     inside = f", in {first.inside}" if first and first.inside else ""
     figure = ordered[0].reason if ordered[0].reason != sentence else ""

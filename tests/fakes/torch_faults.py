@@ -1,0 +1,222 @@
+"""Builds of torch that compute something else, each modelled on a public report.
+
+Loaded as a plugin, it plants the fault that ``TORCH_FAULT`` names, before any example runs.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from refimpl import Execution, hookimpl
+from refimpl.conformance.mutants.kernels import replaced
+from refimpl.conformance.mutants.planting import Fault
+
+
+def in_dispatcher(kernel: str, change: Callable[[Tensor], Tensor]) -> None:
+    """Change what a kernel of the CPU gives in float32; no function of Python is another."""
+    planted = replaced(kernel, lambda _, made: change(made), Fault(1.0))
+    planted.__enter__()
+    KEPT.append(planted)
+
+
+KEPT: list[Any] = []
+"""What would be put back if nothing held it."""
+
+
+def around(where: Any, name: str, instead: Callable[..., Any]) -> None:
+    """Replace a function by ``instead(function, ...)``."""
+    function = getattr(where, name)
+    setattr(where, name, functools.wraps(function)(functools.partial(instead, function)))
+
+
+def addmm() -> None:
+    in_dispatcher("addmm", lambda made: made * 1.01)
+
+
+def linear() -> None:
+    def wrong(function: Any, x: Tensor, *rest: Any, **named: Any) -> Tensor:
+        out: Tensor = function(x, *rest, **named)
+        return out * 1.1 if x.dtype == torch.float32 else out
+
+    around(F, "linear", wrong)
+
+
+def conv2d() -> None:
+    in_dispatcher("convolution", lambda made: made * 1.1)
+    in_dispatcher("mkldnn_convolution", lambda made: made * 1.1)
+
+
+def mean_in_bfloat16() -> None:
+    in_dispatcher("mean", lambda made: made.bfloat16().float())
+
+
+def wrong_in_evaluation() -> None:
+    call = nn.Module.__call__
+    depth = 0
+
+    def wrong(self: nn.Module, *args: Any, **named: Any) -> Any:
+        nonlocal depth
+        depth += 1
+        try:
+            out = call(self, *args, **named)
+        finally:
+            depth -= 1
+        wrong = not depth and not self.training and out.dtype == torch.float32
+        return out * 0.98 if wrong else out
+
+    nn.Module.__call__ = wrong
+
+
+def wrong_without_gradients() -> None:
+    in_dispatcher("addmm", lambda made: made if torch.is_grad_enabled() else made * 1.02)
+
+
+def _mask(x: Tensor, p: float) -> Tensor:
+    return torch.empty_like(x[:, :, :1, :1]).bernoulli_(1 - p) / (1 - p)
+
+
+class _OtherMask(torch.autograd.Function):
+    """Dropout of channels whose gradient is dropped elsewhere than its output."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
+        ctx.p = p
+        return x * _mask(x, p)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (gradient,) = gradients
+        return gradient * _mask(gradient, ctx.p), None
+
+
+def dropout_draws_again() -> None:
+    def wrong(function: Any, x: Tensor, p: float = 0.5, training: bool = True, *_: Any) -> Any:
+        return _OtherMask.apply(x, p) if training and p else x
+
+    around(F, "dropout2d", wrong)
+
+
+def wide_start() -> None:
+    for kind in (nn.Linear, nn.modules.conv._ConvNd):
+        reset = kind.reset_parameters
+
+        def wide(self: Any, reset: Any = reset) -> None:
+            reset(self)
+            with torch.no_grad():
+                self.weight.mul_(3)
+                if self.bias is not None:
+                    self.bias.zero_()
+
+        kind.reset_parameters = wide  # type: ignore[method-assign]
+
+
+def race() -> None:
+    drawn = random.Random(1)
+    for kernel in ("mm", "addmm"):
+        in_dispatcher(kernel, lambda made: made * 3 if drawn.random() < 1 / 500 else made)
+
+
+def bce_of_zero() -> None:
+    def wrong(function: Any, p: Tensor, y: Tensor, *rest: Any, **named: Any) -> Tensor:
+        if p.dtype != torch.float32:
+            return function(p, y, *rest, **named)  # type: ignore[no-any-return]
+        terms = -(y * p.log() + (1 - y) * (1 - p).log())
+        return terms if named.get("reduction") == "none" else terms.mean()
+
+    around(F, "binary_cross_entropy", wrong)
+
+
+def bce_clamped() -> None:
+    def wrong(function: Any, p: Tensor, y: Tensor, *_: Any, **named: Any) -> Tensor:
+        terms = -(y * p.log().clamp(min=-10) + (1 - y) * (1 - p).log().clamp(min=-10))
+        return terms if named.get("reduction") == "none" else terms.mean()
+
+    around(F, "binary_cross_entropy", wrong)
+
+
+def softmax_without_maximum() -> None:
+    def wrong(function: Any, x: Tensor, y: Tensor, *_: Any, **named: Any) -> Tensor:
+        logs = x - x.exp().sum(dim=1, keepdim=True).log()
+        return F.nll_loss(logs, y)
+
+    around(F, "cross_entropy", wrong)
+
+
+class _ReLU(torch.autograd.Function):
+    """ReLU whose gradient at 0 is 1."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return gradients[0] * (ctx.saved_tensors[0] >= 0)
+
+
+def relu_at_zero() -> None:
+    around(F, "relu", lambda function, x, *rest, **named: _ReLU.apply(x))
+
+
+def save_narrows() -> None:
+    def wrong(function: Any, state: Any, *rest: Any, **named: Any) -> None:
+        if isinstance(state, dict):
+            state = {
+                name: value.float() if isinstance(value, Tensor) and value.dtype == torch.float64
+                else value
+                for name, value in state.items()
+            }  # fmt: skip
+        function(state, *rest, **named)
+
+    around(torch, "save", wrong)
+
+
+def state_without_buffers() -> None:
+    def wrong(function: Any, self: nn.Module, *rest: Any, **named: Any) -> Any:
+        state = function(self, *rest, **named)
+        for name, _ in self.named_buffers():
+            state.pop(name, None)
+        return state
+
+    plain = nn.Module.state_dict
+    nn.Module.state_dict = lambda self, *rest, **named: wrong(plain, self, *rest, **named)  # type: ignore[method-assign, assignment]
+
+
+def rand_skips_a_number() -> None:
+    def wrong(function: Any, *size: Any, **named: Any) -> Tensor:
+        function(1)
+        return function(*size, **named)  # type: ignore[no-any-return]
+
+    around(torch, "rand", wrong)
+
+
+def autocast_stale() -> None:
+    """The cast of a weight that autocast makes in the first step is used in all."""
+    kept: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def wrong(function: Any, x: Tensor, weight: Tensor, *rest: Any, **named: Any) -> Tensor:
+        if torch.is_autocast_enabled("cpu"):
+            own = kept.setdefault(id(weight), (weight, weight.detach().clone()))[1]
+            weight = weight + (own - weight).detach()
+        return function(x, weight, *rest, **named)  # type: ignore[no-any-return]
+
+    around(F, "linear", wrong)
+
+
+@hookimpl
+def refimpl_executions() -> list[Execution]:
+    """One that nothing supports: a plugin that provides nothing would be a finding of its own."""
+    return [Execution("of-the-fault", "a build that is wrong", supports=lambda variant: False)]
+
+
+if fault := os.environ.get("TORCH_FAULT"):
+    globals()[fault]()
