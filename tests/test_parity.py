@@ -441,11 +441,11 @@ def test_gradients_of_uneven_shards_make_that_of_the_batch(titanic: Variant) -> 
     assert gradient_ratio(titanic) < 1e-12
 
 
-def test_batch_statistics_are_not_data_parallel(titanic: Variant) -> None:
+def normalised(titanic: Variant) -> Variant:
     def build() -> nn.Module:
         return nn.Sequential(nn.BatchNorm1d(15), nn.Linear(15, 1), nn.Sigmoid())
 
-    normalised = ModuleVariant(
+    return ModuleVariant(
         "normalised",
         build=build,
         optimizer=torch.optim.SGD,
@@ -453,7 +453,26 @@ def test_batch_statistics_are_not_data_parallel(titanic: Variant) -> None:
         protocol=titanic.protocol,
         data=titanic.data,
     )
-    assert gradient_ratio(normalised) > 1e-3
+
+
+def test_batch_statistics_are_not_data_parallel(titanic: Variant) -> None:
+    assert gradient_ratio(normalised(titanic)) > 1e-3
+
+
+def test_running_statistics_that_are_kept_in_another_way_are_found(titanic: Variant) -> None:
+    def hurried(module: nn.Module) -> nn.Module:
+        for layer in module.modules():
+            if isinstance(layer, nn.BatchNorm1d):
+                layer.momentum = 0.1001
+        return module
+
+    variant = normalised(titanic)
+    assert compare_execution(variant, ON_A_DEVICE, "stand-in", STEPS).agrees
+    wrong = replace(ON_A_DEVICE, wrap=hurried)
+    found = compare_execution(variant, wrong, "stand-in", STEPS).divergence
+    assert found is not None
+    assert (found.step, found.kind) == (1, "buffer")
+    assert found.name in ("0.running_mean", "0.running_var")
 
 
 def test_a_ranking_loss_is_not_data_parallel(titanic: Variant) -> None:

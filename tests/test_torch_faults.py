@@ -48,7 +48,7 @@ SEEN = (
         ("its backward uses another mask",), "function",
     ),
     Seen("wide_start", "titanic-dnn", "starts-as-torch-does", ("draws weight of Linear",)),
-    Seen("race", "titanic-dnn", "each-kernel-is-right", ("aten::",), alone=False),
+    Seen("race", "imdb-cnn", "each-kernel-is-right", ("aten::",), "keep-first", alone=False),
     Seen(
         "bce_of_zero", "imdb-cnn", "right-at-the-ends", ("binary_cross_entropy", "inf"),
         "keep-last",

@@ -103,8 +103,10 @@ class End:
         made = torch.tensor(np.asarray(values), dtype=self.dtype, device=self.device)
         return made.requires_grad_()
 
-    def same(self, what: str, found: Tensor, expected: ArrayLike) -> Measurement:
-        """``found`` must be ``expected``, to a few units of each value."""
+    def same(
+        self, what: str, found: Tensor, expected: ArrayLike, terms: float = 0.0
+    ) -> Measurement:
+        """``found`` must be ``expected``, to a few units of each value and of its ``terms``."""
         here = found.detach().double().cpu().numpy()
         wanted = np.asarray(expected, dtype=np.float64)
         about = torch.finfo(self.dtype)
@@ -112,7 +114,7 @@ class End:
         shown = f"{here.tolist()}, expected {wanted.tolist()}"
         if here.shape != wanted.shape:
             return true(what, False, f"{what} has shape {here.shape}, expected {wanted.shape}")
-        allowed = UNITS * about.eps * np.abs(wanted) + about.tiny
+        allowed = UNITS * about.eps * (np.abs(wanted) + terms) + about.tiny
         holds = bool(((here == wanted) | (np.abs(here - wanted) <= allowed)).all())
         return true(what, holds, f"{what} is {shown}")
 
@@ -260,10 +262,12 @@ def _addmm(end: End) -> Iterator[Measurement]:
 
 
 def _batch_norm(end: End) -> Iterator[Measurement]:
-    x = end.tensor(np.full((4, 2), 7.0))
+    row, epsilon = 7.0, 1e-5
+    x = end.tensor(np.full((4, 2), row))
     mean, variance = torch.zeros_like(x[0]).detach(), torch.ones_like(x[0]).detach()
-    out = F.batch_norm(x, mean, variance, training=True, momentum=0.1)
-    yield end.same("batch_norm of equal rows", out, np.zeros((4, 2)))
+    out = F.batch_norm(x, mean, variance, training=True, momentum=0.1, eps=epsilon)
+    # x/σ − μ/σ: both are rounded before they cancel.
+    yield end.same("batch_norm of equal rows", out, np.zeros((4, 2)), row / epsilon**0.5)
     yield end.same("running mean of equal rows", mean, [0.7, 0.7])
     yield end.same("running variance of equal rows", variance, [0.9, 0.9])
 

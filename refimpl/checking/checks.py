@@ -47,8 +47,8 @@ VERDICTS = (IN_ORDER, EXPECTATIONS, MANIFEST)
 class Place:
     """Where a comparison first diverged: the step, the tensor, and its furthest element.
 
-    ``kind`` is ``"output"``, ``"loss"``, ``"gradient"`` or ``"parameter"``; ``inside`` is the first
-    module that diverges, if that could be seen.
+    ``kind`` is ``"output"``, ``"loss"``, ``"gradient"``, ``"parameter"`` or ``"buffer"``.
+    ``inside`` is the first module that diverges, if that could be seen.
     """
 
     step: int

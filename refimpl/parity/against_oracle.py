@@ -127,6 +127,9 @@ def kinds_seen(execution: Execution) -> tuple[Kind, ...]:
     seen = [kind for kind in ORDER if kind != "output" or execution.sees_outputs]
     if is_narrow(precision_of(execution)):
         seen.remove("parameter")
+        seen.remove("buffer")
+    elif execution.steps is not None:
+        seen.remove("buffer")  # processes of their own show parameters alone
     return tuple(seen)
 
 

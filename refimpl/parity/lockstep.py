@@ -25,7 +25,7 @@ FIRST, FURTHER = 2, 14
 them. A correct run is one more such draw, and to diverge it must be ``FACTOR`` times as far away as
 all of them."""
 
-ORDER: tuple[Kind, ...] = ("output", "loss", "gradient", "parameter")
+ORDER: tuple[Kind, ...] = ("output", "loss", "gradient", "parameter", "buffer")
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,9 @@ LOSSES = _names("""
 """)
 """Sums over rows of terms of one sign."""
 
+WRITTEN = {"native_batch_norm": (3, 4), "_native_batch_norm_legit": (3, 4)}
+"""Arguments that a call writes to besides its results: running statistics."""
+
 FLOAT32_HALF = torch.finfo(torch.float32).eps / 2
 
 NOISE = 1 << 18
@@ -134,8 +137,16 @@ class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
             half = max(half, adding * sqrt(length / 3))
         elif kind.terms:
             by = half * _length_of_rows(args) if name == "embedding_dense_backward" else half
-            given = tuple([self._moved(own, by) for own in args])
+            given = tuple(
+                [
+                    own if place in kind.written else self._moved(own, by)
+                    for place, own in enumerate(args)
+                ]
+            )
         out = func(*given, **kwargs)
+        for place in kind.written:
+            if isinstance(args[place], Tensor) and args[place].dtype == torch.float64:
+                args[place].mul_(self._factors(args[place], half))
         if kind.in_place:
             if isinstance(out, Tensor) and out.dtype == torch.float64:
                 out.mul_(self._factors(out, half))
@@ -256,6 +267,7 @@ class _Kind:
     in_place: bool
     terms: bool
     product: bool
+    written: tuple[int, ...]
 
 
 @cache
@@ -266,7 +278,8 @@ def _kind(func: Any) -> _Kind:
     in_place = not fresh and any(alias is not None and alias.is_write for alias in aliases)
     exact = name in EXACT or not (fresh or in_place)
     product = name in PRODUCTS
-    return _Kind(name, exact, in_place, product or name in CANCELLING, product)
+    terms = product or name in CANCELLING
+    return _Kind(name, exact, in_place, terms, product, WRITTEN.get(name, ()))
 
 
 # --- functions ------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ Subject: TypeAlias = tuple[str, str]
 
 KERNEL = re.compile(r"\baten::\w+(?:\.\w+)?")
 
-KINDS = ("output", "loss", "gradient", "parameter")
+KINDS = ("output", "loss", "gradient", "parameter", "buffer")
 """What a step computes, in its order."""
 
 TO_BLAME = {
@@ -28,6 +28,7 @@ TO_BLAME = {
     "loss": ("loss", "function", "layer", "optimizer"),
     "gradient": ("layer", "loss", "function", "optimizer"),
     "parameter": ("optimizer", "layer", "function", "loss"),
+    "buffer": ("layer", "function", "optimizer", "loss"),
     "": ("layer", "loss", "optimizer", "function", "metric"),
 }
 """The ingredient to name first, by the kind of tensor in which a fault is first seen."""
@@ -37,6 +38,7 @@ DOES = {
     "loss": "gives another loss",
     "gradient": "gives another gradient",
     "parameter": "makes another update",
+    "buffer": "keeps another buffer",
 }
 
 OF_A_KIND = 0.8

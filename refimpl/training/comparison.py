@@ -26,7 +26,7 @@ is almost a hundredth, so that sixteen would be an eighth of the value; one is t
 SHOWS_NOTHING = 0.1
 """A budget of more than so much of the largest value that it judges shows nothing."""
 
-Kind = Literal["input", "activation", "output", "loss", "gradient", "parameter"]
+Kind = Literal["input", "activation", "output", "loss", "gradient", "parameter", "buffer"]
 
 
 @dataclass(frozen=True)

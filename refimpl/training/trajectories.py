@@ -56,6 +56,8 @@ def observe(variant: Variant, step: Step) -> list[Observation]:
     )
     for kind, named in tensors:
         seen.extend(Observation(kind, name, value) for name, value in sorted(named.items()))
+    buffers = step.module.named_buffers() if step.module is not None else ()
+    seen.extend(Observation("buffer", bare_name(name), _plain(own)) for name, own in buffers)
     return seen
 
 
