@@ -495,8 +495,8 @@ class Example:
     ``document`` and ``section`` say which document it is from, and where in it. ``data``,
     ``protocol``, ``start``, ``documented_start``, ``loss``, ``metrics`` and ``facts`` hold for
     every variant that does not set its own. ``baselines`` is the folder of the example's
-    baselines, if it is not beside its plugin or refimpl's own. ``contract`` is the version of the
-    contract that it was written for.
+    baselines; if it is not given, ``baselines`` beside the plugin, or refimpl's own. ``contract``
+    is the version of the contract that it was written for.
     """
 
     name: str

@@ -151,7 +151,7 @@ def test_baselines(baseline):
 
 
 def test_goldens(tmp_path, monkeypatch):
-    path = Path(shutil.copy(golden.path_of("titanic-dnn"), tmp_path))
+    path = Path(shutil.copy(golden.folder() / "titanic-dnn.safetensors", tmp_path))
 
     def read():
         golden._read.cache_clear()

@@ -15,10 +15,12 @@ from refimpl import Execution, Variant
 from refimpl.loading import registry
 from refimpl.parity import golden
 
+EXAMPLE = registry.load(only=["titanic-dnn"]).example("titanic-dnn")
+
 
 @pytest.fixture(scope="module")
 def titanic() -> Variant:
-    return registry.load(only=["titanic-dnn"]).example("titanic-dnn").variant("script")
+    return EXAMPLE.variant("script")
 
 
 @pytest.fixture
@@ -29,14 +31,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def made(titanic: Variant) -> Path:
-    example = registry.load(only=["titanic-dnn"]).example("titanic-dnn")
-    (path,) = golden.update([example])
+    (path,) = golden.update([EXAMPLE])
     return path
 
 
 def test_what_was_just_made_agrees_exactly(folder: Path, titanic: Variant) -> None:
     path = made(titanic)
-    comparison = golden.compare_with_golden("titanic-dnn", titanic)
+    comparison = golden.compare_with_golden(EXAMPLE, titanic)
     assert comparison.agrees
     assert comparison.worst_ratio == 0
     assert comparison.steps == golden.STEPS
@@ -52,7 +53,7 @@ def test_it_is_held_against_the_execution_that_is_asked_about(
 
     made(titanic)
     wrong = Execution("wrong", "", wrap=halved)
-    comparison = golden.compare_with_golden("titanic-dnn", titanic, wrong)
+    comparison = golden.compare_with_golden(EXAMPLE, titanic, wrong)
     assert comparison.divergence is not None
     assert comparison.divergence.step == 1
 
@@ -60,7 +61,7 @@ def test_it_is_held_against_the_execution_that_is_asked_about(
 def test_another_computation_does_not_agree(folder: Path, titanic: Variant) -> None:
     made(titanic)
     slower = replace(titanic, protocol=replace(titanic.protocol, learning_rate=0.01 * 1.00001))
-    comparison = golden.compare_with_golden("titanic-dnn", slower)
+    comparison = golden.compare_with_golden(EXAMPLE, slower)
     assert comparison.divergence is not None
     assert (comparison.divergence.step, comparison.divergence.kind) == (1, "parameter")
 
@@ -69,7 +70,7 @@ def test_a_truncated_file_says_so(folder: Path, titanic: Variant) -> None:
     path = made(titanic)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(golden.GoldenError, match=r"titanic-dnn\.safetensors is truncated"):
-        golden.compare_with_golden("titanic-dnn", titanic)
+        golden.compare_with_golden(EXAMPLE, titanic)
 
 
 def test_a_changed_number_is_noticed_before_it_is_believed(folder: Path, titanic: Variant) -> None:
@@ -78,21 +79,21 @@ def test_a_changed_number_is_noticed_before_it_is_believed(folder: Path, titanic
     about = {"format": golden.FORMAT, "contract": "1", "torch": "2.14.1", "digest": "0" * 64}
     save_file(tensors, path, metadata=about)
     with pytest.raises(golden.GoldenError, match="does not have the digest that it states"):
-        golden.compare_with_golden("titanic-dnn", titanic)
+        golden.compare_with_golden(EXAMPLE, titanic)
 
 
 def test_another_contract_is_refused(folder: Path, titanic: Variant) -> None:
     path = made(titanic)
     save_file(load_file(path), path, metadata={"format": golden.FORMAT, "contract": "0"})
     with pytest.raises(golden.GoldenError, match="is of contract 0"):
-        golden.compare_with_golden("titanic-dnn", titanic)
+        golden.compare_with_golden(EXAMPLE, titanic)
 
 
 def test_tensors_of_other_names_make_it_stale(folder: Path, titanic: Variant) -> None:
     made(titanic)
     renamed = replace(titanic, names={"linear1.weight": "first.weight"})
     with pytest.raises(golden.GoldenError, match=r"is stale.*gradient first\.weight"):
-        golden.compare_with_golden("titanic-dnn", renamed)
+        golden.compare_with_golden(EXAMPLE, renamed)
 
 
 @given(st.integers(1, 400), st.integers(0, 399), st.floats(1e-3, 1e3))

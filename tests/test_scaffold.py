@@ -1,22 +1,24 @@
 """What ``refimpl new`` makes passes as made, and says what is wrong once it is filled in so."""
 
 import errno
+import json
+import os
 import shutil
 import subprocess
 import sys
-from importlib.machinery import ModuleSpec
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from refimpl.authoring import scaffold
 from refimpl.authoring.linting import lint
-from refimpl.authoring.scaffold import ScaffoldError, new_distribution, new_in_tree
+from refimpl.authoring.scaffold import ScaffoldError, is_in_tree, new_distribution, new_file
 from refimpl.checking.expectations import beside, read
 from refimpl.cli.main import cli
 from refimpl.compatibility import NEWEST
 from refimpl.conformance import check_example
+from refimpl.data import TIERS
 from refimpl.loading import catalogue, discovery
 from refimpl.loading.registry import load
 
@@ -28,18 +30,6 @@ else:
 NAME = "made-new"
 
 
-@pytest.fixture
-def checkout(tmp_path, monkeypatch):
-    """A checkout with no plugins yet; gives its folder of plugins."""
-    folder = tmp_path / "plugins"
-    folder.mkdir()
-    (tmp_path / "pyproject.toml").touch()
-    spec = ModuleSpec("refimpl.plugins", None, is_package=True)
-    spec.submodule_search_locations.append(str(folder))
-    monkeypatch.setattr(scaffold, "find_spec", lambda name: spec)
-    return folder
-
-
 def outcomes(answers) -> set[str]:
     return {answer.outcome for answer in answers}
 
@@ -47,12 +37,39 @@ def outcomes(answers) -> set[str]:
 # --- as made -------------------------------------------------------------------------------------
 
 
-def test_an_in_tree_plugin_passes_every_check_as_made(checkout):
-    (path,) = new_in_tree(NAME)
-    assert path == checkout / "made_new.py"
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("full", [False, True], ids=["small", "full"])
+def test_a_plugin_passes_every_check_as_made_on_both_tiers(tmp_path, full, tier):
+    (path,) = new_file(NAME, tmp_path, full)
+    assert path == tmp_path / "made_new.py"
     registry = load([str(path)], only=[NAME])
     assert registry.problems == ()
-    assert outcomes(check_example(registry.example(NAME))) <= {"passed", "skipped"}
+    found = outcomes(check_example(registry.example(NAME), tier=tier))
+    assert "passed" in found
+    assert found <= {"passed", "skipped"}
+
+
+def test_without_full_it_is_short(tmp_path):
+    (path,) = new_file(NAME, tmp_path)
+    assert len(path.read_text().splitlines()) < 60
+
+
+def test_a_user_in_an_empty_folder_makes_one_and_checks_and_runs_it(tmp_path):
+    def refimpl(command):
+        words = [sys.executable, "-m", "refimpl", *command.split()]
+        return subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    made = refimpl(f"new {NAME}")
+    assert made.stdout.splitlines() == [
+        "made made_new.py",
+        f"then: refimpl check {NAME} --plugin made_new.py",
+    ]
+    then = made.stdout.splitlines()[-1].removeprefix("then: refimpl ")
+    checked = refimpl(f"{then} -n 0 --execution cpu")
+    assert checked.returncode == 0, checked.stdout
+    ran = refimpl(f"run {NAME} --data real --plugin made_new.py")
+    assert ran.returncode == 0, ran.stderr
+    assert {path.name for path in tmp_path.iterdir()} - {"__pycache__"} == {"made_new.py"}
 
 
 def test_a_distribution_has_all_that_it_needs(tmp_path):
@@ -87,22 +104,22 @@ def test_the_entry_that_is_shown_in_a_comment_is_a_valid_one(tmp_path):
     assert (entry.example, entry.torch) == (NAME, ">=2.6")
 
 
-def test_its_name_can_be_listed_without_running_it(checkout):
-    (path,) = new_in_tree(NAME)
+def test_its_name_can_be_listed_without_running_it(tmp_path):
+    (path,) = new_file(NAME, tmp_path, full=True)
     entry = next(e for e in catalogue.entries([str(path)]) if e.name == NAME)
     assert entry.complete
     assert entry.variants == ("by-hand", "module")
 
 
-def test_it_states_the_contract_that_it_was_made_for(checkout):
-    (path,) = new_in_tree(NAME)
+def test_it_states_the_contract_that_it_was_made_for(tmp_path):
+    (path,) = new_file(NAME, tmp_path, full=True)
     (entry,) = catalogue.read(discovery.named(str(path))).entries
     assert entry.contract == NEWEST
     assert f"    contract={NEWEST},\n" in path.read_text()
 
 
-def test_lint_finds_nothing_but_what_is_left_to_do(checkout):
-    (path,) = new_in_tree(NAME)
+def test_lint_finds_nothing_but_what_is_left_to_do(tmp_path):
+    (path,) = new_file(NAME, tmp_path, full=True)
     (advice,) = lint(load([str(path)], only=[NAME]).example(NAME), source=path).advice
     todo = [n for n, line in enumerate(path.read_text().splitlines(), 1) if "TODO" in line]
     assert f"lines {', '.join(map(str, todo))} of" in advice.text
@@ -111,8 +128,9 @@ def test_lint_finds_nothing_but_what_is_left_to_do(checkout):
 
 @pytest.mark.skipif(shutil.which("ruff") is None, reason="ruff is not installed")
 @pytest.mark.parametrize("name", ["a", "a-name-as-long-as-an-example-of-a-document-may-well-have"])
-def test_what_is_made_is_formatted_and_lints(tmp_path, name):
-    new_distribution(name, tmp_path)
+@pytest.mark.parametrize("full", [False, True], ids=["small", "full"])
+def test_what_is_made_is_formatted_and_lints(tmp_path, name, full):
+    new_distribution(name, tmp_path, full)
     settings = Path(__file__).parent.parent / "pyproject.toml"
     for command in (["format", "--check"], ["check"]):
         subprocess.run(["ruff", *command, "--config", settings, tmp_path], check=True)
@@ -237,9 +255,9 @@ WRONG = {
 
 @pytest.mark.filterwarnings("ignore:Using a target size")
 @pytest.mark.parametrize("filling", WRONG)
-def test_what_is_filled_in_wrongly_is_said(checkout, filling):
+def test_what_is_filled_in_wrongly_is_said(tmp_path, filling):
     old, new, said = WRONG[filling]
-    (path,) = new_in_tree(NAME)
+    (path,) = new_file(NAME, tmp_path, full=True)
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
@@ -268,11 +286,11 @@ def test_what_is_filled_in_wrongly_is_said(checkout, filling):
         ),
     ],
 )
-def test_a_name_that_will_not_do_is_refused(checkout, name, said):
+def test_a_name_that_will_not_do_is_refused(tmp_path, name, said):
     with pytest.raises(ScaffoldError) as refused:
-        new_in_tree(name)
+        new_file(name, tmp_path)
     assert said in str(refused.value)
-    assert list(checkout.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_distribution_may_have_a_name_that_a_module_could_not(tmp_path):
@@ -321,10 +339,55 @@ def test_a_folder_that_cannot_even_be_looked_into_is_an_error(tmp_path):
         new_distribution(NAME, tmp_path / ("x" * 300))
 
 
-def test_without_a_checkout_there_is_no_plugins_folder(checkout):
-    (checkout.parent / "pyproject.toml").unlink()
-    with pytest.raises(ScaffoldError, match=r"not installed from a checkout.*--distribution DIR"):
-        new_in_tree(NAME)
+@pytest.fixture
+def installed(tmp_path):
+    """A new distribution as it is when installed; gives a function that calls refimpl beside it."""
+    new_distribution(NAME, tmp_path)
+    about = tmp_path / "src" / "refimpl_made_new-0.1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: refimpl-made-new\nVersion: 0.1.0\n"
+    )
+    (about / "entry_points.txt").write_text(f"[refimpl.plugins]\n{NAME} = refimpl_made_new\n")
+
+    def refimpl(command):
+        words = [sys.executable, "-m", "refimpl", *command.split()]
+        where = {**os.environ, "PYTHONPATH": str(tmp_path / "src")}
+        ran = subprocess.run(
+            words, cwd=tmp_path, env=where, capture_output=True, text=True, check=False
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return ran.stdout
+
+    return refimpl
+
+
+def test_baselines_and_goldens_of_a_distribution_are_written_into_it_and_used(installed, tmp_path):
+    own = Path(str(files("refimpl.fixtures")))
+    before = {path: path.stat().st_mtime_ns for path in own.rglob("*") if path.is_file()}
+    folder = tmp_path / "src" / "refimpl_made_new" / "baselines"
+    said = installed(f"calibrate {NAME} --seeds 5 -n 1")
+    assert said.strip().endswith(str(folder / "stand-in"))
+    installed(f"golden {NAME} --update")
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*.*")) == [
+        f"golden/{NAME}.safetensors",
+        f"stand-in/{NAME}.module.jsonl",
+    ]
+    after = {path: path.stat().st_mtime_ns for path in own.rglob("*") if path.is_file()}
+    assert after.keys() == before.keys()
+    assert after == before
+    installed(f"check {NAME} -n 0 --execution cpu --results results.jsonl")
+    results = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    passed = {each["check"] for each in results if each.get("outcome") == "passed"}
+    assert {"stays-in-calibrated-band", "golden-trajectory"} <= passed
+
+
+def test_in_the_folder_of_refimpls_own_plugins_it_is_found_without_being_named(tmp_path):
+    from refimpl import plugins
+
+    (folder,) = plugins.__path__
+    assert is_in_tree(Path(folder) / "made_new.py")
+    assert not is_in_tree(tmp_path / "made_new.py")
 
 
 def test_the_command_says_what_it_made_and_what_to_do_next(tmp_path):

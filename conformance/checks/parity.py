@@ -80,12 +80,12 @@ def shards_make_the_batch(subject: Subject) -> Iterator[Measurement]:
 
 @check(
     "golden-trajectory",
-    applies=lambda s: golden_exists(s.example.name, s.trained.name),
+    applies=lambda s: golden_exists(s.example, s.trained.name),
     reading="this torch computes something else than the torch that the golden file was made "
     "with; the first wrong tensor of the first step names the part: output, loss, "
     "gradient or update",
 )
 def golden_trajectory(subject: Subject) -> Iterator[Measurement | Curve]:
     """Do the first steps in float64 reproduce those committed from another torch?"""
-    comparison = compare_with_golden(subject.example.name, subject.trained, subject.execution)
+    comparison = compare_with_golden(subject.example, subject.trained, subject.execution)
     yield from agreement(comparison)

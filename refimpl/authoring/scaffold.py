@@ -1,6 +1,6 @@
-"""New plugins, made from templates: in this checkout, or as a distribution of their own.
+"""New plugins, made from templates: one file, or a distribution of their own.
 
-The new example passes every check, and its author replaces it section by section.
+The new example passes every check, and its author replaces it piece by piece.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from refimpl.errors import RefimplError
 from refimpl.loading.catalogue import entries
 from refimpl.loading.discovery import IN_TREE, find_spec
 
-PLUGIN = "plugin.py.jinja"
+SMALL, FULL = "small.py.jinja", "full.py.jinja"
 DISTRIBUTION = "distribution"
 
 
@@ -46,31 +46,38 @@ class Names:
         return self.name.replace("-", " ").capitalize()
 
 
-def new_in_tree(name: str) -> list[Path]:
-    """Make a plugin in the ``plugins`` folder of this checkout; return the files made.
+def new_file(name: str, folder: Path, full: bool = False) -> list[Path]:
+    """Make a plugin of one file in ``folder``; return the files made.
 
-    Raises :class:`ScaffoldError` if the name is unsuitable or taken, if a file is in the way, or
-    if refimpl was not installed from a checkout.
+    ``full`` shows more of the contract: a loop of one's own, a ladder, a layer table, exact values.
+    Raises :class:`ScaffoldError` if the name is unsuitable or taken, or if a file is in the way.
     """
     names = _named(name, module=name.replace("-", "_"))
-    return _write(_plugins_folder(), {f"{names.module}.py": PLUGIN}, names)
+    return _write(folder, {f"{names.module}.py": FULL if full else SMALL}, names)
 
 
-def new_distribution(name: str, folder: Path) -> list[Path]:
+def new_distribution(name: str, folder: Path, full: bool = False) -> list[Path]:
     """Make an installable distribution with one plugin under ``folder``; return the files made.
 
-    Raises :class:`ScaffoldError` as :func:`new_in_tree` does.
+    Raises :class:`ScaffoldError` as :func:`new_file` does.
     """
     names = _named(name, module=f"refimpl_{name.replace('-', '_')}")
     package = f"src/{names.module}"
     templates = {
         "pyproject.toml": f"{DISTRIBUTION}/pyproject.toml.jinja",
         "README.md": f"{DISTRIBUTION}/README.md.jinja",
-        f"{package}/__init__.py": PLUGIN,
+        f"{package}/__init__.py": FULL if full else SMALL,
         f"{package}/expected-failures.toml": f"{DISTRIBUTION}/expected-failures.toml.jinja",
         f"tests/test_{names.stem}.py": f"{DISTRIBUTION}/test_example.py.jinja",
     }
     return _write(folder, templates, names)
+
+
+def is_in_tree(path: Path) -> bool:
+    """Whether refimpl finds a plugin in this file by itself, as one of its own."""
+    spec = find_spec(IN_TREE)
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    return any(path.parent.resolve() == Path(folder).resolve() for folder in folders)
 
 
 def _named(name: str, module: str) -> Names:
@@ -90,18 +97,6 @@ def _named(name: str, module: str) -> Names:
                 f"there is an example {name!r} already, from {entry.origin}; choose another name"
             )
     return Names(name, module, f"refimpl-{name}")
-
-
-def _plugins_folder() -> Path:
-    """Where the plugins of this checkout are."""
-    spec = find_spec(IN_TREE)
-    folders = list(spec.submodule_search_locations or ()) if spec else []
-    if not folders or not (Path(folders[0]).parent / "pyproject.toml").is_file():
-        raise ScaffoldError(
-            "this refimpl was not installed from a checkout, so it has no plugins folder; make a "
-            "separate distribution: refimpl new NAME --distribution DIR"
-        )
-    return Path(folders[0])
 
 
 def _write(folder: Path, templates: Mapping[str, str], names: Names) -> list[Path]:

@@ -180,7 +180,10 @@ def metric_of(name: str, values: Sequence[float], rows: int) -> Metric:
 
 
 def folder_of(example: Example) -> Path:
-    """Where an example's baselines are: beside its plugin, or among refimpl's own fixtures."""
+    """Where an example's baselines are: beside its plugin, or among refimpl's own fixtures.
+
+    Of an example that another distribution brings, the registry fills in the folder.
+    """
     return example.baselines or Path(str(files("refimpl.fixtures"))) / "baselines"
 
 

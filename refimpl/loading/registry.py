@@ -186,6 +186,8 @@ class _Loader:
         except BaseException as error:  # an object that raises when it is looked at
             self._blame(page, error, "unreadable")
             return
+        if isinstance(given, Example):
+            _settle(given, page.source)
         name, line = given.name, page.line(given.name)
         if findings:
             named = isinstance(given, Example) and isinstance(name, str)
@@ -243,6 +245,19 @@ def _leaves_as_it_found(changes: process_state.Changes) -> Iterator[Finding]:
             f"loading it changes {changes} for the whole process",
             "set it inside the functions that need it, and put it back there",
         )
+
+
+BASELINES = "baselines"
+"""The folder beside a plugin in which the baselines of its examples are."""
+
+
+def _settle(example: Example, source: Source) -> None:
+    """Give an example from outside refimpl its folder of baselines: beside its plugin."""
+    outside = source.standalone or not f"{source.module}.".startswith("refimpl.")
+    if outside and example.baselines is None:
+        home = source.path or Path(getattr(sys.modules.get(source.module), "__file__", None) or "")
+        # The same object, filled in, so that an author who has it in hand finds it registered.
+        object.__setattr__(example, "baselines", home.parent.resolve() / BASELINES)
 
 
 # --- import --------------------------------------------------------------------------------------

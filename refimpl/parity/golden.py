@@ -42,9 +42,11 @@ def folder() -> Path:
     return Path(str(files("refimpl.fixtures"))) / "golden"
 
 
-def path_of(example: str) -> Path:
-    """The golden file of an example."""
-    return folder() / f"{example}.safetensors"
+def path_of(example: Example) -> Path:
+    """The golden file of an example: among refimpl's own, or with what the plugin brings."""
+    return (example.baselines / "golden" if example.baselines else folder()) / (
+        f"{example.name}.safetensors"
+    )
 
 
 def sketch(value: Tensor) -> Tensor:
@@ -76,7 +78,7 @@ def _draws(variant: Variant) -> Iterator[list[list[Observation]]]:
         yield first_drawn(variant, problem, number, STEPS)
 
 
-def golden_exists(example: str, variant: str) -> bool:
+def golden_exists(example: Example, variant: str) -> bool:
     """Whether a trajectory of this variant is committed; a file that cannot be read counts."""
     path = path_of(example)
     if not path.exists():
@@ -87,16 +89,18 @@ def golden_exists(example: str, variant: str) -> bool:
         return True
 
 
-def not_comparable(example: str, variant: Variant) -> str | None:
+def not_comparable(example: Example, variant: Variant) -> str | None:
     """Why this variant cannot be compared with a golden trajectory here, or ``None``."""
     if golden_exists(example, variant.name):
         return missing(variant.needs)
     if variant.needs is not None:
         return f"no golden trajectory is kept for variants that need {variant.needs}"
-    return f"it has no golden trajectory; refimpl golden {example} --update makes it"
+    return f"it has no golden trajectory; refimpl golden {example.name} --update makes it"
 
 
-def compare_with_golden(example: str, variant: Variant, execution: Execution = CPU) -> Comparison:
+def compare_with_golden(
+    example: Example, variant: Variant, execution: Execution = CPU
+) -> Comparison:
     """Compare the variant's float64 run here, under this execution, with the committed one.
 
     Raises :class:`GoldenError` if the file cannot be used.
@@ -129,7 +133,7 @@ def update(examples: Iterable[Example]) -> Iterator[Path]:
                     key = f"{variant.name}/{number}/{tensor.kind}/{tensor.name}"
                     tensors[key] = tensor.value.contiguous()
         if tensors:
-            path = path_of(example.name)
+            path = path_of(example)
             with whole_file(path) as stream:
                 stream.write(save(tensors, _metadata(tensors)))
             yield path

@@ -17,21 +17,28 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("name")
 @click.option("--distribution", "folder", type=click.Path(file_okay=False, path_type=Path),
-              metavar="DIR", help="Make a separate distribution in this folder.")  # fmt: skip
+              metavar="DIR", help="Make an installable distribution in this folder.")  # fmt: skip
+@click.option("--full", is_flag=True,
+              help="Show more: a loop, a ladder, a layer table, exact values.")  # fmt: skip
 @debug_option
-def new(name: str, folder: Path | None) -> None:
+def new(name: str, folder: Path | None, full: bool) -> None:
     """Make a new plugin, which passes every check.
 
-    Replace it piece by piece with your own example.
+    It is one file in the current folder, or a distribution. Replace it piece by piece with your own
+    example.
     """
     from refimpl.authoring import scaffold
 
-    made = scaffold.new_distribution(name, folder) if folder else scaffold.new_in_tree(name)
+    if folder is None:
+        made = scaffold.new_file(name, Path(), full)
+        outside = f" --plugin {made[0]}" if not scaffold.is_in_tree(made[0]) else ""
+    else:
+        made, outside = scaffold.new_distribution(name, folder, full), ""
     for path in made:
         click.echo(f"made {path}")
     if folder is not None:
         click.echo(f"then: python -m pip install --editable {folder}")
-    click.echo(f"then: refimpl check {name}")
+    click.echo(f"then: refimpl check {name}{outside}")
 
 
 @click.command()

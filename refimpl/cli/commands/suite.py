@@ -261,10 +261,10 @@ def golden(names: tuple[str, ...], update: bool, plugins: tuple[str, ...]) -> in
         if not example.variants:
             click.echo(f"{example.name}: trains nothing, so it has no golden trajectory")
         for variant in example.variants:
-            if lacking := goldens.not_comparable(example.name, variant):
+            if lacking := goldens.not_comparable(example, variant):
                 click.echo(f"{example.name}: {variant.name} is not compared: {lacking}")
                 continue
-            comparison = goldens.compare_with_golden(example.name, variant)
+            comparison = goldens.compare_with_golden(example, variant)
             agree.append(comparison.agrees)
             click.echo(f"{example.name}: {comparison}")
     if not agree:
