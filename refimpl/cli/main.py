@@ -50,6 +50,7 @@ COMMANDS = (
     data.data,
     authors.new,
     authors.lint,
+    authors.export,
     authors.docs,
 )
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from refimpl.cli.commands.arguments import registry_of
+from refimpl.cli.commands.arguments import example_of, located_errors, registry_of
 from refimpl.cli.commands.options import data_option, debug_option, output_option, plugin_option
+from refimpl.errors import RefimplError
 
 if TYPE_CHECKING:
     from refimpl.data import Tier
@@ -69,6 +70,40 @@ def lint(
     linted = linting.lint(example, tier, variant, registered.source.path, every_fact)
     click.echo(linted_text(example, linted, every_fact))
     return 0 if linted.sound else 1
+
+
+@click.command()
+@click.argument("name")
+@click.option("--variant", help="Variant to write (default: the example's first).")
+@click.option("--script", "form", flag_value="script", help="As a Python script.")
+@click.option("--notebook", "form", flag_value="notebook", help="As a notebook.")
+@data_option
+@output_option("--output", folder=True, default=Path(), help="Folder to write to "
+               "(default: the current one); missing folders are created.")  # fmt: skip
+@plugin_option
+@debug_option
+def export(
+    name: str,
+    variant: str | None,
+    form: Literal["script", "notebook"] | None,
+    tier: Tier,
+    output: Path,
+    plugins: tuple[str, ...],
+) -> None:
+    """Write an example as a program that needs torch and NumPy, but no refimpl.
+
+    A file beside it has the rows and the start values. It makes the run of refimpl run on the CPU,
+    and prints the same figures.
+    """
+    if form is None:
+        raise RefimplError("say what to write: --script or --notebook")
+    example, _ = example_of(name, plugins)
+
+    from refimpl.authoring import export as exporting
+
+    with located_errors(example):
+        for path in exporting.export(example, example.variant(variant), form, output, tier):
+            click.echo(f"wrote {path}")
 
 
 @click.command()
