@@ -204,14 +204,14 @@ def _compare_narrow(
     )
     start = {name: torch.as_tensor(value) for name, value in problem.values.items()}
     updates = narrow.Updates(to_ladder(variant, start), oracle, torch.finfo(own).eps)
-    found = iter(updates.watched(narrow.restarted(variant, candidate, oracle)))
+    found = iter(updates.of_candidate(narrow.restarted(variant, candidate, oracle)))
     if (first := next(found, None)) is not None:
         plain = first_steps(variant, problem.but(precision="float32"), 1)
         comparison.repeats_a_reference = _to_the_bit(first, plain[0])
         found = chain([first], found)
 
     def drawn(number: int) -> Iterator[list[Observation]]:
-        return narrow.draw(variant, problem, oracle, number, own, products_in)
+        return updates.of_draw(narrow.draw(variant, problem, oracle, number, own, products_in))
 
     def at_ties(step: int) -> Iterator[TieDraw]:
         return drawn_at_ties(variant, problem, own, products_in, step) if step == 1 else iter(())

@@ -76,6 +76,9 @@ BOUNDED = _names("""
 """)
 """Functions that come to a bound, and in a narrow precision reach it: these are really rounded."""
 
+AS_GIVEN = _names("sigmoid sigmoid_ tanh tanh_")
+"""Of these, those that autocast computes in the dtype of their input."""
+
 SUMS = frozenset(("sum", "mean"))
 LOSSES = _names("""
     binary_cross_entropy binary_cross_entropy_with_logits huber_loss l1_loss mse_loss
@@ -158,7 +161,7 @@ class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if isinstance(out, Tensor):
             moved = self._moved(out, half)
             if name in BOUNDED and moved.dtype == torch.float64:
-                return moved.to(self.precision).to(torch.float64)
+                return moved.to(self._kept_in(name)).to(torch.float64)
             return moved
         if isinstance(out, (tuple, list)):
             return type(out)([self._moved(own, half) for own in out])
@@ -169,6 +172,11 @@ class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
         narrow = name in PRODUCTS and self.products_in is not None
         eps = torch.finfo(self.products_in if narrow else self.precision).eps  # type: ignore[arg-type]
         return eps / 2
+
+    def _kept_in(self, name: str) -> torch.dtype:
+        """The dtype of a function's result: autocast leaves some in that of the product before."""
+        narrow = name in AS_GIVEN and self.products_in is not None
+        return self.products_in if narrow else self.precision  # type: ignore[return-value]
 
     def _moved(self, own: Any, half: float) -> Any:
         if not isinstance(own, Tensor) or own.dtype != torch.float64:
