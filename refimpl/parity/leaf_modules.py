@@ -43,10 +43,14 @@ MODES: dict[str, Callable[[], AbstractContextManager[object]]] = {
 
 @dataclass
 class JudgedLayers:
-    """The results of layers, those beyond what rounding explains, and layers without definition."""
+    """The results of layers, those beyond what rounding explains, and layers without definition.
+
+    ``passed_over`` are layers with a definition that the net does not call.
+    """
 
     judged: list[JudgedCall] = field(default_factory=list)
     undefined: list[str] = field(default_factory=list)
+    passed_over: tuple[str, ...] = ()
 
     @property
     def beyond(self) -> list[JudgedCall]:
@@ -58,7 +62,13 @@ def judge_layers(variant: Variant, execution: Execution, tier: Tier) -> JudgedLa
     """Every leaf layer that the first step calls, against its definition."""
     found = JudgedLayers()
     rounding: torch.dtype = getattr(torch, execution.rounding or execution.dtype or "float32")
-    for path, layer, given in layers_called(variant, execution, tier):
+    called = layers_called(variant, execution, tier)
+    if variant.build is not None:
+        paths = {path for path, _, _ in called}
+        layers = variant.build().named_modules()
+        defined = [path for path, layer in layers if is_defined(layer) and path not in paths]
+        found.passed_over = tuple(defined)
+    for path, layer, given in called:
         if not is_defined(layer) or not isinstance(given, Tensor):
             found.undefined.append(type(layer).__name__)
             continue
