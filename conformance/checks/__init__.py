@@ -16,6 +16,7 @@ from refimpl.conformance.checks import (
     reading,
     repetition,
     starts,
+    updates,
 )
 
 ALL: list[Check] = [
@@ -31,6 +32,7 @@ ALL: list[Check] = [
     ends.right_at_the_ends,
     gradients.gradient_is_the_slope,
     gradients.every_parameter_learns,
+    updates.updates_as_stated,
     dropout.dropout_at_its_rate,
     parity.golden_trajectory,
     agreement.ladder_in_float64,

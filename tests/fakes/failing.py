@@ -102,6 +102,23 @@ IDLE = replace(
     facts=Facts(parameters=9, trainable=9, state_dict=tuple(Idle().state_dict())),
 )
 
+# --- updates -------------------------------------------------------------------------------------
+
+
+def slowing(problem):
+    """A learning rate that falls with every step, which its protocol does not state."""
+    net = problem.load(Net())
+    optimizer = problem.resume(torch.optim.SGD(net.parameters(), lr=problem.lr))
+    for number, (xb, yb) in enumerate(problem.batches(), start=problem.first_step):
+        output = net(xb)
+        loss = F.mse_loss(output, yb)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.param_groups[0]["lr"] = problem.lr * 0.999**number
+        optimizer.step()
+        yield Step(loss, dict(net.named_parameters()), output, yb, net, optimizer)
+
+
 # --- dropout -------------------------------------------------------------------------------------
 
 
@@ -304,6 +321,7 @@ _ALL = (
         planted("second", loss_of=half_detached),
     ),
     spoiled("every-parameter-learns", SCRATCH, MODULE, IDLE),
+    spoiled("updates-as-stated", *(replace(MODULE, name=n, steps=slowing) for n in ("one", "two"))),
     spoiled("dropout-at-its-rate", SCRATCH, MODULE, NEVER_TRAINING),
     spoiled(
         "same-seed-same-bits",
