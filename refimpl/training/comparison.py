@@ -58,6 +58,11 @@ class Closeness:
 
 def oracle_scale(oracle: Tensor) -> float:
     """The largest finite magnitude of the oracle, from which the floor is computed."""
+    if not oracle.numel():
+        return 0.0
+    largest = float(oracle.abs().max())
+    if math.isfinite(largest):
+        return largest
     finite = oracle[oracle.isfinite()]
     return float(finite.abs().max()) if finite.numel() else 0.0
 
