@@ -10,10 +10,11 @@ Source: 20-days, chapter 1-1.
 
 import warnings
 from pathlib import Path
+from pickle import UnpicklingError
 from tempfile import TemporaryDirectory
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from refimpl import (
     Erratum,
@@ -67,92 +68,78 @@ def script(problem):
 # --- predictions, and saving what makes them -----------------------------------------------------
 
 
-def net_of_seed(seed: int) -> Net:
+def net_of_seed(seed):
     """A network with torch's own start for this seed; the generator's state is restored."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Net().eval()
 
 
-def shapes() -> list[tuple[int, ...]]:
+def shapes():
     """The shapes of x and y for training, then for testing."""
     splits = titanic.PASSENGERS.load("stand-in")
     return [part.shape for rows in (splits.train, splits.valid) for part in (rows.x, rows.y)]
 
 
-def ten_passengers() -> Tensor:
-    """The first ten rows of the test set, (10, 15)."""
-    return torch.tensor(titanic.PASSENGERS.load("stand-in").valid.x[:10])
+def predicted(net):
+    """Probabilities (10, 1) for the first ten rows of the test set, (10, 15)."""
+    return net(torch.tensor(titanic.PASSENGERS.load("stand-in").valid.x[:10]))
 
 
-def classes(probabilities: Tensor) -> Tensor:
+def classes(p):
     """1 where survival is more likely than not, else 0."""
-    return torch.where(
-        probabilities > 0.5, torch.ones_like(probabilities), torch.zeros_like(probabilities)
-    )
+    return torch.where(p > 0.5, torch.ones_like(p), torch.zeros_like(p))
 
 
-def same_after_state_dict() -> bool:
+def reloaded(saved, **how):
+    """What ``torch.load`` gives of it after ``torch.save``."""
+    with TemporaryDirectory() as folder:
+        torch.save(saved, Path(folder) / "saved.pt")
+        return torch.load(Path(folder) / "saved.pt", **how)
+
+
+def same_after_state_dict():
     """The recommended way: save the weights, and load them into a new network."""
     net, other = net_of_seed(0), net_of_seed(1)
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "net_parameter.pt"
-        torch.save(net.state_dict(), path)
-        other.load_state_dict(torch.load(path, weights_only=True))
-    return torch.equal(other(ten_passengers()), net(ten_passengers()))
+    other.load_state_dict(reloaded(net.state_dict(), weights_only=True))
+    return torch.equal(predicted(other), predicted(net))
 
 
-def whole_model_reloaded(**how: bool) -> nn.Module:
-    """The other way: pickle the module itself. Loading it needs the class to be importable."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "net_model.pt"
-        torch.save(net_of_seed(0), path)
-        return torch.load(path, **how)
+def same_after_whole_model():
+    """The other way: pickle the module itself, whose class must be importable to load it.
 
-
-def same_after_whole_model() -> bool:
-    """A pickle can run any code, so torch must be told that this one is trusted."""
-    reloaded = whole_model_reloaded(weights_only=False)
-    return torch.equal(reloaded(ten_passengers()), net_of_seed(0)(ten_passengers()))
-
-
-# --- what does not hold --------------------------------------------------------------------------
-
-
-def torch_takes_the_table() -> bool:
-    """Whether torch takes one-hot columns beside numbers, as the document joins them."""
-    import pandas as pd
-
-    passengers = pd.DataFrame({"Sex": ["male", "female"], "Age": [22.0, None], "SibSp": [1, 0]})
-    table = pd.concat(
-        [pd.get_dummies(passengers["Sex"]), passengers["Age"].fillna(0), passengers["SibSp"]],
-        axis=1,
-    )
-    try:
-        torch.tensor(table.values)
-    except TypeError:  # an array of objects
-        return False
-    return True
-
-
-def whole_model_loads_unasked() -> bool:
-    """Whether ``torch.load`` loads a pickled module, called as in the document."""
-    from pickle import UnpicklingError
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch 2.4 and 2.5 announce the change
-        try:
-            whole_model_reloaded()
-        except UnpicklingError:
-            return False
-    return True
+    A pickle can run any code, so torch must be told that this one is trusted.
+    """
+    net = net_of_seed(0)
+    return torch.equal(predicted(reloaded(net, weights_only=False)), predicted(net))
 
 
 # --- what the document states --------------------------------------------------------------------
 
-PROBABILITIES = [
-    0.0119, 0.6029, 0.2970, 0.5717, 0.5034, 0.8655, 0.0572, 0.9182, 0.5038, 0.1739,
-]  # fmt: skip
+
+def table_as_tensor():
+    """One-hot columns beside numbers, as the document joins them."""
+    import pandas as pd
+
+    passengers = pd.DataFrame({"Sex": ["male", "female"], "Age": [22.0, None], "SibSp": [1, 0]})
+    numbers = [passengers["Age"].fillna(0), passengers["SibSp"]]
+    torch.tensor(pd.concat([pd.get_dummies(passengers["Sex"]), *numbers], axis=1).values)
+
+
+def works(attempt, error):
+    """Whether ``attempt()`` does not raise ``error``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch 2.4 and 2.5 announce the change
+        try:
+            attempt()
+        except error:
+            return False
+    return True
+
+
+PRINTED = torch.tensor(
+    [0.0119, 0.6029, 0.2970, 0.5717, 0.5034, 0.8655, 0.0572, 0.9182, 0.5038, 0.1739]
+)
 """The probabilities that the document prints for the first ten rows of its test set."""
 
 EXAMPLE = Example(
@@ -176,14 +163,7 @@ EXAMPLE = Example(
             Layer("sigmoid", "Sigmoid", (-1, 1), 0),
         ),
         sizes=Sizes(input=0.000057, forward_backward=0.000549, parameters=0.002483, total=0.003090),
-        state_dict=(
-            "linear1.weight",
-            "linear1.bias",
-            "linear2.weight",
-            "linear2.bias",
-            "linear3.weight",
-            "linear3.bias",
-        ),
+        state_dict=tuple(f"linear{n}.{part}" for n in (1, 2, 3) for part in ("weight", "bias")),
         output=(8, 1),
         figures=(
             Figure("val_accuracy", 0.810, real=(0.75, 0.85), stand_in=(0.70, 0.95)),
@@ -192,21 +172,9 @@ EXAMPLE = Example(
         ),
     ),
     values=(
-        Exact(
-            "shapes of x and y, to train and to test",
-            shapes,
-            [(712, 15), (712, 1), (179, 15), (179, 1)],
-        ),
-        Exact(
-            "predictions for ten rows have shape",
-            lambda: list(net_of_seed(0)(ten_passengers()).shape),
-            [10, 1],
-        ),
-        Exact(
-            "classes of the probabilities printed",
-            lambda: classes(torch.tensor(PROBABILITIES)),
-            [0, 1, 0, 1, 1, 1, 0, 1, 1, 0],
-        ),
+        Exact("shapes of x and y", shapes, [(712, 15), (712, 1), (179, 15), (179, 1)]),
+        Exact("shape of ten predictions", lambda: [*predicted(net_of_seed(0)).shape], [10, 1]),
+        Exact("classes of those printed", lambda: classes(PRINTED), [0, 1, 0, 1, 1, 1, 0, 1, 1, 0]),
         Exact("same predictions after the state dict", same_after_state_dict, True),
         Exact("same predictions after the whole model", same_after_whole_model, True),
     ),
@@ -216,14 +184,14 @@ EXAMPLE = Example(
             says="get_dummies gives numbers, so torch takes the values of the table",
             today="gives bools, so that beside numbers the values are objects; cast them first",
             since="pandas>=2",
-            holds=torch_takes_the_table,
+            holds=lambda: works(table_as_tensor, TypeError),  # an array of objects
         ),
         Erratum(
             "loading a whole model",
             says="torch.load loads a pickled module",
             today="refuses, unless it is told weights_only=False",
             since="torch>=2.6",
-            holds=whole_model_loads_unasked,
+            holds=lambda: works(lambda: reloaded(net_of_seed(0)), UnpicklingError),
         ),
     ),
 )
