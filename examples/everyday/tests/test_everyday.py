@@ -18,6 +18,9 @@ from refimpl.conformance import parametrize_with_checks
     "recipe-sparse-gradients",
     "recipe-stream",
     "recipe-frozen-layers",
+    "recipe-own-loop",
+    "recipe-changed-gradients",
+    "recipe-exempt",
 )
 def test_everyday(check):
     """The check's question; its measurements are the answer."""

@@ -1,4 +1,5 @@
-"""Small recipes: early stopping, k-fold, ragged rows, sparse gradients, a stream, frozen layers."""
+"""Small recipes: early stopping, k-fold, ragged rows, sparse gradients, a stream, frozen layers,
+a loop of one's own that follows its protocol, and one that changes its gradients."""
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from refimpl import (
     Figure,
     Protocol,
     Rows,
+    Schedule,
     Splits,
     Step,
     Stop,
@@ -66,7 +68,9 @@ EARLY = recipe(
     "early-stopping",
     17,
     Variant("stops", build=build, optimizer=SGD),
-    protocol=Protocol(epochs=60, learning_rate=0.1, batch_size=8, stop=Stop("val_loss", 2)),
+    protocol=Protocol(
+        epochs=60, learning_rate=0.1, batch_size=8, stop=Stop("val_loss", patience=2)
+    ),
 )
 
 K_FOLD = recipe(
@@ -172,7 +176,108 @@ FROZEN = recipe(
 )
 
 
+# --- a loop of one's own that accumulates, clips and schedules ------------------------------------
+
+
+def own_loop(problem):
+    """What the protocol states is read from the problem, so that checks can change it."""
+    net = problem.load(build())
+    optimizer = problem.resume(SGD(net.parameters(), lr=problem.lr))
+    for number, batches in enumerate(problem.updates(), start=problem.first_step):
+        optimizer.param_groups[0]["lr"] = problem.rate(number)
+        optimizer.zero_grad()
+        rows, total, outputs = sum(len(x) for x, _ in batches), 0.0, []
+        for x, y in batches:
+            outputs.append(net(x))
+            part = MSE(outputs[-1], y) * (len(x) / rows)
+            part.backward()
+            total += part.detach()
+        nn.utils.clip_grad_norm_(net.parameters(), problem.clip)
+        optimizer.step()
+        yield Step(total, net, torch.cat(outputs), torch.cat([y for _, y in batches]), optimizer)
+
+
+OWN_LOOP = recipe(
+    "own-loop",
+    17,
+    Variant("by-epoch", own_loop, build=build),
+    protocol=Protocol(6, 0.1, 8, accumulate=2, clip=1.0, schedule=Schedule(lambda n: 0.5**n)),
+)
+
+# --- gradients that the loop changes itself ------------------------------------------------------
+
+
+def by_sign(problem):
+    """Only the sign of each gradient is used; the step shows what autograd made."""
+    net = problem.load(build())
+    optimizer = problem.resume(SGD(net.parameters(), lr=problem.lr))
+    for x, y in problem.batches():
+        output = net(x)
+        loss = MSE(output, y)
+        optimizer.zero_grad()
+        loss.backward()
+        made = {name: p.grad.clone() for name, p in net.named_parameters()}
+        for p in net.parameters():
+            p.grad.sign_()
+        optimizer.step()
+        yield Step(loss, net, output, y, optimizer, gradients=made)
+
+
+SIGNS = recipe(
+    "changed-gradients",
+    17,
+    Variant("by-sign", by_sign, build=build),
+    protocol=Protocol(epochs=6, learning_rate=0.01, batch_size=8),
+)
+
+
+# --- a check that cannot apply -------------------------------------------------------------------
+
+
+def normal(rng):
+    """Two weights and a bias."""
+    return {"weight": rng.standard_normal((2, 1)), "bias": rng.standard_normal(1)}
+
+
+def momentum(problem):
+    """Momentum without an optimizer, on new tensors in every step."""
+    values, moved = problem.start, problem.resume(None, "moved")
+    moved = moved or {name: torch.zeros_like(value) for name, value in values.items()}
+    for x, y in problem.batches():
+        output = x @ values["weight"] + values["bias"]
+        loss = MSE(output, y)
+        loss.backward()
+        made = {name: value.grad for name, value in values.items()}
+        moved = {name: 0.9 * moved[name] + made[name] for name in made}
+        values = {
+            name: (value.detach() - problem.lr * moved[name]).requires_grad_()
+            for name, value in values.items()
+        }
+        yield Step(
+            loss,
+            values,
+            output,
+            y,
+            model=lambda x, now=values: x @ now["weight"] + now["bias"],
+            gradients=made,
+            state={"moved": moved},
+        )
+
+
+EXEMPT = recipe(
+    "exempt",
+    3,
+    Variant(
+        "momentum",
+        momentum,
+        start=normal,
+        exempt={"updates-as-stated": "without an optimizer, its learning rate is not seen"},
+    ),
+    protocol=Protocol(epochs=6, learning_rate=0.01, batch_size=8),
+)
+
+
 @hookimpl
 def refimpl_examples():
     """This module's examples."""
-    return [EARLY, K_FOLD, RAGGED, SPARSE, STREAM, FROZEN]
+    return [EARLY, K_FOLD, RAGGED, SPARSE, STREAM, FROZEN, OWN_LOOP, SIGNS, EXEMPT]
