@@ -40,18 +40,20 @@ def check_example(
     no other. An exception that the plugin raises is not passed on but becomes a ``failed`` result.
 
     Raises :class:`~refimpl.errors.UnknownNameError` if there is no example, tier, device or
-    execution of a given name. ::
+    execution of a given name, and :class:`~refimpl.errors.RefimplError` if the device or execution
+    cannot be used here, or supports no variant of the example. ::
 
         results = check_example("my-example")
         assert all(result.outcome in ("passed", "skipped", "xfailed") for result in results)
     """
-    from refimpl.checking.plan import plan_one
+    from refimpl.checking.plan import plan_one, require_executions
     from refimpl.checking.requests import Request
     from refimpl.conformance.checks import ALL
     from refimpl.loading.registry import load_for
 
     request = Request((), tier, device, executions or ())
     planned = plan_one(load_for(example), example, request, ALL)
+    require_executions([planned], request)
     return [*planned.verdicts, *map(planned.run, planned.cells)]
 
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from importlib.metadata import packages_distributions
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 
 from refimpl.errors import RefimplError
 
 SAFE_PATH = "PYTHONSAFEPATH"
 """The variable that keeps the current folder off the path of Python 3.11 and later."""
+
+PARENT = "REFIMPL_PARENT"
+"""The variable with the id of the process that started this one, and with which it is to end."""
+
+ENDING = [getattr(signal, s) for s in ("SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, s)]
+"""What others end a process with, besides an interrupt and a kill."""
 
 _OFTEN = 0.25
 _PR_SET_PDEATHSIG = 1
@@ -36,9 +41,39 @@ def end_with_parent(at_once: bool = False, parent: int = 0) -> None:
     _watched = True
     parent = parent or os.getppid()
     if at_once and sys.platform == "linux":
+        import ctypes  # most commands do without it, and start sooner
+
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     threading.Thread(target=_watch, args=(parent,), daemon=True, name="end with parent").start()
+
+
+def end_with_named_parent(at_once: bool = False) -> None:
+    """The same if the environment names a parent, which is taken out of it."""
+    parent = os.environ.pop(PARENT, "")
+    if parent.isdigit():
+        end_with_parent(at_once, int(parent))
+
+
+@contextlib.contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """Inside the block, what ends this process interrupts it, as control-C does.
+
+    So it can say what it keeps. Only a process whose main thread this is can handle signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, interrupt) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _watch(parent: int) -> None:
@@ -61,6 +96,8 @@ def require_safe_folder(version: tuple[int, ...] = sys.version_info[:2]) -> None
     """Before Python 3.11, refuse a current folder whose files would be imported by children."""
     if version >= (3, 11):
         return
+    from importlib.metadata import packages_distributions
+
     taken = set(sys.stdlib_module_names) | set(packages_distributions())
     for path in sorted(Path.cwd().iterdir()):
         name = path.stem if path.suffix == ".py" else path.name

@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -66,6 +66,25 @@ def write_text(path: Path, text: str) -> None:
 def write_lines(path: Path, lines: list[str]) -> None:
     """Write lines of text, each followed by a newline."""
     write_text(path, "".join(line + "\n" for line in lines))
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file, on the disk before anything else happens.
+
+    Raises :class:`WriteError`, which names ``path``; what cannot be written whole is taken back.
+    """
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as stream:
+            before = stream.tell()
+            try:
+                stream.write(f"{line}\n".encode(errors="backslashreplace"))
+                stream.flush()
+                os.fsync(stream.fileno())
+            except OSError:
+                with suppress(OSError):
+                    os.truncate(path, before)
+                raise
 
 
 def plain(value: Any) -> Any:

@@ -14,7 +14,7 @@ from refimpl.checking.requests import Request
 from refimpl.conformance import check_example
 from refimpl.conformance.checks import ALL
 from refimpl.contract import Facts
-from refimpl.errors import UnknownNameError
+from refimpl.errors import RefimplError, UnknownNameError
 from refimpl.loading.registry import load_for
 
 pytest_plugins = ["pytester"]
@@ -106,6 +106,16 @@ def test_names_that_there_are_not_are_errors():
         check_example("autogard")
     with pytest.raises(UnknownNameError, match="no execution 'cpu-f63'; did you mean 'cpu-f64'"):
         check_example(QUICK, executions=["cpu-f63"])
+
+
+def test_what_is_named_and_cannot_be_used_here_is_an_error_and_no_skip():
+    absent = "mps" if sys.platform != "darwin" else "cuda"
+    with pytest.raises(RefimplError, match=f"device '{absent}' cannot be used here: "):
+        check_example(QUICK, device=absent)
+    with pytest.raises(RefimplError, match="execution 'ddp-nccl-2' cannot run here: "):
+        check_example(QUICK, executions=["ddp-nccl-2"])
+    with pytest.raises(RefimplError, match="execution 'cpu' supports no variant"):
+        check_example(QUICK, executions=["cpu"])
 
 
 def test_asking_is_imported_without_torch():

@@ -118,6 +118,30 @@ def test_every_kind_of_finding_has_a_wrong_plugin(everything_at_once):
     assert codes <= {problem.code for problem in everything_at_once.problems}
 
 
+def test_an_example_that_its_plugin_makes_and_does_not_return_is_refused_by_name(write):
+    made = 'Example("{}", "A toy", "tests", "0", values=(Exact("one", lambda: 1, 1),))'
+    path = write(
+        "keeps_one.py",
+        f"""
+        from refimpl import Exact, Example, hookimpl
+
+        KEPT = {made.format("kept-back")}
+
+        @hookimpl
+        def refimpl_examples():
+            return [{made.format("given")}]
+        """,
+    )
+    loaded = load([str(path)])
+    (problem,) = problems_of(loaded, "keeps_one")
+    assert "given" in loaded.examples
+    assert (problem.code, problem.examples, problem.line) == ("not-given", ("kept-back",), 4)
+    assert problem.message == (
+        "kept-back is made here, and refimpl_examples does not return it, so it is not checked; "
+        "return it, or take it out"
+    )
+
+
 def test_a_problem_points_at_the_example_in_the_file(everything_at_once):
     (problem,) = problems_of(everything_at_once, "lonely_ladder")
     lines = problem.file.read_text().splitlines()

@@ -28,8 +28,9 @@ from refimpl.errors import RefimplError
 from refimpl.loading import registry
 from refimpl.loading.discovery import sources
 from refimpl.names import unknown
+from refimpl.reading import Shape, ShapeError, decoded, plain_text, why
 from refimpl.store import digests
-from refimpl.writing import write_text
+from refimpl.writing import append_line, write_text
 
 WIDTHS = (12, 16, 36)
 
@@ -210,18 +211,24 @@ class Kept:
             write_text(path, json.dumps(options) + "\n")
             return
         try:
-            whole, end, cut_short = path.read_text("utf-8").rpartition("\n")
-            first, *lines = [json.loads(line) for line in (whole or cut_short).splitlines()]
-            changed = ", ".join(name for name in options if first.get(name) != options[name])
-            for own in ([Hunted(**each) for each in line] for line in lines):
-                self.lines[own[0].example, own[0].mutant] = own
-        except (ValueError, LookupError, TypeError) as error:
-            raise RefimplError(f"{path} is not a results file of mutants: {error}") from error
+            whole, end, cut_short = plain_text(path).rpartition("\n")
+        except (OSError, ShapeError) as error:
+            raise RefimplError(f"{path} cannot be read: {why(error)}") from error
+        first, *lines = (whole or cut_short).split("\n")
+        header = _line(path, 1, first, dict[str, Any])
+        changed = ", ".join(name for name in options if header.get(name) != options[name])
         if changed:
             raise RefimplError(
                 f"{path} was made by another program or with other options ({changed}); "
                 "choose another file"
             )
+        for number, line in enumerate(lines, start=2):
+            own = _line(path, number, line, list[Hunted])
+            about = {(each.example, each.mutant) for each in own}
+            if len(about) != 1 or about & self.lines.keys():
+                twice = "findings of one mutant that stand elsewhere, or of several, or of none"
+                raise RefimplError(f"{path}, line {number}: {twice}")
+            self.lines[about.pop()] = own
         if cut_short:  # by a kill: what it was about is hunted again
             write_text(path, whole + end)
 
@@ -247,5 +254,14 @@ class Kept:
             own, self.pending = self.pending, []
             self.lines[own[0].example, own[0].mutant] = own
             if self.path is not None:
-                with self.path.open("a", encoding="utf-8") as stream:
-                    stream.write(json.dumps([asdict(each) for each in own]) + "\n")
+                append_line(self.path, json.dumps([asdict(each) for each in own]))
+
+
+def _line(path: Path, number: int, line: str, shape: type[Shape]) -> Shape:
+    """What a line of the file holds; raises :class:`RefimplError`, which names the line."""
+    try:
+        return decoded(line, shape)
+    except ShapeError as error:
+        raise RefimplError(
+            f"{path} is not a results file of mutants: line {number}: {error}"
+        ) from error

@@ -16,13 +16,14 @@ An entry must be true: the run fails if its mutant is killed after all, or if it
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from refimpl.errors import RefimplError
 from refimpl.names import unknown
+from refimpl.reading import plain_text, require_shallow, why
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -65,16 +66,17 @@ def read(path: Path, mutants: Collection[str]) -> tuple[Equivalent, ...]:
     :class:`~refimpl.errors.UnknownNameError` for an unknown mutant.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise EquivalentsError(f"{path} cannot be read as TOML: {error}") from error
+        content = tomllib.loads(plain_text(path))
+        require_shallow(content)
+    except (OSError, ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError
+        raise EquivalentsError(f"{path} cannot be read as TOML: {why(error)}") from error
     entries = content.get(TABLE, [])
     if content.keys() - {TABLE} or not isinstance(entries, list):
         raise EquivalentsError(f"{path}: write each entry under [[{TABLE}]]")
     return tuple(_entry(path, number, raw, mutants) for number, raw in enumerate(entries, start=1))
 
 
-def _entry(path: Path, number: int, raw: Mapping[str, Any], mutants: Collection[str]) -> Equivalent:
+def _entry(path: Path, number: int, raw: Any, mutants: Collection[str]) -> Equivalent:
     wrong = next(_wrong(raw), None)
     if wrong is not None:
         raise EquivalentsError(f"{path}, entry {number}: {wrong}")
@@ -83,7 +85,10 @@ def _entry(path: Path, number: int, raw: Mapping[str, Any], mutants: Collection[
     return Equivalent(**raw, file=path)
 
 
-def _wrong(raw: Mapping[str, Any]) -> Iterator[str]:
+def _wrong(raw: Any) -> Iterator[str]:
+    if not isinstance(raw, dict):
+        yield f"write it under [[{TABLE}]], found {raw!r}"
+        return
     for key in sorted(raw.keys() - set(KEYS)):
         yield f"unknown key {key!r}; there are: {', '.join(KEYS)}"
     for key in REQUIRED:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -25,10 +24,10 @@ from typing import Any, Literal
 from refimpl.contract import Example, Protocol, Variant
 from refimpl.data import Tier
 from refimpl.errors import RefimplError
-from refimpl.reading import ShapeError, decoded, parsed, plain_text, shaped, why
+from refimpl.reading import ShapeError, decoded, parsed, plain_bytes, plain_text, shaped, why
 from refimpl.seeds import wrong_seed
 from refimpl.trees import leaves
-from refimpl.writing import AloneError, alone, whole_file, write_lines
+from refimpl.writing import AloneError, alone, append_line, whole_file, write_lines
 
 FORMAT = 1
 
@@ -285,11 +284,15 @@ def resume(path: Path) -> Baseline | None:
     unfinished = journal_of(path)
     if not unfinished.exists():
         return read(path) if path.exists() else None
-    whole, _, rest = unfinished.read_bytes().rpartition(b"\n")
+    try:
+        whole, _, rest = plain_bytes(unfinished).rpartition(b"\n")
+        lines = whole.decode("utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = f"{unfinished.name} cannot be read: {why(error)}; delete it to begin again"
+        raise BaselineError(reason) from error
     if rest:
         with whole_file(unfinished) as stream:
             stream.write(whole + b"\n" if whole else b"")
-    lines = whole.decode("utf-8").split("\n")
     return _assembled(unfinished, lines) if whole else None
 
 
@@ -444,10 +447,7 @@ class Journal:
 
     def append(self, run: Run) -> None:
         """Put a finished seed on the disk before anything else happens."""
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(run_line(run) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        append_line(self.path, run_line(run))
 
     def finish(self) -> None:
         """Turn it into the baseline: seeds in order, a footer at the end."""

@@ -151,7 +151,7 @@ def _on_processes(work: Iterable[Job], engine: Engine) -> Iterator[tuple[Task, l
     pool = get_reusable_executor(
         max_workers=engine.workers,
         initializer=end_with_parent,
-        initargs=(False, os.getpid()),
+        initargs=(True, os.getpid()),
         env=one,
         reuse=False,
     )

@@ -14,8 +14,10 @@ from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
-from refimpl.checking.checks import Result
+from refimpl.checking.checks import Outcome, Result
 from refimpl.errors import RefimplError
+from refimpl.reading import ShapeError, decoded, plain_text, why
+from refimpl.writing import append_line
 
 
 class BisectionError(RefimplError):
@@ -54,28 +56,39 @@ def answer_of(result: Result, figure: str | None = None) -> Answer:
     return Answer("passed" if own[0].holds else "failed", {figure: str(own[0].measured)})
 
 
+@dataclass(frozen=True)
+class Known:
+    """The shape of a line of the file of answers."""
+
+    version: str
+    outcome: Outcome
+    found: dict[str, str]
+
+
 class Memory:
     """The answers that are known, in a file of one line for each version."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.answers: dict[str, Answer] = {}
-        for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
+        try:
+            content = plain_text(path).splitlines() if path.exists() else []
+        except (OSError, ShapeError) as error:
+            raise BisectionError(f"{path} cannot be read: {why(error)}; delete it") from error
+        for line in content:
             try:
-                record = json.loads(line)
-                self.answers[record["version"]] = Answer(record["outcome"], record["found"])
-            except (ValueError, KeyError, TypeError):
+                record = decoded(line, Known)
+            except ShapeError:
                 continue  # cut short when it was written; that version is asked again
+            self.answers[record.version] = Answer(record.outcome, record.found)
 
     def add(self, version: str, answer: Answer) -> None:
         """Keep an answer, unless it is that there is none: that may be another tomorrow."""
         self.answers[version] = answer
         if answer.trouble:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         record = {"version": version, "outcome": answer.outcome, "found": dict(answer.found)}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        append_line(self.path, json.dumps(record))
 
 
 @dataclass(frozen=True)

@@ -149,14 +149,17 @@ def read(path: Path) -> tuple[ExpectedFailure, ...]:
     return tuple(_entry(path, number, raw) for number, raw in enumerate(entries, start=1))
 
 
-def _entry(path: Path, number: int, raw: Mapping[str, Any]) -> ExpectedFailure:
+def _entry(path: Path, number: int, raw: Any) -> ExpectedFailure:
     wrong = next(_wrong(raw), None)
     if wrong is not None:
         raise ExpectationsError(f"{path}, entry {number}: {wrong}")
     return ExpectedFailure(**raw, file=path)
 
 
-def _wrong(raw: Mapping[str, Any]) -> Iterator[str]:
+def _wrong(raw: Any) -> Iterator[str]:
+    if not isinstance(raw, dict):
+        yield f"write it under [[{TABLE}]], found {raw!r}"
+        return
     for key in sorted(raw.keys() - set(KEYS)):
         near = difflib.get_close_matches(key, KEYS, n=1)
         yield f"unknown key {key!r}; " + (

@@ -34,7 +34,7 @@ from refimpl.checking.expectations import (
 )
 from refimpl.checking.recorded import answered
 from refimpl.checking.requests import DEFAULT_EXECUTIONS, Request
-from refimpl.contract import Example
+from refimpl.contract import Example, Execution
 from refimpl.data import TIERS, Tier
 from refimpl.errors import RefimplError
 from refimpl.executions.built_in import on_device
@@ -44,11 +44,16 @@ from refimpl.names import unknown
 
 @dataclass(frozen=True)
 class Plan:
-    """Every check of a run: the cells to run, and the results that need no run."""
+    """Every check of a run: the cells to run, and the results that need no run.
+
+    ``executions`` are those with which some check compares a variant, whether it was left out of
+    the run or not.
+    """
 
     cells: tuple[Cell, ...]
     verdicts: tuple[Result, ...]
     expected: tuple[ExpectedFailure, ...]
+    executions: frozenset[str] = frozenset()
 
     @property
     def keys(self) -> list[str]:
@@ -65,8 +70,9 @@ def plan(loaded: Registry, request: Request, checks: Sequence[Check]) -> Plan:
 
     An example whose plugin was refused gets a failed verdict. Raises
     :class:`~refimpl.errors.UnknownNameError` if there is no example, tier, device or execution of
-    a requested name, :class:`~refimpl.baselines.committed.BaselineError` if runs would use seeds
-    of baselines, and :class:`~refimpl.checking.expectations.ExpectationsError` if a requested file
+    a requested name, :class:`~refimpl.errors.RefimplError` if the device or the execution cannot be
+    used here, :class:`~refimpl.baselines.committed.BaselineError` if runs would use seeds of
+    baselines, and :class:`~refimpl.checking.expectations.ExpectationsError` if a requested file
     of expected failures is invalid or names an unknown example.
     """
     process_state.require_ordinary()
@@ -78,6 +84,7 @@ def plan(loaded: Registry, request: Request, checks: Sequence[Check]) -> Plan:
     executions = _execution_names(request, loaded)
     others = [loaded.execution(name) for name in executions]
     device = on_device(request.device)
+    _require_possible(request, device, others)
     require_unused_seeds(request.reseed, examples)
     own = [
         cell
@@ -90,7 +97,32 @@ def plan(loaded: Registry, request: Request, checks: Sequence[Check]) -> Plan:
         *_on_expected_failures(loaded, request, expected, own),
         *_on_manifest(request, own, executions, refused),
     ]
-    return Plan(tuple(_requested(own, request, checks)), tuple(verdicts), expected.entries)
+    compared = {cell.subject.execution.name for cell in own if cell.check.about == "execution"}
+    requested = tuple(_requested(own, request, checks))
+    return Plan(requested, tuple(verdicts), expected.entries, frozenset(compared))
+
+
+def _require_possible(request: Request, device: Execution, others: Sequence[Execution]) -> None:
+    """Refuse a device or an execution that was named and is not here: it would only be skipped."""
+    if lacking := device.missing():
+        raise RefimplError(f"device {request.device!r} cannot be used here: {lacking}")
+    for execution in (other for other in others if other.name in request.executions):
+        if lacking := execution.missing():
+            raise RefimplError(f"execution {execution.name!r} cannot run here: {lacking}")
+
+
+def require_executions(plans: Collection[Plan], request: Request) -> None:
+    """Raise :class:`RefimplError` if an execution that was named has no check in any of the plans.
+
+    A plan that has no check at all says by its verdicts why.
+    """
+    planned = {name for plan in plans for name in plan.executions}
+    idle = [name for name in request.executions if name not in planned and name != "all"]
+    if idle and any(plan.cells for plan in plans):
+        raise RefimplError(
+            f"execution {idle[0]!r} supports no variant of these examples, so nothing would be run "
+            "on it; leave it out, or name other examples"
+        )
 
 
 def _requested(cells: Sequence[Cell], request: Request, checks: Sequence[Check]) -> list[Cell]:

@@ -24,6 +24,7 @@ from refimpl.cli.commands import (
 from refimpl.cli.commands.group import Group
 from refimpl.cli.messages import complain
 from refimpl.errors import RefimplError
+from refimpl.processes import end_with_named_parent
 
 NO_ARGUMENTS: type[Exception] | tuple[()] = getattr(click.exceptions, "NoArgsIsHelpError", ())
 """What newer versions of click raise with the help as its text; older ones print it themselves."""
@@ -60,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     given = list(sys.argv[1:] if arguments is None else arguments)
     _take_any_text()
     _refuse_silent_ends()
+    end_with_named_parent()
     try:
         status = cli.main(given, prog_name="refimpl", standalone_mode=False)
     except click.ClickException as error:

@@ -26,7 +26,7 @@ import click
 from refimpl.checking.results import Results, ResultsError, part_of, read
 from refimpl.cli.messages import complain
 from refimpl.cli.suite_screen import SuiteScreen
-from refimpl.processes import safe_environment
+from refimpl.processes import ENDING, PARENT, safe_environment
 from refimpl.writing import is_stream
 
 SETTINGS = Path(str(files("refimpl.runner"))) / "suite.ini"
@@ -41,8 +41,6 @@ CODE = (
     "import sys; sys.path[:] = [folder for folder in sys.path if folder]; "
     "from refimpl.runner.suite_main import main; main()"
 )
-
-ENDING = [s for s in ("SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, s)]
 
 
 def run_suite(arguments: Sequence[str], results: Path | None, verbose: bool = False) -> int:
@@ -78,7 +76,8 @@ def _judged(path: Path, run: str, status: int) -> int:
         return status if status > 0 else 1
     if found.passed:
         return 0
-    if why := found.why_not_passed:
+    why = found.why_not_passed
+    if why and (found.expected or not status):  # else pytest has said why nothing was planned
         complain(why)
     return status if status > 0 else 1
 
@@ -134,7 +133,7 @@ def _environment() -> dict[str, str]:
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "PYTEST_PLUGINS": PLUGINS,
         "REFIMPL_CHECK_PATH": os.pathsep.join(sys.path),
-        "REFIMPL_CHECK_PARENT": str(os.getpid()),
+        PARENT: str(os.getpid()),
     }
 
 
@@ -158,8 +157,7 @@ def _passing_on_signals(child: subprocess.Popen[bytes]) -> Iterator[None]:
         _kill(child)
 
     before = {signal.SIGINT: signal.signal(signal.SIGINT, interrupt)}
-    for name in ENDING:
-        before[getattr(signal, name)] = signal.signal(getattr(signal, name), end)
+    before |= {number: signal.signal(number, end) for number in ENDING}
     try:
         yield
     finally:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from refimpl.contract import Execution, Step, Variant
 from refimpl.errors import RefimplError
 from refimpl.loading.discovery import find_spec
+from refimpl.processes import end_with_parent
 from refimpl.training.loop import steps_of
 from refimpl.training.problem import Problem
 from refimpl.trees import rows_of
@@ -98,6 +99,7 @@ def _process(packed: bytes, folder: str) -> None:
     import cloudpickle
     import torch.distributed as dist
 
+    end_with_parent(at_once=True)
     torch.set_num_threads(1)
     variant, problem = cloudpickle.loads(packed)
     on_gpu = problem.device.type == "cuda"

@@ -168,7 +168,7 @@ def _source_file(module: str) -> Path | None:
 def _module_name(name: str, path: Path) -> str:
     """A module name that is unique to this file and the same in every process."""
     letters = "".join(c if c.isalnum() else "_" for c in name)
-    return f"refimpl_plugin_{letters}_{crc32(str(path).encode()):08x}"
+    return f"refimpl_plugin_{letters}_{crc32(os.fsencode(path)):08x}"
 
 
 def _plain(name: str) -> str:

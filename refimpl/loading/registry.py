@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -157,6 +158,7 @@ class _Loader:
             self._keep(page, example, self.examples, validation.check_example)
         for execution in executions:
             self._keep(page, execution, self.executions, validation.check_execution)
+        self._miss(page, examples)
 
     def _ask(self, plugin: object, hook: str, kind: type[Kind]) -> list[Kind]:
         """Everything that this plugin alone gives through this hook."""
@@ -169,7 +171,27 @@ class _Loader:
             _demand(validation.check_returned(hook, returned, kind))
             given += returned
         _demand(f for item in given for f in validation.check_item(hook, item, kind))
+        _demand(validation.check_given(hook, given, kind))
         return given
+
+    def _miss(self, page: Page, examples: Sequence[Example]) -> None:
+        """Refuse each example that the plugin's source makes and its hook leaves out.
+
+        Such an example is listed, and without this nobody would see that it is not checked.
+        """
+        given: set[str] = set()
+        for example in examples:
+            with suppress(Exception):  # one without a usable name is refused for that
+                given.add(example.name)
+        for entry in page.entries:
+            if entry.name is not None and entry.name not in given:
+                finding = Finding(
+                    "not-given",
+                    f"{entry.name} is made here, and refimpl_examples does not return it, "
+                    "so it is not checked",
+                    "return it, or take it out",
+                )
+                self._refuse(page, [finding], page.source.path, entry.line, (entry.name,))
 
     def _keep(
         self,

@@ -157,6 +157,16 @@ def check_item(hook: str, item: object, kind: type) -> Iterator[Finding]:
         yield Finding("wrong-type", reason, f"make it with {kind.__name__}(...)")
 
 
+def check_given(hook: str, given: Sequence[object], kind: type) -> Iterator[Finding]:
+    """Check that a hook gave something: a plugin of which nothing is checked is not in order."""
+    if not given:
+        yield Finding(
+            "gives-nothing",
+            f"{hook} returned no {kind.__name__.lower()}, so nothing of it is checked",
+            f"return at least one {kind.__name__}",
+        )
+
+
 # --- examples ------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from importlib import import_module
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from refimpl.contract import Example
     from refimpl.loading.registry import Registry
     from refimpl.report.columns import Column
+
+Made = TypeVar("Made")
 
 RESULT = "refimpl-result"
 """The name under which a test's report carries its result."""
@@ -144,9 +146,11 @@ def _failed_in(path: Path | None) -> frozenset[str]:
 def plan_of(config: pytest.Config, checks: Sequence[Check]) -> Plan:
     """Every check of this run, planned once; what cannot be planned is a collection error."""
     if _PLAN not in config.stash:
-        from refimpl.checking.plan import plan
+        from refimpl.checking.plan import plan, require_executions
 
-        config.stash[_PLAN] = _collected(plan, registry_of(config), request_of(config), checks)
+        made = _collected(plan, registry_of(config), request_of(config), checks)
+        _collected(require_executions, [made], request_of(config))
+        config.stash[_PLAN] = made
     return config.stash[_PLAN]
 
 
@@ -154,13 +158,17 @@ def questions_about(
     examples: Sequence[Example | str], config: pytest.Config, checks: Sequence[Check]
 ) -> list[Any]:
     """The parameters of a test that runs every check of these examples, by pytest's options."""
-    from refimpl.checking.plan import plan_one
+    from refimpl.checking.plan import plan_one, require_executions
     from refimpl.loading.registry import load_for
 
+    request = request_of(config)
+    plans = [
+        _collected(plan_one, load_for(example, config.option.plugin), example, request, checks)
+        for example in examples
+    ]
+    _collected(require_executions, plans, request)
     parameters = []
-    for example in examples:
-        loaded = load_for(example, config.option.plugin)
-        planned = _collected(plan_one, loaded, example, request_of(config), checks)
+    for planned in plans:
         known = [Question(verdict.id, partial(_known, verdict)) for verdict in planned.verdicts]
         to_run = [Question(cell.id, partial(planned.run, cell)) for cell in planned.cells]
         parameters += [question_parameter(question) for question in (*known, *to_run)]
@@ -171,8 +179,8 @@ def _known(result: Result) -> Result:
     return result
 
 
-def _collected(make: Callable[..., Plan], *arguments: Any) -> Plan:
-    """A plan; what is wrong with the request is a collection error of one line."""
+def _collected(make: Callable[..., Made], *arguments: Any) -> Made:
+    """What is made of a request; what is wrong with it is a collection error of one line."""
     from refimpl.errors import RefimplError
 
     try:

@@ -7,10 +7,7 @@ import sys
 import threading
 
 from refimpl.errors import printable
-from refimpl.processes import end_with_parent
-
-PARENT = "REFIMPL_CHECK_PARENT"
-"""The id of the process that started this one."""
+from refimpl.processes import end_with_named_parent
 
 MORE_PATH = "REFIMPL_CHECK_PATH"
 """What was on the path of the command, and is to be found by its child after all else."""
@@ -18,7 +15,7 @@ MORE_PATH = "REFIMPL_CHECK_PATH"
 
 def main() -> None:
     """Run pytest with the arguments of this process."""
-    end_with_parent(at_once=True, parent=int(os.environ.pop(PARENT, "0")))
+    end_with_named_parent(at_once=True)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     more = os.environ.pop(MORE_PATH, "").split(os.pathsep)

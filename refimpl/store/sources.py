@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+import msgspec
+
 from refimpl.data import data_root
 from refimpl.errors import DataError, DataMissingError, UnknownNameError
-from refimpl.reading import why
+from refimpl.reading import require_shallow, shaped, why
 from refimpl.store import archives, digests
 from refimpl.store.downloads import LARGEST, ResumingDownloader
 
@@ -31,6 +34,12 @@ else:
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+TABLE = "sources.toml"
+
+SCHEMES = ("https://", "http://")
+
+DIGEST = re.compile("md5:[0-9a-f]{32}|sha1:[0-9a-f]{40}|sha256:[0-9a-f]{64}")
 
 FIXTURES = "refimpl.fixtures"
 """Used by name only: fixtures import the framework, never the other way round."""
@@ -116,12 +125,27 @@ class Fetched:
 
 def entries() -> dict[str, Entry]:
     """What can be downloaded, by name."""
-    return parse_table(files(FIXTURES).joinpath("sources.toml").read_text("utf-8"))
+    return parse_table(files(FIXTURES).joinpath(TABLE).read_text("utf-8"))
 
 
-def parse_table(text: str) -> dict[str, Entry]:
-    """The entries that a text in the format of ``sources.toml`` describes."""
-    return {name: _entry(name, item) for name, item in tomllib.loads(text).items()}
+def parse_table(text: str, file: str = TABLE) -> dict[str, Entry]:
+    """The entries that a text in the format of ``sources.toml`` describes.
+
+    Raises :class:`~refimpl.errors.DataError`, which names ``file`` and the entry, if the text does
+    not have that format, or would leave a file unchecked or write outside the data root.
+    """
+    try:
+        content = tomllib.loads(text)
+        require_shallow(content)
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError
+        raise DataError(f"{file} cannot be read as TOML: {why(error)}") from error
+    made = {}
+    for name, item in content.items():
+        try:
+            made[name] = _entry(name, shaped(item, _Item))
+        except ValueError as error:
+            raise DataError(f"{file}: {name}: {error}") from error
+    return made
 
 
 def fetch(
@@ -181,20 +205,53 @@ def files_held_to() -> dict[str, str]:
     return {file: held[0] for file, held in held_to.items() if held and (root / file).exists()}
 
 
-def _entry(name: str, item: dict[str, Any]) -> Entry:
+class _Source(msgspec.Struct, forbid_unknown_fields=True):
+    """The shape of one download in the table."""
+
+    urls: list[str]
+    digest: str = ""
+    largest: int = LARGEST
+
+
+class _Item(msgspec.Struct, forbid_unknown_fields=True):
+    """The shape of one data set in the table."""
+
+    about: str
+    downloads: dict[str, _Source]
+    files: list[str] = []
+    aliases: list[str] = []
+    unpack: str = ""
+    prepare: str = ""
+    zipped: bool = False
+
+
+def _entry(name: str, item: _Item) -> Entry:
+    """An entry of the table; raises ``ValueError`` with what is wrong about it."""
     downloads = tuple(
-        Download(
-            file, tuple(source["urls"]), source.get("digest", ""), source.get("largest", LARGEST)
-        )
-        for file, source in item.pop("downloads").items()
+        Download(file, tuple(source.urls), source.digest, source.largest)
+        for file, source in item.downloads.items()
     )
-    item.setdefault("files", [download.file for download in downloads])
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in item.items()}
-    entry = Entry(name=name, downloads=downloads, **fields)
+    names = tuple(item.files or item.downloads)
+    entry = Entry(
+        name, item.about, downloads, names, tuple(item.aliases), item.unpack, item.prepare,
+        item.zipped,
+    )  # fmt: skip
     if entry.made and len(downloads) != 1:
-        raise ValueError(f"{name}: files are made from one download, not from {len(downloads)}")
+        raise ValueError(f"files are made from one download, not from {len(downloads)}")
+    if not downloads or not all(download.urls for download in downloads):
+        raise ValueError("it has nothing to download, or no URL to download it from")
     if not entry.made and not all(download.digest for download in downloads):
-        raise ValueError(f"{name}: a download that is used as it is needs a digest")
+        raise ValueError("a download that is used as it is needs a digest")
+    for file in (*names, *item.downloads, entry.unpack or "."):
+        if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts or "\\" in file:
+            raise ValueError(f"{file!r} is not below the folder of the data")
+    for download in downloads:
+        if download.digest and not DIGEST.fullmatch(download.digest):
+            raise ValueError(f"{download.digest!r} is no digest like sha256:hex")
+        if strange := [url for url in download.urls if not url.startswith(SCHEMES)]:
+            raise ValueError(f"{strange[0]!r} is no address of HTTP")
+        if not 0 < download.largest <= LARGEST:
+            raise ValueError(f"largest is {download.largest}, and may be 1 to {LARGEST:,}")
     return entry
 
 

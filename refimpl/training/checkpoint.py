@@ -21,8 +21,8 @@ from refimpl.trees import mapped
 from refimpl.writing import whole_file
 
 FORMAT = 3
-READ = (1, 2, 3)
-"""The formats that are read. Format 1 had one optimizer and no further state, 2 had no digest."""
+"""The only format that is read: formats 1 and 2 have no digest, and damage to them would not show.
+"""
 
 TRAILER = b"\nrefimpl sha256 "
 """What stands after the archive, before its digest; a zip archive may have something after it."""
@@ -108,7 +108,7 @@ def load(path: Path) -> Checkpoint:
 
     Raises :class:`CheckpointError` if the file is missing, damaged or not a checkpoint.
     """
-    stored, sealed = _archive(path)
+    stored = _archive(path)
     try:
         content = torch.load(io.BytesIO(stored), weights_only=True, map_location="cpu")
     except UnpicklingError as error:  # torch's message advises unpickling the file regardless
@@ -117,14 +117,11 @@ def load(path: Path) -> Checkpoint:
         ) from error
     except Exception as error:
         raise _no_checkpoint(path, "an archive that torch cannot read") from error
-    made = _checkpoint(path, content)
-    if not sealed and content["format"] > 2:
-        raise _no_checkpoint(path, "an archive without its digest")
-    return made
+    return _checkpoint(path, content)
 
 
-def _archive(path: Path) -> tuple[bytes, bool]:
-    """What the file holds, and whether it has its digest; it begins as an archive does."""
+def _archive(path: Path) -> bytes:
+    """What the file holds before its digest, which is right; it begins as an archive does."""
     try:
         stored = plain_bytes(path, 64 << 30)
     except OSError as error:
@@ -135,11 +132,11 @@ def _archive(path: Path) -> tuple[bytes, bool]:
         raise _no_checkpoint(path, begins)
     archive, mark, digest = stored.rpartition(TRAILER)
     if not mark:
-        return stored, False
+        raise _no_checkpoint(path, "an archive without a digest, which formats 1 and 2 lacked")
     found = hashlib.sha256(archive).hexdigest()
     if digest.decode(errors="replace") != found:
         raise CheckpointError(f"{path} is damaged: it does not have the digest that it states")
-    return archive, True
+    return archive
 
 
 def _no_checkpoint(path: Path, found: str) -> CheckpointError:
@@ -152,7 +149,7 @@ def _checkpoint(path: Path, content: Any) -> Checkpoint:
     found = content.get("format") if isinstance(content, dict) else None
     if not isinstance(found, int) or isinstance(found, bool):
         raise CheckpointError(f"{path} is a file of torch, but not a checkpoint of refimpl")
-    if found not in READ:
+    if found != FORMAT:
         raise CheckpointError(f"{path} has checkpoint format {found}, this refimpl reads {FORMAT}")
     try:
         step, optimizer = content["step"], content["optimizer"]
@@ -165,8 +162,8 @@ def _checkpoint(path: Path, content: Any) -> Checkpoint:
             parameters={n: v.numpy() for n, v in content["parameters"].items()},
             buffers={n: torch.as_tensor(v) for n, v in content["buffers"].items()},
             optimizer=optimizer,
-            state=content["state"] if found > 1 else {},
-            about=shaped(content["about"], dict[str, str | int | None]) if found > 2 else {},
+            state=dict(content["state"]),
+            about=shaped(content["about"], dict[str, str | int | None]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path} is a damaged checkpoint: {error!r}") from error

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from refimpl.cli.commands.options import data_option, debug_option, output_option, plugin_option
+from refimpl.cli.messages import complain
 from refimpl.errors import RefimplError
 from refimpl.names import unknown
 
@@ -65,6 +66,7 @@ def calibrate(
     from refimpl.baselines.sweep import Engine
     from refimpl.cli.progress import CalibrationProgress
     from refimpl.loading import registry
+    from refimpl.processes import interrupted_by_signals
     from refimpl.requirements import require_some_real_data
     from refimpl.seeds import FIRST_SEED, FRESH_SEED
 
@@ -80,10 +82,14 @@ def calibrate(
     chosen = list(calibration.wanted(examples, variants, tier))
     if not chosen:
         raise RefimplError("no named example trains here, so there is no baseline to make")
-    with CalibrationProgress() as progress:
-        paths = calibration.calibrate(
-            chosen, tier, seeds, engine, plugins, progress, first_seed, curves=fresh is None
-        )
+    with interrupted_by_signals(), CalibrationProgress() as progress:
+        try:
+            paths = calibration.calibrate(
+                chosen, tier, seeds, engine, plugins, progress, first_seed, curves=fresh is None
+            )
+        except KeyboardInterrupt:
+            complain(f"{progress.kept} finished seeds are kept; repeat the command to go on")
+            raise
     click.echo(f"{len(paths)} baselines of {seeds} seeds in {paths[0].parent}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import tempfile
 from pathlib import Path
@@ -12,6 +13,7 @@ import click
 
 from refimpl.cli.commands.options import debug_option, plugin_option
 from refimpl.errors import RefimplError, one_line
+from refimpl.processes import PARENT
 
 if TYPE_CHECKING:
     from refimpl.checking.bisection import Answer
@@ -98,7 +100,10 @@ def _ask(python: Path, what: list[str], figure: str | None) -> Answer:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "results.jsonl"
         command = [str(python), "-m", *what, "-n", "0", "--results", str(file)]
-        ran = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        ran = subprocess.run(
+            command, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+            env={**os.environ, PARENT: str(os.getpid())},
+        )  # fmt: skip
         try:
             results = read(file).checks
         except RefimplError:
