@@ -11,6 +11,7 @@ import gzip
 import io
 import os
 import random
+import re
 import shutil
 import tarfile
 import zipfile
@@ -23,12 +24,15 @@ import pytest
 from fakes import runs, servers
 
 from refimpl.baselines import committed
-from refimpl.checking import expectations, manifest, results
+from refimpl.checking import bisection, expectations, manifest, results
+from refimpl.conformance.mutants import command, equivalents
+from refimpl.conformance.mutants.hunting import Hunted
 from refimpl.errors import DataError, RefimplError
 from refimpl.fixtures import integrity, tables
 from refimpl.fixtures.idx import format_idx, parse_idx
 from refimpl.parity import golden
-from refimpl.store import archives, digests
+from refimpl.reading import ShapeError, plain_text
+from refimpl.store import archives, digests, sources
 from refimpl.store.downloads import ResumingDownloader
 from refimpl.training.checkpoint import Checkpoint, load, save
 
@@ -180,6 +184,72 @@ def test_manifests_and_expectations(tmp_path):
         return expectations.read(path)
 
     assert fuzzed(80, path, TEXT, read).keys() <= {"silent"}
+
+
+def test_findings_of_mutants_and_lists_of_equivalents(tmp_path):
+    # They have no digest: what is changed and still of their shape is one of them.
+    path, options = tmp_path / "mutants.jsonl", {"tier": "stand-in"}
+    kept = command.Kept(path, options)
+    for name in ("loss-doubled", "step-skipped"):
+        kept.keep(Hunted("a", "script", name, "killed", "check", "1", "2", seconds=0.5))
+    kept.end()
+    assert fuzzed(80, path, TEXT, lambda: command.Kept(path, options).lines).keys() <= {"silent"}
+    path = tmp_path / "equivalent.toml"
+    path.write_text("[[equivalent]]\nexample = 'a'\nmutant = 'b'\nreason = 'c'\n")
+    assert fuzzed(80, path, TEXT, lambda: equivalents.read(path, {"b"})).keys() <= {"silent"}
+
+
+def test_the_table_of_downloads(tmp_path):
+    path = tmp_path / sources.TABLE
+    path.write_bytes((committed.files("refimpl.fixtures") / sources.TABLE).read_bytes())
+
+    def read():
+        try:
+            text = plain_text(path)
+        except ShapeError as error:
+            raise DataError(f"{path}: {error}") from error
+        return sources.parse_table(text)
+
+    assert fuzzed(80, path, TEXT, read).keys() <= {"silent"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "equivalent = [1]",
+        "equivalent = [[]]",
+        "equivalent = {}",
+        "a = 1",
+        "[[equivalent]]\nexample=1",
+    ],
+)
+def test_a_list_of_equivalents_of_another_shape_is_refused_by_name(tmp_path, content):
+    path = tmp_path / "equivalent.toml"
+    path.write_text(content)
+    with pytest.raises(equivalents.EquivalentsError, match=re.escape(str(path))):
+        equivalents.read(path, {"b"})
+    path.write_text(content.replace("equivalent", "expected-failure"))
+    expectations.read.cache_clear()
+    with pytest.raises(expectations.ExpectationsError, match=re.escape(str(path))):
+        expectations.read(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in this file system")
+@pytest.mark.parametrize(
+    "read",
+    [
+        results.read, load, manifest.read, expectations.read,
+        lambda path: equivalents.read(path, ()),
+        lambda path: command.Kept(path, {}),
+        lambda path: bisection.Memory(path),
+    ],
+    ids=["results", "checkpoint", "manifest", "expectations", "equivalents", "mutants", "answers"],
+)  # fmt: skip
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(tmp_path, read):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(RefimplError, match=r"pipe.*only plain files are read"):
+        read(path)
 
 
 # --- data ----------------------------------------------------------------------------------------

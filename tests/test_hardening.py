@@ -1,23 +1,28 @@
 """Nothing from outside turns a run green, and nothing is lost: each row of the issue, in one table.
 
-``python tests/test_hardening.py`` prints the table: what was done, the exit status, and the last
-line. ``REFIMPL_LONG=1`` adds the rows that take minutes, and makes the fuzzing longer.
+``python tests/test_hardening.py`` prints the table: what was done, the exit status of each command,
+and the last line that it printed. ``REFIMPL_LONG=1`` adds the rows that take minutes, and makes the
+fuzzing longer.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from refimpl.baselines import committed
 from refimpl.checking.results import part_of, read
 
 LONG = bool(os.environ.get("REFIMPL_LONG"))
@@ -49,6 +54,42 @@ def refimpl_examples():
     ]
 """
 
+SLOW = """
+import os, re, time
+from pathlib import Path
+import numpy as np
+from refimpl import DataSet, Example, Facts, Protocol, Rows, Splits, Step, Variant, hookimpl
+
+HERE = Path(__file__).parent
+
+def steps(problem):
+    w = problem.start["w"]
+    (HERE / "begun").touch()
+    if os.environ.get("SLOW") == "never":
+        re.match("(a+)+$", "a" * 60 + "b")  # for years, and no other thread gets a turn
+    for x, y in problem.batches():
+        time.sleep(0.1)
+        loss = ((x * w - y) ** 2).mean()
+        loss.backward()
+        w.data -= 0.1 * w.grad
+        yield Step(loss, {"w": w}, x * w, y, lambda x: x * w)
+        w.grad = None
+
+@hookimpl
+def refimpl_examples():
+    return [
+        Example(
+            name="slow", title="t", document="d", section="s",
+            data=DataSet("ones", lambda: Splits(Rows(np.ones((4, 1)), np.ones((4, 1))))),
+            protocol=Protocol(epochs=2, learning_rate=0.1),
+            start=lambda rng: {"w": rng.standard_normal(1)},
+            variants=(Variant("only", steps, bare=True),),
+            facts=Facts(parameters=1),
+            baselines=HERE / "baselines",
+        )
+    ]
+"""
+
 SKIPPER = """
 import pytest
 
@@ -61,6 +102,10 @@ CHECKS = 8
 """How many checks the toys get: of each, its value, and whether its plugin is in order."""
 
 
+ROW = "hardening-row"
+"""The name under which a test's report carries what a command of it came to."""
+
+
 @dataclass
 class Ran:
     status: int
@@ -70,8 +115,12 @@ class Ran:
 
     @property
     def last(self) -> str:
-        lines = (self.err.strip() or self.out.strip()).splitlines()
+        lines = [line for line in (self.err.strip() or self.out.strip()).splitlines() if line]
         return lines[-1] if lines else ""
+
+
+FOLDERS: list[Folder] = []
+"""The folders of the test that is running."""
 
 
 class Folder:
@@ -79,6 +128,8 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.rows: list[tuple[int | str, str]] = []
+        FOLDERS.append(self)
         path.mkdir(parents=True, exist_ok=True)
         (path / "toys.py").write_text(TOY)
 
@@ -101,15 +152,19 @@ class Folder:
             env={**environment(), **variables},
         )  # fmt: skip
         out, err = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
-        return Ran(done.returncode, out, err, time.monotonic() - began)
+        ran = Ran(done.returncode, out, err, time.monotonic() - began)
+        self.rows.append((ran.status, ran.last))
+        return ran
 
-    def start(self, *words: str, n: str = "0", **variables: str) -> subprocess.Popen[bytes]:
+    def start(self, *words: str, n: str = "0", **variables: str) -> Begun:
         named = ["check", "--plugin", "toys.py", "toy-0", "toy-1", "toy-2", "toy-3", "-n", n]
-        return subprocess.Popen(
-            self.command(*named, "--results", str(self.results), *words), cwd=self.path,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env={**environment(), **variables},
-        )  # fmt: skip
+        return Begun(self, *named, "--results", str(self.results), *words, **variables)
+
+    def calibrate(self, seeds: int, **variables: str) -> Begun:
+        return Begun(self, *self.calibration(seeds), **variables)
+
+    def calibration(self, seeds: int) -> list[str]:
+        return ["calibrate", "slow", "--plugin", "slow.py", "--seeds", str(seeds), "-n", "2"]
 
 
 def environment() -> dict[str, str]:
@@ -122,25 +177,49 @@ def folder(tmp_path):
     return Folder(tmp_path)
 
 
-def children_of(pid: int) -> list[int]:
-    """The processes below a process, on Linux."""
-    found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(status.read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError, IndexError):
-            continue
-        if parent == pid:
-            own = int(status.parent.name)
-            found += [own, *children_of(own)]
-    return found
+@pytest.fixture(autouse=True)
+def rows(request):
+    """What the commands of a test come to, for the table."""
+    FOLDERS.clear()
+    yield
+    request.node.user_properties += [(ROW, row) for made in FOLDERS for row in made.rows]
 
 
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
+class Begun:
+    """A command of the toys that goes on, with a mark by which all processes that it starts show.
+
+    Only on Linux, where ``/proc`` has the environment of each process.
+    """
+
+    MARK = "REFIMPL_TEST_MARK"
+
+    def __init__(self, folder: Folder, *words: str, **variables: str) -> None:
+        self.folder = folder
+        self.mark = uuid.uuid4().hex
+        self.process = subprocess.Popen(
+            folder.command(*words), cwd=folder.path,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env={**environment(), **variables, self.MARK: self.mark},
+        )  # fmt: skip
+
+    def running(self) -> list[int]:
+        """The processes of this command that are running, wherever they have gone."""
+        marked = f"{self.MARK}={self.mark}".encode()
+        found = []
+        for place in Path("/proc").glob("[0-9]*"):
+            try:
+                state = (place / "stat").read_text().rpartition(")")[2].split()[0]
+                if state not in "ZX" and marked in (place / "environ").read_bytes():
+                    found.append(int(place.name))
+            except OSError:
+                continue
+        return found
+
+    def end(self, number: int) -> None:
+        """Send a signal to the command itself, and wait until it has ended."""
+        self.process.send_signal(number)
+        self.process.wait(20)
+        self.folder.rows.append((self.process.returncode, f"{signal.Signals(number).name}"))
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 120.0) -> None:
@@ -226,8 +305,7 @@ def test_two_runs_do_not_write_one_file(folder):
         assert "another process is writing it" in second.out + second.err
         assert "(process " in second.out + second.err
     finally:
-        first.terminate()
-        first.wait(20)
+        first.end(signal.SIGTERM)
 
 
 # --- nothing is lost -----------------------------------------------------------------------------
@@ -251,46 +329,124 @@ def test_what_is_resumed_is_the_same_run(folder):
     assert "is of a run with another reseed" in ran.out + ran.err
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="it looks for orphans in /proc")
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="it looks for orphans in /proc")
+
+
+@on_linux
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("n", ["0", "2"])
 def test_workers_end_with_their_parent(folder, number, n):
     own = folder.start(n=n, TOY_SECONDS="5")
-    wait_until(lambda: part_of(folder.results).exists() and len(children_of(own.pid)) >= 1)
-    below = children_of(own.pid)
-    own.send_signal(number)
-    own.wait(20)
+    wait_until(lambda: part_of(folder.results).exists() and len(own.running()) >= 2)
+    own.end(number)
     time.sleep(2)
-    assert [pid for pid in below if is_running(pid)] == []
-    assert own.returncode != 0
+    assert own.running() == []
+    assert own.process.returncode != 0
 
 
+@on_linux
 @slow
-def test_forty_kills_lose_no_record_and_leave_no_orphan(folder):
-    for kill in range(40):
-        own = folder.start("--resume" if part_of(folder.results).exists() else "--reseed=0",
-                           n=str(2 * (kill % 2)), TOY_SECONDS="0.3")  # fmt: skip
-        part = part_of(folder.results)
-        there = len(read(part).checks) if part.exists() else 0
-        time.sleep(1 + kill % 8)
-        below = children_of(own.pid)
-        own.kill()
-        own.wait(20)
+def test_forty_kills_of_check_lose_no_record_and_leave_no_orphan(folder):
+    folder.check(TOY_SECONDS="0")
+    whole = {c.id: (c.outcome, c.measurements) for c in read(folder.results).checks}
+    folder.results.unlink()
+    part, kills, draw = part_of(folder.results), 0, random.Random(0)
+    while kills < 40:
+        there = read(part).checks if part.exists() else ()
+        own = folder.start(*(["--resume"] if there else []), n=str(2 * (kills % 2)),
+                           TOY_SECONDS="1")  # fmt: skip
+        # After it has begun, or after a record or more; sometimes before it has written a thing.
+        begun = draw.random() < 0.2 or wait_for(lambda own=own: part.exists(), own)
+        time.sleep(draw.uniform(0, 3) if begun else 0)
+        own.end(signal.SIGKILL)
+        kills += own.process.returncode == -signal.SIGKILL
         time.sleep(2)
-        assert [pid for pid in below if is_running(pid)] == []
+        assert own.running() == []
         if folder.results.exists():
+            kept = read(folder.results).checks
+            assert {c.id: (c.outcome, c.measurements) for c in kept} == whole
             folder.results.unlink()
-            continue
-        assert not part.exists() or len(read(part).checks) >= there
-    resumed = ["--resume"] if part_of(folder.results).exists() else []
+        else:
+            kept = read(part).checks if part.exists() else ()
+            assert {c.id for c in kept} >= {c.id for c in there}
+    resumed = ["--resume"] if part.exists() and read(part).checks else []
     all_checked(folder.check(*resumed), folder)
+    assert {c.id: (c.outcome, c.measurements) for c in read(folder.results).checks} == whole
+
+
+def wait_for(holds: Callable[[], bool], own: Begun) -> bool:
+    """Wait until something holds, or the command has ended."""
+    wait_until(lambda: holds() or own.process.poll() is not None)
+    return own.process.poll() is None
+
+
+@on_linux
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_processes_of_calibrate_end_with_it_even_in_a_call_that_never_returns(folder, number):
+    (folder.path / "slow.py").write_text(SLOW)
+    own = folder.calibrate(5, SLOW="never")
+    wait_until(lambda: (folder.path / "begun").exists())
+    own.end(number)
+    time.sleep(2)
+    assert own.running() == []
+    assert own.process.returncode != 0
+
+
+def test_a_calibration_that_is_ended_says_what_it_keeps(folder):
+    (folder.path / "slow.py").write_text(SLOW)
+    own = subprocess.Popen(
+        folder.command(*folder.calibration(30)), cwd=folder.path, env=environment(),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_until(lambda: len(seeds_in(folder)) >= 1)
+    own.terminate()
+    _, said = own.communicate(timeout=30)
+    folder.rows.append((own.returncode, said.strip().replace("\n", " ")))
+    assert own.returncode == 130
+    assert f"{len(seeds_in(folder))} finished seeds are kept; repeat the command to go on" in said
+
+
+def seeds_in(folder: Folder) -> set[int]:
+    """The seeds that a calibration has on the disk, finished or not."""
+    path = folder.path / "baselines" / "stand-in" / "slow.only.jsonl"
+    for file in (path, committed.journal_of(path)):
+        if file.exists():
+            whole = file.read_text().rpartition("\n")[0].splitlines()[1:]
+            return {record["seed"] for record in map(json.loads, whole) if "seed" in record}
+    return set()
+
+
+@on_linux
+@slow
+def test_forty_kills_of_calibrate_lose_no_seed_and_leave_no_orphan(folder):
+    (folder.path / "slow.py").write_text(SLOW)
+    path = folder.path / "baselines" / "stand-in" / "slow.only.jsonl"
+    assert folder.run(*folder.calibration(12)).status == 0
+    whole = {run.seed: run.final for run in committed.read(path).runs}
+    path.unlink()
+    kills, draw = 0, random.Random(0)
+    while kills < 40:
+        there = seeds_in(folder)
+        own = folder.calibrate(12)
+        begun = wait_for(lambda own=own: len(own.running()) > 2, own)
+        time.sleep(draw.uniform(0, 4) if begun else 0)
+        own.end(signal.SIGKILL)
+        kills += own.process.returncode == -signal.SIGKILL
+        time.sleep(2)
+        assert own.running() == []
+        assert seeds_in(folder) >= there
+        if path.exists():
+            assert {run.seed: run.final for run in committed.read(path).runs} == whole
+            path.unlink()
+    assert folder.run(*folder.calibration(12)).status == 0
+    assert {run.seed: run.final for run in committed.read(path).runs} == whole
 
 
 def test_a_thread_that_a_plugin_leaves_does_not_hold_up_the_end(folder):
     ran = folder.check(TOY="thread 1")
     assert ran.status == 0
     assert ran.seconds < 55
-    assert "left threads behind, which are ended: left behind" in ran.out
+    assert "threads were left behind, and are ended: left behind" in ran.out
 
 
 # --- strange surroundings ------------------------------------------------------------------------
@@ -351,5 +507,31 @@ def test_output_in_a_small_encoding_does_not_end_halfway(folder, command, encodi
     assert ran.status == 0
 
 
+# --- locales -------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are text")
+@pytest.mark.parametrize("n", ["0", "2"])
+@pytest.mark.parametrize("name", ["日本 🐍".encode(), b"caf\xe9"], ids=["emoji", "latin-1"])
+def test_a_path_beyond_the_locale_changes_nothing(tmp_path, name, n):
+    folder = Folder(tmp_path / os.fsdecode(name))
+    ran = folder.check(n=n, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    all_checked(ran, folder)
+    one = "the name is not UTF-8, so all checks run in one process"
+    assert (one in ran.err) == (name == b"caf\xe9" and n == "2")
+
+
+class Table:
+    """A pytest plugin that prints, for each test, what its commands came to."""
+
+    def pytest_runtest_logreport(self, report):
+        if report.when == "teardown" and not report.skipped:
+            name = report.nodeid.partition("::test_")[2].replace("_", " ")
+            for status, last in [row for key, row in report.user_properties if key == ROW]:
+                print(f"| {name} | {status} | {last.replace('|', '/')[:150]} |")
+
+
 if __name__ == "__main__":
-    sys.exit(pytest.main([__file__, "-v", "-n", "0", "-rA", "--tb=short", *sys.argv[1:]]))
+    options = ["-q", "-n", "0", "-p", "no:cacheprovider", "--tb=short", "-s", "--no-header"]
+    print("| what is done | exit status | the last line |\n|---|---|---|")
+    sys.exit(pytest.main([__file__, *options, *sys.argv[1:]], plugins=[Table()]))

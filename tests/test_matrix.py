@@ -121,6 +121,35 @@ def workflow(name):
     return yaml.safe_load((ROOT / ".github" / "workflows" / name).read_text("utf-8"))
 
 
+def test_every_action_is_pinned_by_its_commit():
+    files = sorted((ROOT / ".github").rglob("*.yml"))
+    lines = [line for file in files for line in file.read_text("utf-8").splitlines()]
+    used = [line.split("uses:")[1] for line in lines if re.match(r"\s+(- )?uses:", line)]
+    assert len(used) > 10
+    pinned = re.compile(r" [\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
+    assert [own for own in used if not pinned.fullmatch(own) and not own.startswith(" ./")] == []
+
+
+def test_what_ci_installs_first_has_digests_and_the_tools_have_versions():
+    text = (ROOT / ".ci" / "tox.txt").read_text("utf-8").replace("\\\n", " ")
+    needed = [line for line in text.splitlines() if line and not line.startswith("#")]
+    for line in needed:
+        assert re.fullmatch(
+            r"\S+==\S+ (; python_version \S+ \S+ )? *--hash=sha256:[0-9a-f]{64}", line
+        )
+    assert {"tox", "virtualenv", "tomli"} <= {line.partition("==")[0] for line in needed}
+    for line in (ROOT / ".ci" / "tools.txt").read_text("utf-8").splitlines()[1:]:
+        (specifier,) = Requirement(line).specifier
+        assert specifier.operator == "=="
+
+
+def test_no_workflow_installs_a_tool_of_any_version():
+    for file in sorted((ROOT / ".github").rglob("*.yml")):
+        for line in file.read_text("utf-8").splitlines():
+            if re.search(r"-m pip install\b", line) and not line.lstrip().startswith("#"):
+                assert "--require-hashes" in line or "-e " in line or '"${what[@]}"' in line, line
+
+
 def environments(text):
     """The tox environments that a text asks for."""
     return [

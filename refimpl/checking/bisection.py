@@ -74,7 +74,9 @@ class Memory:
         try:
             content = plain_text(path).splitlines() if path.exists() else []
         except (OSError, ShapeError) as error:
-            raise BisectionError(f"{path} cannot be read: {why(error)}; delete it") from error
+            raise BisectionError(
+                f"{path} cannot be read: {why(error)}; delete it to begin again"
+            ) from error
         for line in content:
             try:
                 record = decoded(line, Known)

@@ -54,7 +54,8 @@ def run_suite(arguments: Sequence[str], results: Path | None, verbose: bool = Fa
         assert path is not None
         run = uuid.uuid4().hex
         shown = ["-v", "-v"] if verbose else SuiteScreen.ARGUMENTS
-        status = _run([*arguments, *shown, "--results", str(path), "--run-id", run], path)
+        given = [*arguments, *shown, "--results", str(path), "--run-id", run]
+        status = _run([*given, *_one_process(given)], path)
         judged = _judged(path, run, status)
         if results is not None and own and path.is_file():
             with results.open("wb") as stream:
@@ -93,6 +94,19 @@ def _tell_what_is_kept(path: Path, run: str) -> None:
         complain(f"{count} checks are kept in {part}; repeat the command with --resume to go on")
 
 
+def _one_process(arguments: Sequence[str]) -> list[str]:
+    """The option that starts no workers, if a path is none that xdist could tell them."""
+    if arguments[arguments.index("-n") + 1] == "0":
+        return []
+    for path in (os.getcwd(), tempfile.gettempdir(), *sys.path, *arguments):
+        try:
+            os.fsencode(path).decode("utf-8")
+        except UnicodeDecodeError:
+            complain(f"{path}: the name is not UTF-8, so all checks run in one process")
+            return ["-n", "0"]
+    return []
+
+
 def _run(arguments: Sequence[str], path: Path) -> int:
     safe = ["-P"] if sys.version_info >= (3, 11) else []
     optimised = ["-" + "O" * sys.flags.optimize] if sys.flags.optimize else []
@@ -101,7 +115,7 @@ def _run(arguments: Sequence[str], path: Path) -> int:
     sys.stdout.flush()
     child = subprocess.Popen(
         command,
-        env=_environment(),
+        env=_environment(sys.stdout.encoding if direct else "utf-8"),
         stdin=subprocess.DEVNULL,
         stdout=None if direct else subprocess.PIPE,
         stderr=None if direct else subprocess.STDOUT,
@@ -122,7 +136,8 @@ def _is_ours(stream: TextIO) -> bool:
         return False
 
 
-def _environment() -> dict[str, str]:
+def _environment(output: str) -> dict[str, str]:
+    """The child's: whatever the locale, names of files are UTF-8, and it prints in ``output``."""
     kept = {
         name: value
         for name, value in safe_environment().items()
@@ -130,6 +145,8 @@ def _environment() -> dict[str, str]:
     }
     return {
         **kept,
+        "PYTHONUTF8": "1",
+        "PYTHONIOENCODING": f"{output}:backslashreplace",
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "PYTEST_PLUGINS": PLUGINS,
         "REFIMPL_CHECK_PATH": os.pathsep.join(sys.path),

@@ -30,7 +30,7 @@ def main() -> None:
     others = (t for t in threading.enumerate() if t is not threading.main_thread())
     left = [printable(thread.name) for thread in others if not thread.daemon]
     if left:
-        print(f"a plugin left threads behind, which are ended: {', '.join(left)}")
+        print(f"threads were left behind, and are ended: {', '.join(left)}")
         sys.stdout.flush()
         os._exit(status)
     sys.exit(status)
