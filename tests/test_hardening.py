@@ -351,8 +351,10 @@ def test_forty_kills_of_check_lose_no_record_and_leave_no_orphan(folder):
     whole = {c.id: (c.outcome, c.measurements) for c in read(folder.results).checks}
     folder.results.unlink()
     part, kills, draw = part_of(folder.results), 0, random.Random(0)
+    counts = []
     while kills < 40:
         there = read(part).checks if part.exists() else ()
+        counts.append(len(there))
         own = folder.start(*(["--resume"] if there else []), n=str(2 * (kills % 2)),
                            TOY_SECONDS="1")  # fmt: skip
         # After it has begun, or after a record or more; sometimes before it has written a thing.
@@ -372,6 +374,7 @@ def test_forty_kills_of_check_lose_no_record_and_leave_no_orphan(folder):
     resumed = ["--resume"] if part.exists() and read(part).checks else []
     all_checked(folder.check(*resumed), folder)
     assert {c.id: (c.outcome, c.measurements) for c in read(folder.results).checks} == whole
+    folder.rows = [(0, f"{kills} kills; records of {CHECKS} before each: {counts}")]
 
 
 def wait_for(holds: Callable[[], bool], own: Begun) -> bool:
@@ -425,8 +428,10 @@ def test_forty_kills_of_calibrate_lose_no_seed_and_leave_no_orphan(folder):
     whole = {run.seed: run.final for run in committed.read(path).runs}
     path.unlink()
     kills, draw = 0, random.Random(0)
+    counts = []
     while kills < 40:
         there = seeds_in(folder)
+        counts.append(len(there))
         own = folder.calibrate(12)
         begun = wait_for(lambda own=own: len(own.running()) > 2, own)
         time.sleep(draw.uniform(0, 4) if begun else 0)
@@ -440,6 +445,7 @@ def test_forty_kills_of_calibrate_lose_no_seed_and_leave_no_orphan(folder):
             path.unlink()
     assert folder.run(*folder.calibration(12)).status == 0
     assert {run.seed: run.final for run in committed.read(path).runs} == whole
+    folder.rows = [(0, f"{kills} kills; seeds of 12 before each: {counts}")]
 
 
 def test_a_thread_that_a_plugin_leaves_does_not_hold_up_the_end(folder):
@@ -528,7 +534,7 @@ class Table:
         if report.when == "teardown" and not report.skipped:
             name = report.nodeid.partition("::test_")[2].replace("_", " ")
             for status, last in [row for key, row in report.user_properties if key == ROW]:
-                print(f"| {name} | {status} | {last.replace('|', '/')[:150]} |")
+                print(f"| {name} | {status} | {last.replace('|', '/')[:200]} |")
 
 
 if __name__ == "__main__":
