@@ -10,11 +10,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
-import click
 import torch
 
 from refimpl.baselines import committed
 from refimpl.checking.expectations import gather
+from refimpl.cli.messages import say
 from refimpl.conformance.checks import ALL as CHECKS
 from refimpl.conformance.checks.parity import same_on_every_execution
 from refimpl.conformance.mutants import ALL
@@ -72,7 +72,7 @@ def hunt(
     wrong: list[str] = []
     for example in examples:
         own = [judged_by(each, listed) for bug in chosen for each in kept.of(example.name, bug)]
-        click.echo(f"{example.name}: " + (f"{len(own)} already tested" if own else "testing"))
+        say(f"{example.name}: " + (f"{len(own)} already tested" if own else "testing"))
         left = [bug for bug in chosen if not kept.of(example.name, bug)]
         try:
             for each in fates(
@@ -82,22 +82,22 @@ def hunt(
                 own.append(each)
                 kept.keep(each)
                 if each.fate != "ineffective":
-                    click.echo(line(each))
+                    say(line(each))
             kept.end()
         except UnsoundError as error:
             wrong.append(str(error))
             kept.pending.clear()  # the mutant has not been tried in every variant
             continue
         found += own
-        click.echo(f"{example.name}: {counted(own)}")
+        say(f"{example.name}: {counted(own)}")
     wrong += _judged(found, listed, chosen, names, {e.name for e in examples}, variants)
     if table is not None:
         everything = found if results is None else [judged_by(h, listed) for h in kept.all()]
         write_text(table, markdown(everything, ALL, without))
-        click.echo(f"wrote {table}")
-    click.echo(f"all: {counted(found)}")
+        say(f"wrote {table}")
+    say(f"all: {counted(found)}")
     for text in wrong:
-        click.echo(f"FAILED {text}")
+        say(f"FAILED {text}")
     return 1 if wrong else 0
 
 

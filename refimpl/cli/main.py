@@ -87,6 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:
+        if "--debug" in given:
+            raise
+        where = os.fsdecode(error.filename) if error.filename else "the output cannot be written"
+        complain(f"{where}: {error.strerror or error} (--debug shows more)")
+        sys.exit(1)
     except Exception as error:
         if "--debug" in given:
             raise

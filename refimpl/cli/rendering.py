@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from refimpl.errors import escaped
 
 if TYPE_CHECKING:
     from refimpl.authoring.linting import Linted
@@ -29,12 +32,23 @@ UNWRAPPED = 10_000
 # --- lists and descriptions ----------------------------------------------------------------------
 
 
+class SafeConsole(Console):
+    """A console that prints as an escape what a terminal would obey in names from outside."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        """The segments of what is printed, their text made harmless."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else escaped(text), style, control)
+
+
 def stdout() -> Console:
     """A console on standard output that takes text as it is, without rich's markup.
 
     Lines are wrapped only on a terminal.
     """
-    console = Console(highlight=False, markup=False, soft_wrap=False)
+    console = SafeConsole(highlight=False, markup=False, soft_wrap=False)
     if not console.is_terminal:
         console.width = UNWRAPPED
     return console

@@ -77,15 +77,20 @@ class ResultsFile:
             self.config.stash[pytest_workers.DONE] = {check.id for check in resumed.checks}
         direct = self.path == self.part
         draft = self.part if direct else self.part.with_name(self.part.name + ".new")
-        with self._naming_errors():
-            self.part.parent.mkdir(parents=True, exist_ok=True)
-            self.stream = draft.open("w", encoding="utf-8")
-        self._write(header)
-        for record in self.earlier:
-            self._count(record)
-            self._write({"$report_type": CHECK, **record})
-        if not direct:
-            os.replace(draft, self.part)
+        try:
+            with self._naming_errors():
+                self.part.parent.mkdir(parents=True, exist_ok=True)
+                self.stream = draft.open("w", encoding="utf-8")
+            self._write(header)
+            for record in self.earlier:
+                self._count(record)
+                self._write({"$report_type": CHECK, **record})
+            if not direct:
+                os.replace(draft, self.part)
+        except BaseException:
+            if not direct:
+                draft.unlink(missing_ok=True)
+            raise
 
     def _resumed(self, header: dict[str, Any]) -> Results:
         """The unfinished run; a usage error if there is none, or if it is of something else."""

@@ -9,6 +9,7 @@ import click
 
 from refimpl.cli.commands.arguments import example_of, located_errors, registry_of
 from refimpl.cli.commands.options import data_option, debug_option, output_option, plugin_option
+from refimpl.cli.messages import say
 from refimpl.errors import RefimplError
 
 if TYPE_CHECKING:
@@ -36,10 +37,10 @@ def new(name: str, folder: Path | None, full: bool) -> None:
     else:
         made, outside = scaffold.new_distribution(name, folder, full), ""
     for path in made:
-        click.echo(f"made {path}")
+        say(f"made {path}")
     if folder is not None:
-        click.echo(f"then: python -m pip install --editable {folder}")
-    click.echo(f"then: refimpl check {name}{outside}")
+        say(f"then: python -m pip install --editable {folder}")
+    say(f"then: refimpl check {name}{outside}")
 
 
 @click.command()
@@ -68,7 +69,7 @@ def lint(
     from refimpl.cli.rendering import linted_text
 
     linted = linting.lint(example, tier, variant, registered.source.path, every_fact)
-    click.echo(linted_text(example, linted, every_fact))
+    say(linted_text(example, linted, every_fact))
     return 0 if linted.sound else 1
 
 
@@ -103,7 +104,7 @@ def export(
 
     with located_errors(example):
         for path in exporting.export(example, example.variant(variant), form, output, tier):
-            click.echo(f"wrote {path}")
+            say(f"wrote {path}")
 
 
 @click.command()
@@ -127,4 +128,4 @@ def docs(names: tuple[str, ...], output: Path, no_curves: bool, plugins: tuple[s
         loaded.example(name)
     registered = [loaded.examples[name] for name in wanted]
     for path in pages.write(registered, output, curves=not no_curves, index=not names):
-        click.echo(f"wrote {path}")
+        say(f"wrote {path}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from refimpl.cli.commands.options import data_option, debug_option, output_option, plugin_option
-from refimpl.cli.messages import complain
+from refimpl.cli.messages import complain, say
 from refimpl.errors import RefimplError
 from refimpl.names import unknown
 
@@ -90,7 +90,7 @@ def calibrate(
         except KeyboardInterrupt:
             complain(f"{progress.kept} finished seeds are kept; repeat the command to go on")
             raise
-    click.echo(f"{len(paths)} baselines of {seeds} seeds in {paths[0].parent}")
+    say(f"{len(paths)} baselines of {seeds} seeds in {paths[0].parent}")
 
 
 def _require_variants(

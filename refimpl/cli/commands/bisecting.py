@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from refimpl.cli.commands.options import debug_option, plugin_option
+from refimpl.cli.messages import say
 from refimpl.errors import RefimplError, one_line
 from refimpl.processes import PARENT
 
@@ -85,11 +86,11 @@ def bisect(
     def told(version: str, answer: Answer) -> None:
         found = ", ".join(f"{name}: {value}" for name, value in answer.found.items())
         says = answer.trouble or f"{answer.outcome}{f' ({found})' if found else ''}"
-        click.echo(f"{package} {version}: {says}")
+        say(f"{package} {version}: {says}")
 
     change = halve(chosen, ask, memory, told)
     for line in change.lines(f"{example} · {check_name}"):
-        click.echo(line)
+        say(line)
 
 
 def _ask(python: Path, what: list[str], figure: str | None) -> Answer:

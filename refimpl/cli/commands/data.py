@@ -6,7 +6,7 @@ import click
 
 from refimpl.cli.commands.group import Group
 from refimpl.cli.commands.options import debug_option
-from refimpl.cli.messages import complain
+from refimpl.cli.messages import complain, say
 from refimpl.errors import DataError, RefimplError
 
 
@@ -56,7 +56,7 @@ def fetch(names: tuple[str, ...]) -> int:
                 complain(str(error))
                 failed = True
     for file in fetched:
-        click.echo(f"{file.action} {file.path}")
+        say(f"{file.action} {file.path}")
     return 1 if failed else 0
 
 
@@ -72,7 +72,7 @@ def verify(names: tuple[str, ...]) -> int:
 
     statuses = sources.verify(names or None)
     for status in statuses:
-        click.echo(str(status))
+        say(str(status))
     if all(status.state == "missing" for status in statuses):
         raise RefimplError("there is no data file to check; refimpl data fetch downloads them")
     return 1 if any(status.state in ("damaged", "unknown") for status in statuses) else 0

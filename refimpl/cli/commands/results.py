@@ -8,6 +8,7 @@ import click
 
 from refimpl.cli.commands.arguments import require_distinct_files
 from refimpl.cli.commands.options import debug_option, output_option, plugin_option
+from refimpl.cli.messages import say
 from refimpl.errors import RefimplError, escaped, printable
 from refimpl.writing import write_text
 
@@ -48,7 +49,7 @@ def report(
     require_distinct_files({"-o": output, "--markdown": markdown}, (*results, *against, *history))
     made = write_report(results, output, against, markdown, names_meant(expect), history)
     click.echo(printable(f"{made.verdict.headline}: {made.verdict.sentence}"))
-    click.echo(f"wrote {output}" + (f" and {markdown}" if markdown else ""))
+    say(f"wrote {output}" + (f" and {markdown}" if markdown else ""))
     return int(exit_code and made.verdict.state != "passed")
 
 
@@ -70,7 +71,7 @@ def figures(results: tuple[Path, ...], output: Path | None, plugins: tuple[str, 
     examples = {name: r.value for name, r in registry.load(plugins).examples.items()}
     table = markdown(list(lines([read(path) for path in results], examples)))
     if output is None:
-        click.echo(table, nl=False)
+        click.echo(escaped(table), nl=False)
     else:
         head = (
             "# The documents' figures, measured on real data\n\n"
@@ -78,7 +79,7 @@ def figures(results: tuple[Path, ...], output: Path | None, plugins: tuple[str, 
             "`refimpl check --data real`; not written by hand.\n\n"
         )
         write_text(output, head + table)
-        click.echo(f"wrote {output}")
+        say(f"wrote {output}")
 
 
 @click.command()
@@ -120,4 +121,4 @@ def badge(results: tuple[Path, ...], output: Path) -> None:
     if not found:
         raise RefimplError(f"there is no results file in {', '.join(map(str, results))}")
     write_text(output, drawn(found))
-    click.echo(f"wrote {output}")
+    say(f"wrote {output}")

@@ -25,6 +25,7 @@ from refimpl.cli.commands.options import (
     plugin_option,
     suite_option,
 )
+from refimpl.cli.messages import say
 from refimpl.errors import RefimplError
 from refimpl.names import unknown
 
@@ -95,7 +96,7 @@ def check(
     if failed is not None:
         names = names or _examples_failed_in(failed)
         if not names:
-            click.echo(f"nothing failed in {failed}")
+            say(f"nothing failed in {failed}")
             return 0
     if executions or tier == "real":
         _require_what_plugins_give(names, executions, tier, plugins)
@@ -226,7 +227,7 @@ def mutants(
 
     command = import_module("refimpl.conformance.mutants.command")
     if only_list:
-        click.echo(command.catalogue())
+        say(command.catalogue())
         return 0
     make_folder(results)
     make_folder(table)
@@ -259,14 +260,14 @@ def golden(names: tuple[str, ...], update: bool, plugins: tuple[str, ...]) -> in
     agree: list[bool] = []
     for example in examples:
         if not example.variants:
-            click.echo(f"{example.name}: trains nothing, so it has no golden trajectory")
+            say(f"{example.name}: trains nothing, so it has no golden trajectory")
         for variant in example.variants:
             if lacking := goldens.not_comparable(example, variant):
-                click.echo(f"{example.name}: {variant.name} is not compared: {lacking}")
+                say(f"{example.name}: {variant.name} is not compared: {lacking}")
                 continue
             comparison = goldens.compare_with_golden(example, variant)
             agree.append(comparison.agrees)
-            click.echo(f"{example.name}: {comparison}")
+            say(f"{example.name}: {comparison}")
     if not agree:
         raise RefimplError(
             "nothing was compared: no variant of the named examples has a golden trajectory that "
@@ -281,7 +282,7 @@ def _update_goldens(examples: Iterable[Example]) -> None:
     written = False
     for path in update(examples):
         written = True
-        click.echo(f"wrote {path.name} ({path.stat().st_size / 1024:.0f} KiB)")
+        say(f"wrote {path.name} ({path.stat().st_size / 1024:.0f} KiB)")
     if not written:
         raise RefimplError("nothing was written: no variant of the named examples trains")
 

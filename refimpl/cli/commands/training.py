@@ -22,6 +22,7 @@ from refimpl.cli.commands.options import (
     output_option,
     plugin_option,
 )
+from refimpl.cli.messages import say
 from refimpl.errors import RefimplError
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def run(
 
         assert history.last is not None
         save_checkpoint(take(history.last, problem.first_step + history.steps, **about), save)
-        click.echo(f"saved {save}")
+        say(f"saved {save}")
     if plot:
         from refimpl.authoring.plotting import plot_history
 
@@ -129,8 +130,8 @@ def run(
         figures = chosen.facts.figures if chosen.facts else ()
         documented = {f.metric: f.documented for f in figures if f.documented is not None}
         plot_history(history, f"{name} · {chosen.name} · {tier} data", plot, documented)
-        click.echo(f"plotted {plot}")
-    click.echo(final_line(history.final))
+        say(f"plotted {plot}")
+    say(final_line(history.final))
 
 
 @click.command()
@@ -194,7 +195,7 @@ def compare(
         with located_errors(example):
             comparison = compare_in_ladder(first, second, tier, steps, precision, on)
         agrees = agrees and comparison.agrees
-        click.echo(str(comparison))
+        say(str(comparison))
     return 0 if agrees else 1
 
 
@@ -212,10 +213,10 @@ def _compare_execution(
     if not execution.supports(variant):
         raise RefimplError(f"variant {variant.name!r} does not support execution {name!r}")
     comparison = compare_execution(variant, execution, tier, steps)
-    click.echo(str(comparison))
+    say(str(comparison))
     if not comparison.agrees and computes_here(execution):
         first = first_beyond(variant, execution, tier)
-        click.echo(f"the first kernel off is {first}" if first else "every kernel is right")
+        say(f"the first kernel off is {first}" if first else "every kernel is right")
     return 0 if comparison.agrees else 1
 
 
