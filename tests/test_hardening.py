@@ -24,6 +24,7 @@ import pytest
 
 from refimpl.baselines import committed
 from refimpl.checking.results import part_of, read
+from refimpl.writing import alone
 
 LONG = bool(os.environ.get("REFIMPL_LONG"))
 """Whether to do what takes minutes, too."""
@@ -308,6 +309,14 @@ def test_two_runs_do_not_write_one_file(folder):
         first.end(signal.SIGTERM)
 
 
+def test_two_hunts_do_not_write_one_file(folder):
+    findings = folder.path / "mutants.jsonl"
+    with alone(findings):
+        ran = folder.run("mutants", "titanic-dnn", "--results", str(findings))
+    assert ran.status == 1
+    assert f"--results {findings}: another process is writing it" in ran.err
+
+
 # --- nothing is lost -----------------------------------------------------------------------------
 
 
@@ -453,6 +462,60 @@ def test_a_thread_that_a_plugin_leaves_does_not_hold_up_the_end(folder):
     assert ran.status == 0
     assert ran.seconds < 55
     assert "threads were left behind, and are ended: left behind" in ran.out
+
+
+# --- output --------------------------------------------------------------------------------------
+
+LOUD = """
+from refimpl import Exact, Example, hookimpl
+
+@hookimpl
+def refimpl_examples():
+    title, what = "\\x1b[31mred \\u202e turned", "sum\\x1b[2J"
+    return [Example("loud", title, "d\\x07", "0", values=(Exact(what, lambda: 1, 2),))]
+"""
+
+
+@pytest.mark.parametrize(
+    "words", ["list", "info loud", pytest.param("check loud -n 0", marks=slow)]
+)
+def test_names_from_outside_reach_the_terminal_as_text(folder, words):
+    (folder.path / "loud.py").write_text(LOUD)
+    ran = folder.run(*words.split(), "--plugin", "loud.py")
+    assert "loud" in ran.out
+    assert not {"\x1b", "\x07", "\u202e"} & set(ran.out + ran.err)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is full")
+def test_an_output_that_is_full_is_an_error_of_one_line(folder):
+    with open("/dev/full", "wb") as full:
+        ran = subprocess.run(
+            folder.command("list"),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            text=True,
+        )
+    folder.rows.append((ran.returncode, ran.stderr.strip()))
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("refimpl: the output cannot be written: No space left on device")
+    assert ran.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="it limits the size of files by ulimit")
+def test_a_disk_that_is_full_leaves_the_earlier_file_and_no_stub(folder):
+    folder.results.write_text('{"$report_type": "an earlier one"}\n')
+    before = folder.results.read_bytes()
+    words = ["check", "--plugin", "toys.py", "toy-0", "-n", "0", "--results", str(folder.results)]
+    ran = subprocess.run(
+        ["bash", "-c", 'ulimit -f 1; exec "$@"', "bash", *folder.command(*words)],
+        cwd=folder.path, capture_output=True, env=environment(), text=True, timeout=300,
+    )  # fmt: skip
+    folder.rows.append((ran.returncode, ran.stdout.strip().splitlines()[-1]))
+    assert ran.returncode == 1
+    assert f"cannot write {part_of(folder.results)}: File too large" in ran.stdout + ran.stderr
+    assert folder.results.read_bytes() == before
+    assert {p.name for p in folder.path.glob("results*")} <= {"results.jsonl", "results.jsonl.lock"}
 
 
 # --- strange surroundings ------------------------------------------------------------------------

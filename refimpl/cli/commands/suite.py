@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -225,17 +226,25 @@ def mutants(
     """
     from importlib import import_module
 
+    from refimpl.writing import AloneError, alone
+
     command = import_module("refimpl.conformance.mutants.command")
     if only_list:
         say(command.catalogue())
         return 0
     make_folder(results)
     make_folder(table)
-    found: int = command.hunt(
-        names, plugins, tier, mutants=mutants, variants=variants, every_variant=every_variant,
-        without=command.left_out(without, only), equivalents=equivalents, results=results,
-        table=table,
-    )  # fmt: skip
+    with ExitStack() as held:
+        if results is not None:
+            try:
+                held.enter_context(alone(results))
+            except AloneError as error:
+                raise RefimplError(f"--results {results}: {error}; choose another file") from error
+        found: int = command.hunt(
+            names, plugins, tier, mutants=mutants, variants=variants, every_variant=every_variant,
+            without=command.left_out(without, only), equivalents=equivalents, results=results,
+            table=table,
+        )  # fmt: skip
     return found
 
 
