@@ -52,6 +52,7 @@ def plot_histories(
     """
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     panels = _panels(histories.values())
     figure = Figure(figsize=(4.8 * len(panels), 3.6), layout="constrained")
@@ -61,6 +62,7 @@ def plot_histories(
             _draw(axis, history, name, run, f"C{colour}")
         _draw_documented(axis, name, documented or {})
         axis.set_xlabel("epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.set_title(name)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
