@@ -91,10 +91,10 @@ def export(
     output: Path,
     plugins: tuple[str, ...],
 ) -> None:
-    """Write an example as a program that needs torch and NumPy, but no refimpl.
+    """Write an example as a program without refimpl.
 
-    A file beside it has the rows and the start values. It makes the run of refimpl run on the CPU,
-    and prints the same figures.
+    It needs torch and NumPy only. A file beside it has the rows and the start values. It makes the
+    run of refimpl run on the CPU, and prints the same figures.
     """
     if form is None:
         raise RefimplError("say what to write: --script or --notebook")
