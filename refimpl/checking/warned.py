@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+CHECKOUT = Path(__file__).parents[2].as_posix() + "/"
+
 LONGEST = 300
 """So many characters of a warning's text are kept."""
 
@@ -57,8 +59,14 @@ def collected() -> Iterator[list[Warned]]:
 def _origin(filename: str) -> str:
     """A file by its path from the package on: the same wherever the package is installed."""
     path = filename.replace("\\", "/")
-    for root in ("site-packages/", "dist-packages/", "/plugins/", "/refimpl/"):
-        _, found, rest = path.rpartition(root)
+    for installed in ("site-packages/", "dist-packages/"):
+        _, found, rest = path.rpartition(installed)
         if found:
-            return rest if root.endswith("packages/") else found.strip("/") + "/" + rest
+            return rest
+    if path.startswith(CHECKOUT):  # whatever folder it is cloned into
+        return path.removeprefix(CHECKOUT)
+    for folder in ("/plugins/", "/refimpl/"):
+        _, found, rest = path.rpartition(folder)
+        if found:
+            return found.strip("/") + "/" + rest
     return re.sub(r"^python3\.\d+/", "", "/".join(Path(path).parts[-2:]))
