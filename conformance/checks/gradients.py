@@ -136,11 +136,10 @@ def _off_the_kinks(problem: Problem) -> Problem:
 
 def _in_small_batches(problem: Problem) -> Problem:
     """The same rows in smaller batches; without batches in the document, still all at once."""
-    protocol = problem.protocol
-    whole = problem.streams or protocol.batch_size is None
-    if whole or (protocol.batch_size or 0) >= len(problem.train):
+    size = problem.protocol.batch_size
+    if problem.streams or size is None or size >= len(problem.train):
         return problem
-    return problem.but(protocol=replace(protocol, batch_size=min(protocol.batch_size, ROWS)))
+    return problem.but(protocol=replace(problem.protocol, batch_size=min(size, ROWS)))
 
 
 def _of_the_last_batch(variant: Variant, problem: Problem, first: Step) -> Measurement:

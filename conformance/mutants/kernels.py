@@ -75,7 +75,7 @@ def replaced(kernel: str, change: Change, fault: Fault) -> Iterator[None]:
     """Put the fault into every overload of a kernel on the CPU, and take it out again."""
     packet = getattr(torch.ops.aten, kernel)
     with ExitStack() as stack:
-        library = torch.library.Library("aten", "IMPL")
+        library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
         stack.callback(library._destroy)
         for overload in packet.overloads():
             if overload.endswith("out") or "names" in overload or "dtype" in overload:
@@ -87,7 +87,7 @@ def replaced(kernel: str, change: Change, fault: Fault) -> Iterator[None]:
                 continue
             name = f"{kernel}.{overload}" if overload != "default" else kernel
             wrong = partial(_wrong, original, change, fault)
-            library.impl(name, wrong, "CPU", with_keyset=True)
+            library.impl(name, wrong, "CPU", with_keyset=True)  # type: ignore[no-untyped-call]
         yield
 
 
@@ -121,7 +121,7 @@ def _plant(kernel: str, change: Change, fault: Fault) -> Plant:
             with within():
                 return forward(*args, **kwargs)
 
-        module.forward = inside  # type: ignore[method-assign]
+        module.forward = inside
         return False
 
     return Plant(around=within, module=predicting_too)
