@@ -88,14 +88,20 @@ def _casts(variant: Variant) -> bool:
     from torch import nn
 
     build = variant.build
-    has_matrix = build is None or any(p.ndim > 1 for p in build().parameters())
+    has_matrix = build is None or any(
+        parameter.ndim > 1
+        for layer in build().modules()
+        if not isinstance(layer, (nn.Embedding, nn.EmbeddingBag))
+        for parameter in layer.parameters(recurse=False)
+    )
     return variant.has_module and has_matrix and not variant.has_layer(nn.RNNBase)
 
 
 def _autocast(device: str, dtype: str) -> AbstractContextManager[object]:
     import torch
 
-    return torch.autocast(device, getattr(torch, dtype))
+    # It is around a whole step: a cast that was kept would be stale after the first of two updates.
+    return torch.autocast(device, getattr(torch, dtype), cache_enabled=False)
 
 
 # --- wrappers ------------------------------------------------------------------------------------

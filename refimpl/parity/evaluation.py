@@ -114,10 +114,14 @@ def _model(variant: Variant, problem: Problem) -> Model:
 
 def _parts(step: Step) -> tuple[nn.Module | None, dict[str, Tensor]]:
     tensors: dict[str, Any] = {bare_name(name): own for name, own in step.parameters.items()}
-    if step.module is None:
+    # What predicts may be a copy of what is trained: an average of its weights.
+    model = step.model if isinstance(step.model, nn.Module) else step.module
+    if model is None:
         return None, tensors
-    tensors |= {bare_name(name): own for name, own in step.module.named_buffers()}
-    return step.module, tensors
+    seen = set(map(id, tensors.values()))
+    own = [*model.named_parameters(), *model.named_buffers()]
+    tensors |= {bare_name(name): each for name, each in own if id(each) not in seen}
+    return model, tensors
 
 
 def _end(variant: Variant, tier: Tier, oracle: Model) -> State:

@@ -165,7 +165,8 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
         plain_kwargs = tree_map(_plain, kwargs)
         if name_of(func) in COMPARISONS and floats:
             plain_args = [_rounded(each, floats[0].dtype) for each in plain_args]
-        exact = repeated(func, plain_args, plain_kwargs)
+        exact = [_dense(each) for each in repeated(func, plain_args, plain_kwargs)]
+        found = [_dense(each) for each in found]
         self.judged[kernel] += 1
         if _same(found, exact):
             return
@@ -202,6 +203,10 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self.worst[kernel].ratio if kernel in self.worst else -1.0
 
 
+def _dense(value: Tensor) -> Tensor:
+    return value.to_dense() if value.is_sparse else value
+
+
 def _same(found: list[Tensor], exact: list[Tensor]) -> bool:
     """Whether results are what float64 makes, to the bit: nothing was rounded."""
     return all(
@@ -226,7 +231,7 @@ def furthest(found: Tensor, expected: Tensor, bound: Tensor | float) -> JudgedCa
     What is not finite where float64 is finite, and not out of the range of the dtype either, is
     infinitely far; where both are the same infinity or NaN, there is no error.
     """
-    own = found.detach().to("cpu", torch.float64)
+    own = _dense(found.detach().to("cpu", torch.float64))
     expected = expected.to(torch.float64)
     error = own.sub(expected).abs_()
     if is_float(found):

@@ -32,8 +32,8 @@ Array = NDArray[Any]
 STEPS = 3
 """How many steps are compared."""
 
-AT_LEAST = 0.5
-"""An update has at least this share of the oracle's size."""
+SEEN = 100.0
+"""An update is looked for where it should be so many times as large as rounding."""
 
 
 def restarted(
@@ -122,10 +122,10 @@ class Updates:
             drawn = [sizes[number - 1] for sizes in self.drawn if len(sizes) >= number]
             expected = min([_distance(after, before), *drawn])
             lost = self.unit * _distance(before, None)
-            if size < AT_LEAST * expected - lost:
+            if size <= lost and expected > SEEN * lost:
                 return (
-                    f"step {number}: the update changes the parameters by {size:.3g} where "
-                    f"at least {AT_LEAST * expected:.3g} is expected"
+                    f"step {number}: the update changes the parameters by {size:.3g}, which is "
+                    f"rounding, where {expected:.3g} is expected"
                 )
         return ""
 

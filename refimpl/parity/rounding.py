@@ -76,8 +76,10 @@ BOUNDED = _names("""
 """)
 """Functions that come to a bound, and in a narrow precision reach it: these are really rounded."""
 
-AS_GIVEN = _names("sigmoid sigmoid_ tanh tanh_")
-"""Of these, those that autocast computes in the dtype of their input."""
+AS_GIVEN = _names("""
+    sigmoid sigmoid_ sigmoid_backward silu silu_backward tanh tanh_ tanh_backward
+""")
+"""Functions that autocast computes in the dtype of their input, which a product has made."""
 
 SUMS = frozenset(("sum", "mean"))
 LOSSES = _names("""
@@ -169,7 +171,7 @@ class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _half(self, name: str) -> float:
         """Half a unit in the last place of 1, in the precision that such calls are made in."""
-        narrow = name in PRODUCTS and self.products_in is not None
+        narrow = (name in PRODUCTS or name in AS_GIVEN) and self.products_in is not None
         eps = torch.finfo(self.products_in if narrow else self.precision).eps  # type: ignore[arg-type]
         return eps / 2
 
@@ -215,7 +217,11 @@ class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name == "mean":
             squares = squares / count
         spread: Tensor = (count * (out.square() / 3 + squares / 2)).sqrt()
-        return out + half * spread * self._noise(out)
+        out = out + half * spread * self._noise(out)
+        if name == "sum" and self.products_in is not None:
+            # The gradient of a bias is kept in the dtype of the product that it was added to.
+            out = self._moved(out, torch.finfo(self.products_in).eps / 2)
+        return out
 
     def _convolution_backward(self, func: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Each of the three gradients with the rounding of its own sum.
