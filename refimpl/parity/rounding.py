@@ -171,7 +171,9 @@ class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _half(self, name: str) -> float:
         """Half a unit in the last place of 1, in the precision that such calls are made in."""
-        narrow = (name in PRODUCTS or name in AS_GIVEN) and self.products_in is not None
+        # What comes to a bound is really rounded, and not moved besides.
+        as_given = name in AS_GIVEN and name not in BOUNDED
+        narrow = (name in PRODUCTS or as_given) and self.products_in is not None
         eps = torch.finfo(self.products_in if narrow else self.precision).eps  # type: ignore[arg-type]
         return eps / 2
 
