@@ -6,7 +6,10 @@ In data, a list is no tree but one entry for each row, for rows of different len
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def is_ragged(value: object) -> bool:
@@ -57,3 +60,8 @@ def call(model: Callable[..., Any], inputs: Any) -> Any:
         if isinstance(inputs, dict):
             return model(**inputs)
     return model(inputs)
+
+
+def dense(tensor: Tensor) -> Tensor:
+    """The tensor itself, or what a sparse one stands for."""
+    return tensor.to_dense() if tensor.is_sparse else tensor

@@ -22,6 +22,7 @@ from refimpl.training.checkpoint import take
 from refimpl.training.loop import steps_of
 from refimpl.training.problem import Problem, pose
 from refimpl.training.trajectories import first_steps
+from refimpl.trees import dense
 
 STEPS = (1e-7, 1e-6, 1e-8, 1e-5)
 """Step widths, tried until one fits: a kink (ReLU, max-pooling) may lie within the larger ones, and
@@ -309,12 +310,10 @@ def _first(variant: Variant, problem: Problem) -> Step:
 
 def _gradients(step: Step) -> Mapping[str, NDArray[Any]]:
     """The gradients of a step, by name, of the parameters that have one."""
-    return {name: _dense(gradient).numpy() for name, gradient in step.used_gradients().items()}
-
-
-def _dense(gradient: torch.Tensor) -> torch.Tensor:
-    own = torch.as_tensor(gradient).detach()
-    return (own.to_dense() if own.is_sparse else own).cpu()
+    return {
+        name: dense(torch.as_tensor(gradient).detach()).cpu().numpy()
+        for name, gradient in step.used_gradients().items()
+    }
 
 
 @check(

@@ -15,6 +15,7 @@ from refimpl.checking.checks import Measurement, Subject, check, true
 from refimpl.contract import Step, Variant
 from refimpl.training.loop import drive
 from refimpl.training.problem import Problem, pose
+from refimpl.training.trajectories import plain
 
 UPDATES, MOST_UPDATES = 5, 60
 """How many updates are watched, with an epoch for each, so that a schedule by epochs shows too; and
@@ -183,7 +184,7 @@ def _watched(variant: Variant, problem: Problem, count: int) -> Iterator[_Update
     The rates of the first are given too, in an update without gradients.
     """
     made: dict[int, Tensor] = {}
-    before = {name: torch.as_tensor(value).double() for name, value in problem.values.items()}
+    before = {name: plain(torch.as_tensor(value)) for name, value in problem.values.items()}
     with _noting(made) as noted:
         for step in _steps(variant, problem, count):
             update = _Update(noted.rates, noted.pairs, step.gradients is not None)
@@ -191,7 +192,7 @@ def _watched(variant: Variant, problem: Problem, count: int) -> Iterator[_Update
                 update = _by_hand(step, before, made)
             for parameter in step.parameters.values():
                 _watch(parameter, made)
-            before = {n: p.detach().double().clone() for n, p in step.parameters.items()}
+            before = {n: plain(p) for n, p in step.parameters.items()}
             made.clear()
             noted.clear()
             yield update
@@ -227,7 +228,7 @@ class _Noted:
             for parameter in group["params"]:
                 made = self.made.get(id(parameter))
                 if made is not None and parameter.grad is not None:
-                    self.pairs.append((made, _plain(parameter.grad)))
+                    self.pairs.append((made, plain(parameter.grad)))
 
 
 @contextmanager
@@ -248,16 +249,12 @@ def _watch(parameter: Any, made: dict[int, Tensor]) -> None:
     leaf = torch.is_tensor(parameter) and parameter.is_leaf and parameter.requires_grad
     if leaf and getattr(parameter, WATCHED, None) is not made:
         setattr(parameter, WATCHED, made)
-        parameter.register_post_accumulate_grad_hook(lambda p: made.update({id(p): _plain(p.grad)}))
-
-
-def _plain(gradient: Tensor) -> Tensor:
-    return (gradient.to_dense() if gradient.is_sparse else gradient).detach().double().clone()
+        parameter.register_post_accumulate_grad_hook(lambda p: made.update({id(p): plain(p.grad)}))
 
 
 def _by_hand(step: Step, before: Mapping[str, Tensor], made: Mapping[int, Tensor]) -> _Update:
     """An update that no optimizer makes: its rate, if it is a plain step along the gradient."""
-    gradients = {name: _plain(torch.as_tensor(g)) for name, g in step.used_gradients().items()}
+    gradients = {name: plain(g) for name, g in step.used_gradients().items()}
     pairs = [
         (made[id(step.parameters[name])], gradient)
         for name, gradient in gradients.items()
@@ -267,7 +264,7 @@ def _by_hand(step: Step, before: Mapping[str, Tensor], made: Mapping[int, Tensor
     if not gradients or not gradients.keys() <= before.keys():
         return update
     moved = torch.cat([
-        (step.parameters[name].detach().double() - before[name]).flatten() for name in gradients
+        (plain(step.parameters[name]) - before[name]).flatten() for name in gradients
     ])  # fmt: skip
     slope = torch.cat([gradient.flatten() for gradient in gradients.values()])
     rate = -float(moved @ slope / (slope @ slope).clamp_min(1e-300))

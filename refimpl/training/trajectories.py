@@ -17,7 +17,7 @@ from refimpl.training.comparison import Kind
 from refimpl.training.ladder import to_ladder
 from refimpl.training.loop import steps_of
 from refimpl.training.problem import Problem
-from refimpl.trees import named_leaves
+from refimpl.trees import dense, named_leaves
 
 KEPT = 10
 """How many trajectories are kept: the oracle, its two draws and the float32 run of a ladder's first
@@ -43,11 +43,11 @@ class Observation:
 def observe(variant: Variant, step: Step) -> list[Observation]:
     """Every tensor of a step that can be compared, in the order in which they are computed."""
     seen = [
-        Observation("output", name, _plain(value))
+        Observation("output", name, plain(value))
         for name, value in named_leaves(step.output)
         if value is not None
     ]
-    seen.extend(Observation("loss", name, _plain(loss)) for name, loss in step.losses.items())
+    seen.extend(Observation("loss", name, plain(loss)) for name, loss in step.losses.items())
     parameters = {bare_name(name): value for name, value in step.parameters.items()}
     gradients = {bare_name(name): value for name, value in step.used_gradients().items()}
     tensors: tuple[tuple[Kind, dict[str, Tensor]], ...] = (
@@ -57,7 +57,7 @@ def observe(variant: Variant, step: Step) -> list[Observation]:
     for kind, named in tensors:
         seen.extend(Observation(kind, name, value) for name, value in sorted(named.items()))
     buffers = step.module.named_buffers() if step.module is not None else ()
-    seen.extend(Observation("buffer", bare_name(name), _plain(own)) for name, own in buffers)
+    seen.extend(Observation("buffer", bare_name(name), plain(own)) for name, own in buffers)
     return seen
 
 
@@ -73,15 +73,13 @@ def bare_name(name: str) -> str:
     return name
 
 
-def _plain(value: Tensor | float) -> Tensor:
+def plain(value: Tensor | float) -> Tensor:
     """A float64 copy on the CPU that later steps do not change; dense, if it was sparse."""
-    tensor = torch.as_tensor(value).detach()
-    dense = tensor.to_dense() if tensor.is_sparse else tensor
-    return dense.to("cpu", torch.float64, copy=True)
+    return dense(torch.as_tensor(value).detach()).to("cpu", torch.float64, copy=True)
 
 
 def _all_plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: _plain(value) for name, value in tensors.items()}
+    return {name: plain(value) for name, value in tensors.items()}
 
 
 # --- kept ----------------------------------------------------------------------------------------
