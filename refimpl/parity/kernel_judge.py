@@ -33,6 +33,7 @@ from refimpl.parity.kernel_bounds import (
     written,
 )
 from refimpl.training.comparison import oracle_scale
+from refimpl.trees import dense
 
 KEPT = 20
 """How many calls beyond their bounds are kept; all are counted."""
@@ -165,13 +166,14 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
         plain_kwargs = tree_map(_plain, kwargs)
         if name_of(func) in COMPARISONS and floats:
             plain_args = [_rounded(each, floats[0].dtype) for each in plain_args]
-        exact = [_dense(each) for each in repeated(func, plain_args, plain_kwargs)]
-        found = [_dense(each) for each in found]
+        exact = [dense(each) for each in repeated(func, plain_args, plain_kwargs)]
+        found = [dense(each) for each in found]
         self.judged[kernel] += 1
-        if _same(found, exact):
-            return
+        own = [made.detach().to("cpu", one.dtype) for made, one in zip(found, exact, strict=True)]
+        if all(map(torch.equal, own, exact)):
+            return  # nothing was rounded
         allowed = least(func, exact, unit)
-        quick = math.nan if allowed is None else _quickly(found, exact, allowed)
+        quick = math.nan if allowed is None else _quickly(own, exact, allowed, found)
         if quick <= min(1.0, self._worst_ratio(kernel)):
             return
         if allowed is None or not quick <= 1:
@@ -203,24 +205,17 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self.worst[kernel].ratio if kernel in self.worst else -1.0
 
 
-def _dense(value: Tensor) -> Tensor:
-    return value.to_dense() if value.is_sparse else value
+def _quickly(
+    own: list[Tensor], exact: list[Tensor], least: list[Tensor | float], found: list[Tensor]
+) -> float:
+    """The largest ratio of an error to the least bound, or NaN if a value is not finite.
 
-
-def _same(found: list[Tensor], exact: list[Tensor]) -> bool:
-    """Whether results are what float64 makes, to the bit: nothing was rounded."""
-    return all(
-        made.shape == one.shape and torch.equal(made.detach().to("cpu", one.dtype), one)
-        for made, one in zip(found, exact, strict=True)
-    )
-
-
-def _quickly(found: list[Tensor], exact: list[Tensor], least: list[Tensor | float]) -> float:
-    """The largest ratio of an error to the least bound, or NaN if a value is not finite."""
+    ``own`` are the results that were ``found``, in float64 on the CPU.
+    """
     ratios = [0.0]
-    for made, one, bound in zip(found, exact, least, strict=True):
+    for wide, one, bound, made in zip(own, exact, least, found, strict=True):
         if made.numel() and is_float(made):
-            error = made.detach().to("cpu", torch.float64).sub(one).abs_()
+            error = wide.sub(one).abs_()
             ratios.append(float(error.div_(bound + torch.finfo(made.dtype).tiny).max()))
     return math.nan if any(math.isnan(ratio) for ratio in ratios) else max(ratios)
 
@@ -231,7 +226,7 @@ def furthest(found: Tensor, expected: Tensor, bound: Tensor | float) -> JudgedCa
     What is not finite where float64 is finite, and not out of the range of the dtype either, is
     infinitely far; where both are the same infinity or NaN, there is no error.
     """
-    own = _dense(found.detach().to("cpu", torch.float64))
+    own = dense(found.detach().to("cpu", torch.float64))
     expected = expected.to(torch.float64)
     error = own.sub(expected).abs_()
     if is_float(found):

@@ -62,8 +62,7 @@ def draw(
 ) -> Iterator[list[Observation]]:
     """The same for a draw: in float64, with every result moved as if it were rounded."""
     mode = Rounded(number, precision, products_in)
-    stored = torch.float32 if products_in is not None else precision
-    start = partial(moved, precision=stored, number=number)
+    start = partial(moved, precision=precision, number=number)
     return restarted(variant, under(mode, problem, number), oracle, start)
 
 
@@ -96,6 +95,11 @@ class Updates:
     sizes: list[float] = field(default_factory=list)
     drawn: list[list[float]] = field(default_factory=list)
 
+    @property
+    def positions(self) -> list[Mapping[str, Tensor]]:
+        """The oracle's parameters before the first step, and after each."""
+        return [self.start, *map(parameters, self.oracle)]
+
     def of_candidate(self, run: Iterable[list[Observation]]) -> Iterator[list[Observation]]:
         """The run's steps; the size of each one's update is noted."""
         return self._noted(run, self.sizes)
@@ -108,16 +112,14 @@ class Updates:
     def _noted(
         self, run: Iterable[list[Observation]], sizes: list[float]
     ) -> Iterator[list[Observation]]:
-        before = [self.start, *map(parameters, self.oracle)]
-        for step, started_from in zip(run, before, strict=False):
+        for step, started_from in zip(run, self.positions, strict=False):
             sizes.append(_distance(parameters(step), started_from))
             yield step
 
     def skipped(self) -> str:
         """The first update that is too small to be one, in words, if there is one."""
-        positions = [self.start, *map(parameters, self.oracle)]
         for number, (size, (before, after)) in enumerate(
-            zip(self.sizes, pairwise(positions), strict=False), start=1
+            zip(self.sizes, pairwise(self.positions), strict=False), start=1
         ):
             drawn = [sizes[number - 1] for sizes in self.drawn if len(sizes) >= number]
             expected = min([_distance(after, before), *drawn])

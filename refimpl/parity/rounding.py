@@ -132,22 +132,11 @@ class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
         half = self._half(name)
         given = args
         if kind.product and (length := length_of(name, args)) > 3:
-            # Each partial sum is rounded, and a kernel may keep one for each result: the terms are
-            # moved by that, and so is the sum. Products of narrow numbers are added up in float32.
-            adding = min(half, FLOAT32_HALF)
-            of_terms = max(half, adding * sqrt(length / 2))
-            factor = 1 if name in ("convolution", "linear") else -1
-            given = tuple([self._moved(own, half) for own in args[:factor]])
-            given += (self._moved(args[factor], of_terms), *args[factor:][1:])
-            half = max(half, adding * sqrt(length / 3))
+            given, half = self._long_product(name, args, half, length)
         elif kind.terms:
             by = half * _length_of_rows(args) if name == "embedding_dense_backward" else half
-            given = tuple(
-                [
-                    own if place in kind.written else self._moved(own, by)
-                    for place, own in enumerate(args)
-                ]
-            )
+            places = enumerate(args)
+            given = tuple([own if n in kind.written else self._moved(own, by) for n, own in places])
         out = func(*given, **kwargs)
         for place in kind.written:
             if isinstance(args[place], Tensor) and args[place].dtype == torch.float64:
@@ -168,6 +157,21 @@ class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if isinstance(out, (tuple, list)):
             return type(out)([self._moved(own, half) for own in out])
         return out
+
+    def _long_product(
+        self, name: str, args: tuple[Any, ...], half: float, length: float
+    ) -> tuple[tuple[Any, ...], float]:
+        """What a product of sums of ``length`` terms is given, and by how much its result moves.
+
+        Each partial sum is rounded, and a kernel may keep one for each result: the terms are moved
+        by that, and so is the sum. Products of narrow numbers are added up in float32.
+        """
+        adding = min(half, FLOAT32_HALF)
+        factor = 1 if name in ("convolution", "linear") else len(args) - 1
+        halves = [half] * len(args)
+        halves[factor] = max(half, adding * sqrt(length / 2))
+        given = tuple([self._moved(own, by) for own, by in zip(args, halves, strict=True)])
+        return given, max(half, adding * sqrt(length / 3))
 
     def _half(self, name: str) -> float:
         """Half a unit in the last place of 1, in the precision that such calls are made in."""
