@@ -69,20 +69,21 @@ def _is_not_of_a_plugin(module: str) -> bool:
 
 def _called(example: Example) -> Iterator[Any]:
     for claim in example.values:
-        yield _inner(claim.compute)
+        yield unwrapped(claim.compute)
     for failure in example.failures:
-        yield _inner(failure.attempt)
+        yield unwrapped(failure.attempt)
     for erratum in example.errata:
-        yield _inner(erratum.holds)
+        yield unwrapped(erratum.holds)
     for variant in example.variants:
         for given in (variant.steps, variant.build, variant.start, variant.prepare, variant.loss):
-            yield _inner(given)
+            yield unwrapped(given)
         if variant.data is not None:
-            yield _inner(variant.data.stand_in)
-            yield _inner(variant.data.real)
+            yield unwrapped(variant.data.stand_in)
+            yield unwrapped(variant.data.real)
 
 
-def _inner(given: Any) -> Any:
+def unwrapped(given: Any) -> Any:
+    """What a :func:`functools.partial`, or one of another, calls in the end."""
     while isinstance(given, functools.partial):
         given = given.func
     return given

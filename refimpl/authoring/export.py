@@ -30,6 +30,7 @@ from refimpl.requirements import missing
 from refimpl.training.ladder import shared_name
 from refimpl.training.loop import steps_of, swiftly
 from refimpl.training.problem import Problem, pose
+from refimpl.whereabouts import unwrapped
 from refimpl.writing import whole_file, write_text
 
 Form = Literal["script", "notebook"]
@@ -178,10 +179,7 @@ def _text(example: Example, variant: Variant, problem: Problem, form: Form, save
 
 def _module(variant: Variant) -> ModuleType:
     """The plugin that the variant's loop or module is from."""
-    value: Any = variant.steps or variant.build
-    while hasattr(value, "func"):
-        value = value.func
-    return sys.modules[value.__module__]
+    return sys.modules[unwrapped(variant.steps or variant.build).__module__]
 
 
 def _offered() -> set[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import Any
 
 from refimpl.contract import Example, Facts, Variant
 from refimpl.data import Tier
 from refimpl.requirements import missing, missing_data
 from refimpl.training.live_model import FirstStep, first_step, live_summary
+from refimpl.whereabouts import unwrapped
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,7 @@ def summary_of(variant: Variant) -> str:
     """The variant's own summary, else the first docstring line of its loop or model."""
     if variant.summary:
         return variant.summary
-    made: Any = variant.steps or variant.build
-    while isinstance(made, partial):
-        made = made.func
+    made = unwrapped(variant.steps or variant.build)
     return (getattr(made, "__doc__", None) or "").strip().partition("\n")[0]
 
 
