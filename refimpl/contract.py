@@ -265,15 +265,18 @@ class Erratum:
 
     ``holds()`` tries it and returns whether the document is right here. It must return ``False``
     where ``since`` (a requirement such as ``"torch>=2.6"``) is met, and ``True`` where it is not.
-    So every version of torch tests every erratum. ``needs`` is as in :class:`Exact`.
+    So every version of torch tests every erratum. If the question is only whether it runs,
+    ``raises`` are the errors that say it does not, and what ``holds()`` returns does not matter.
+    ``needs`` is as in :class:`Exact`.
     """
 
     name: str
     says: str
     today: str
     since: str
-    holds: Callable[[], bool]
+    holds: Callable[[], object]
     needs: str | None = None
+    raises: tuple[type[BaseException], ...] = ()
 
 
 # --- how an example is trained -------------------------------------------------------------------

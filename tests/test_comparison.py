@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from refimpl.training.comparison import FACTOR, FLOOR_ULPS, closeness, distance, oracle_scale
+from refimpl.training.comparison import (
+    FACTOR,
+    FLOOR_ULPS,
+    closeness,
+    distance,
+    oracle_scale,
+    shown_apart,
+)
 
 EPS32, EPS64 = torch.finfo(torch.float32).eps, torch.finfo(torch.float64).eps
 SHAPES = arrays.array_shapes(min_dims=0, max_dims=3, max_side=5)
@@ -145,3 +152,11 @@ def test_a_tensor_without_elements_agrees():
     close = closeness(empty, empty, 0.0, torch.float32)
     assert (close.error, close.error_ratio, close.index) == (0.0, 0.0, ())
     assert distance(empty, empty) == 0.0
+
+
+def test_two_values_are_shown_with_as_many_digits_as_it_takes_to_tell_them_apart():
+    assert shown_apart(0.5, 0.25) == "found 0.5, expected 0.25"
+    close = shown_apart(0.308956612, 0.3089566121)
+    assert close == "found 0.308956612, expected 0.3089566121"
+    assert shown_apart(1.0, 1.0) == "found 1, expected 1"
+    assert shown_apart(float("nan"), 1.0) == "found nan, expected 1"

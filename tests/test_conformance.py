@@ -319,6 +319,21 @@ def test_an_erratum_that_answers_with_a_numpy_bool_is_as_expected(holds):
     assert result.outcome == "passed", result.reason
 
 
+@pytest.mark.parametrize(
+    ("call", "since", "outcome"),
+    [
+        (lambda: int("x"), "torch>=1.0", "passed"),  # gone, as stated
+        (lambda: 0, "torch>=9999", "passed"),  # it runs, whatever it returns
+        (lambda: 0, "torch>=1.0", "failed"),
+        (lambda: [].x, "torch>=1.0", "failed"),  # another error says nothing about it
+    ],
+)
+def test_an_erratum_about_whether_something_runs_is_judged_by_what_it_raises(call, since, outcome):
+    erratum = Erratum("e", "a", "b", since, call, raises=(ValueError,))
+    (result,) = asked(Example("x", "t", "d", "s", errata=(erratum,)))
+    assert result.outcome == outcome, result.reason
+
+
 # --- claims that cannot be tried here ------------------------------------------------------------
 
 NEEDY = Example(

@@ -61,13 +61,51 @@ def test_a_layer_that_is_off_in_evaluation_is_named_with_the_mode():
 
 def test_a_kernel_that_is_named_is_one_finding_with_what_fails_besides_in_its_variants():
     where = "step 1, aten::addmm in linear1: found 1.2, expected 1.1"
-    shows = failed("titanic-dnn", "kernels", variant="script",
-                   measurements=(true("kernels", False, "aten::addmm is off", where),))  # fmt: skip
+    off = replace(true("kernels", False, "it is off", where), isolates="aten::addmm")
+    shows = failed("titanic-dnn", "kernels", variant="script", measurements=(off,))
     besides = failed("titanic-dnn", "golden-trajectory", variant="script")
     elsewhere = failed("autograd", "exact-values", variant="-", reason="a is 1, expected 2")
     found = findings([besides, elsewhere, shows])
     assert [f.sentence for f in found] == ["the kernel aten::addmm is wrong", "a is 1, expected 2"]
     assert found[0].results == (shows, besides)
+
+
+def alone(what, message="it is off", **place):
+    """A figure about one thing of torch, by itself."""
+    own = Place(0, "output", what, **place) if place else None
+    return replace(true(what, False, message), isolates=what, place=own)
+
+
+def test_a_loss_that_a_probe_names_is_named_though_variants_without_it_are_probed_too():
+    place = Place(1, "loss", "", 0.69321, 0.6931406889)
+    probed = [
+        failed(example, "right-at-the-ends", variant=variant, uses=uses,
+               measurements=(alone("BCELoss"),))
+        for (example, variant), uses in NETS.items()
+    ]  # fmt: skip
+    (finding,) = findings([*run(having("BCELoss"), place=place), *probed])
+    assert finding.sentence == "BCELoss is 1e-4 too large"
+    assert len(finding.results) == 6
+
+
+def test_a_layer_that_is_off_by_a_factor_when_called_alone_is_named_with_factor_and_mode():
+    own = alone("Linear", "Linear linear1 in evaluation is off", found=1.01, expected=1.0)
+    shows = failed("titanic-dnn", "each-layer-is-right", variant="script", measurements=(own,))
+    (finding,) = findings([shows])
+    assert finding.sentence == "Linear is 1.0% too large in evaluation"
+    assert finding.first_seen == ""
+
+
+def test_a_kernel_is_named_before_the_layer_that_calls_it_and_another_kernel_apart():
+    layer, kernel = alone("Linear"), alone("aten::addmm")
+    results = [
+        failed("titanic-dnn", "each-layer-is-right", variant="script", measurements=(layer,)),
+        failed("titanic-dnn", "each-kernel-is-right", variant="script", measurements=(kernel,)),
+        failed("mnist-cnn", "each-kernel-is-right", variant="script",
+               measurements=(alone("aten::mean"),)),
+    ]  # fmt: skip
+    sentences = [finding.sentence for finding in findings(results)]
+    assert sentences == ["the kernel aten::addmm is wrong", "the kernel aten::mean is wrong"]
 
 
 def test_what_a_passing_variant_has_as_well_is_not_to_blame():

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from refimpl.checking.results import read
+from refimpl.report.findings import findings
+
 FAULTS = Path(__file__).parent / "fakes" / "torch_faults.py"
 
 
@@ -68,23 +71,52 @@ SEEN = (
 )  # fmt: skip
 
 
+def checked(fault: str, folder: Path, *request: str) -> subprocess.CompletedProcess[str]:
+    """A run of checks on a build of torch that has this fault, with its results in ``folder``."""
+    command = [
+        sys.executable, "-m", "refimpl", "check", *request, "--plugin", str(FAULTS), "-n", "0",
+        "--results", str(folder / "results.jsonl"),
+    ]  # fmt: skip
+    environment = {**os.environ, "TORCH_FAULT": fault}
+    return subprocess.run(
+        command, env=environment, cwd=folder, capture_output=True, text=True, timeout=600
+    )
+
+
 @pytest.mark.parametrize("seen", SEEN, ids=lambda seen: seen.fault)
 def test_a_wrong_build_is_named(seen: Seen, tmp_path: Path) -> None:
-    results = tmp_path / "results.jsonl"
-    command = [
-        sys.executable, "-m", "refimpl", "check", seen.example, "--plugin", str(FAULTS), "-n", "0",
-        "--execution", seen.execution, "--results", str(results),
+    run = checked(
+        seen.fault, tmp_path, seen.example, "--execution", seen.execution,
         *(["--check", seen.check] if seen.alone else []),
         *(["--variant", seen.variant] if seen.variant else []),
-    ]  # fmt: skip
-    environment = {**os.environ, "TORCH_FAULT": seen.fault}
-    run = subprocess.run(
-        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=600
-    )
+    )  # fmt: skip
     assert run.returncode == 1, run.stdout + run.stderr
-    records = [json.loads(line) for line in results.read_text().splitlines()]
+    records = map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())
     failed = [r for r in records if r.get("outcome") == "failed"]
     assert seen.check in {record["check"] for record in failed}
     messages = "\n".join(m["message"] for r in failed for m in r["measurements"])
     for words in seen.said:
         assert words in messages
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("bceloss_scaled", "BCELoss is 1e-4 too large"),
+        ("adam_eps", "Adam makes another update"),
+        ("linear_off_in_evaluation", "Linear is 1.0% too large in evaluation"),
+    ],
+)
+def test_a_wrong_build_is_one_finding_that_names_what_is_wrong(
+    fault: str, says: str, tmp_path: Path
+) -> None:
+    run = checked(
+        fault, tmp_path, "titanic-dnn", "ring-dnn", "linear-regression-2d",
+        *("--check", "golden-trajectory"), *("--check", "right-at-the-ends"),
+        *("--check", "each-layer-is-right"), *("--check", "ladder-agrees-in-float64"),
+    )  # fmt: skip
+    (finding,) = findings(read(tmp_path / "results.jsonl").checks)
+    assert finding.sentence == says
+    named = " ".join(run.stdout.split()).partition("does not do what the documents say")[2]
+    assert "1 finding in " in named
+    assert f" 1. {says} (" in named

@@ -72,15 +72,35 @@ def right_at_the_ends(subject: Subject) -> Iterator[Measurement]:
     for dtype in _dtypes(device):
         end = End(device, dtype)
         for name, probe in PROBES.items():
+            found: list[Measurement] = []
             try:
-                yield from probe(end)
+                found.extend(probe(end))
             except (NotImplementedError, RuntimeError):
                 # A build that is wrong may make another call in its place, so all are probed; but
                 # a device need not have what the variant does without.
                 if name in called:
                     raise
+            yield from _isolating(name, found)
         yield from _of_own_layers(subject, end)
     yield from _of_the_state(subject)
+
+
+def _isolating(operation: str, found: list[Measurement]) -> Iterator[Measurement]:
+    """The figures of one probe; what is wrong is about the innermost thing that is wrong.
+
+    That is the operation, unless only the forms of one function, or of one class, are wrong.
+    """
+    wrong = {measured.isolates for measured in found if not measured.holds}
+    functions = sorted(name for name in wrong if name.islower())
+    inmost = operation.strip("_") if "" in wrong else functions[0] if functions else ""
+    for measured in found:
+        yield replace(measured, isolates=inmost) if inmost and not measured.holds else measured
+
+
+def _form(name: str, measured: Measurement) -> Measurement:
+    """A figure of one form of an operation: of a function of ``F`` or of a class of ``nn``."""
+    where, _, own = name.partition(".")
+    return replace(measured, isolates=own) if where in ("F", "nn") else measured
 
 
 def _dtypes(device: torch.device) -> list[torch.dtype]:
@@ -131,8 +151,9 @@ def _relu(end: End) -> Iterator[Measurement]:
         x = end.tensor([-1.0, 0.0, 2.0])
         out = form(x)
         out.sum().backward()  # type: ignore[no-untyped-call]
-        yield end.same(f"{name} of -1, 0 and 2", out, [0, 0, 2])
-        yield end.same(f"gradient of {name} at -1, 0 and 2", x.grad, [0, 0, 1])  # type: ignore[arg-type]
+        slope = end.same(f"gradient of {name} at -1, 0 and 2", x.grad, [0, 0, 1])  # type: ignore[arg-type]
+        yield _form(name, end.same(f"{name} of -1, 0 and 2", out, [0, 0, 2]))
+        yield _form(name, slope)
 
 
 def _sigmoid(end: End) -> Iterator[Measurement]:
@@ -143,7 +164,8 @@ def _sigmoid(end: End) -> Iterator[Measurement]:
 def _of_sigmoid(end: End, name: str, form: Make) -> Iterator[Measurement]:
     from scipy.special import expit
 
-    yield end.same(f"{name} from -200 to 200", form(end.tensor(LARGE)), expit(np.array(LARGE)))
+    found = end.same(f"{name} from -200 to 200", form(end.tensor(LARGE)), expit(np.array(LARGE)))
+    yield _form(name, found)
 
 
 def _tanh(end: End) -> Iterator[Measurement]:
@@ -169,13 +191,12 @@ def _cross_entropy(end: End) -> Iterator[Measurement]:
         x.grad = None
         loss = form(x, classes)
         loss.backward()  # type: ignore[no-untyped-call]
-        yield end.same(f"{name} of ±200", loss, losses.mean())
+        yield _form(name, end.same(f"{name} of ±200", loss, losses.mean()))
         slope = (softmax(logits, axis=1) - np.eye(3)[list(CLASSES)]) / 2
         largest = (x.grad.double().cpu().numpy() - slope) if x.grad is not None else slope
         near = bool((np.abs(largest) < UNITS * torch.finfo(end.dtype).eps).all())
-        yield true(
-            f"gradient of {name} of ±200", near, f"it is {x.grad}, expected {slope.tolist()}"
-        )
+        message = f"gradient of {name} of ±200 is {x.grad}, expected {slope.tolist()}"
+        yield _form(name, true(f"gradient of {name} of ±200", near, message))
 
 
 def _softmax(end: End) -> Iterator[Measurement]:
@@ -196,7 +217,7 @@ def _bce(end: End) -> Iterator[Measurement]:
     }
     for name, form in forms.items():
         found = form(end.tensor(p), end.tensor(y).detach())
-        yield end.same(f"{name} of 0, 1, 2⁻⁶⁰, 0 and 1/2", found, expected)
+        yield _form(name, end.same(f"{name} of 0, 1, 2⁻⁶⁰, 0 and 1/2", found, expected))
     whole = F.binary_cross_entropy(end.tensor(p), end.tensor(y).detach())
     yield end.same("mean binary cross entropy of the same", whole, np.mean(expected))
 

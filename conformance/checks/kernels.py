@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from refimpl.checking.checks import Measurement, Subject, at_most, check, within_budget
+from refimpl.checking.checks import Measurement, Place, Subject, at_most, check, within_budget
 from refimpl.parity.judged_steps import computes_here, judged
 from refimpl.parity.kernel_judge import JudgedCall
 from refimpl.parity.layer_definitions import DEFINITIONS
@@ -43,7 +44,7 @@ def each_kernel_is_right(subject: Subject) -> Iterator[Measurement]:
         if worst.ratio <= 1:
             yield at_most(f"furthest call, {kernel}", worst.ratio, 1.0)
             break
-    yield from map(beyond, seen.beyond)
+    yield from (isolating(call, call.kernel) for call in seen.beyond)
 
 
 def _has_layers(subject: Subject) -> bool:
@@ -76,7 +77,14 @@ def each_layer_is_right(subject: Subject) -> Iterator[Measurement]:
     )  # fmt: skip
     worst = max((each.ratio for each in seen.judged if each.ratio <= 1), default=0.0)
     yield within_budget("furthest layer over what rounding explains", worst)
-    yield from map(beyond, seen.beyond)
+    yield from (isolating(call, call.kernel.partition(" ")[0]) for call in seen.beyond)
+
+
+def isolating(call: JudgedCall, what: str) -> Measurement:
+    """A result that rounding does not explain, of one thing of torch that was called by itself."""
+    kind = "gradient" if "gradient" in call.role else "output"
+    place = Place(0, kind, call.kernel, call.found, call.expected)
+    return replace(beyond(call), place=place, isolates=what)
 
 
 def beyond(call: JudgedCall) -> Measurement:

@@ -47,6 +47,7 @@ VERDICTS = (IN_ORDER, EXPECTATIONS, MANIFEST)
 class Place:
     """Where a comparison first diverged: the step, the tensor, and its furthest element.
 
+    ``step`` is 0 where something of torch was called by itself.
     ``kind`` is ``"output"``, ``"loss"``, ``"gradient"``, ``"parameter"`` or ``"buffer"``.
     ``inside`` is the first module that diverges, if that could be seen.
     """
@@ -66,6 +67,8 @@ class Measurement:
     ``low`` and ``high`` are the limit as numbers, if it is a range; ``unit`` is ``"budget"`` if the
     figure is an error divided by its budget. ``where`` says where a comparison first diverged, if
     it did, and ``place`` says it as data. A change by less than ``resolution`` means nothing.
+    ``isolates`` names the one thing of torch that the figure is about, if nothing else has a part
+    in it: a kernel (``aten::addmm``), a function or a class (``BCELoss``).
     """
 
     what: str
@@ -79,6 +82,7 @@ class Measurement:
     where: str = ""
     place: Place | None = None
     resolution: float | None = None
+    isolates: str = ""
 
     def __post_init__(self) -> None:
         if self.holds:

@@ -43,6 +43,14 @@ def tried(example: Example) -> Iterator[Tried]:
         yield attempt(example.name, erratum)
 
 
+def _holds(erratum: Erratum) -> bool:
+    try:
+        found = erratum.holds()
+    except erratum.raises:
+        return False
+    return bool(erratum.raises) or bool(found)
+
+
 def attempt(example: str, erratum: Erratum) -> Tried:
     """Try one erratum: the document must be wrong if ``since`` is met, and right otherwise."""
     requirement = Requirement(erratum.since)
@@ -56,7 +64,7 @@ def attempt(example: str, erratum: Erratum) -> Tried:
         erratum.today,
         erratum.since,
         f"{requirement.name} {found}".strip(),
-        holds=None if lacking else bool(erratum.holds()),  # it may be a NumPy bool
+        holds=None if lacking else _holds(erratum),
         expected=not broken,
         skipped=lacking or "",
     )

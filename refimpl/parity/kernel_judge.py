@@ -32,7 +32,7 @@ from refimpl.parity.kernel_bounds import (
     results_of,
     written,
 )
-from refimpl.training.comparison import oracle_scale
+from refimpl.training.comparison import oracle_scale, shown_apart
 from refimpl.trees import dense
 
 KEPT = 20
@@ -68,8 +68,8 @@ class JudgedCall:
         during = f" in {self.during}" if self.during else ""
         return (
             f"{self.kernel}{role}, {shapes}, {on}{during}: {self.error:.1e} of its largest value, "
-            f"{self.ratio:,.3g} × what rounding explains (found {self.found:.9g}, expected "
-            f"{self.expected:.9g})"
+            f"{self.ratio:,.3g} × what rounding explains "
+            f"({shown_apart(self.found, self.expected)})"
         )
 
 

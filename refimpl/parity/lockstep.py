@@ -15,7 +15,7 @@ from refimpl.data import Tier
 from refimpl.errors import ContractError
 from refimpl.parity.rounding import drawn, first_drawn
 from refimpl.parity.ties import near_ties
-from refimpl.training.comparison import Closeness, Kind, closeness, distance
+from refimpl.training.comparison import Closeness, Kind, closeness, distance, shown_apart
 from refimpl.training.ladder import from_ladder, same_but_for_unit_axes, to_ladder
 from refimpl.training.problem import CPU, Problem, pose
 from refimpl.training.trajectories import Observation, first_steps
@@ -51,7 +51,7 @@ class Divergence:
         at = f"[{', '.join(map(str, c.index))}]" if c.index else ""
         before = ", ".join(f"{ratio:.2g}" for ratio in self.growth[-6:])
         return (
-            f"step {self.step}, {where}{at}: found {c.found:.9g}, expected {c.expected:.9g}; "
+            f"step {self.step}, {where}{at}: {shown_apart(c.found, c.expected)}; "
             f"error {c.error:.3g} is {c.error_ratio:.3g} times the budget {c.budget:.3g} "
             f"(worst ratio of the last steps: {before})"
             + (f"; {self.kind}s off as well: {', '.join(self.others)}" if self.others else "")

@@ -1,13 +1,12 @@
 """Findings: failures grouped by what they have in common, each with one plain sentence.
 
-Failures have one cause where they name one kernel of torch, or where their variants share a layer,
-loss, optimizer or function that no variant which passes the same checks has. What is left is
-grouped by example, check and place.
+Failures have one cause where a check that tries one thing of torch alone says that it is wrong, or
+where their variants share a layer, loss, optimizer or function that no variant which passes the
+same checks has. What is left is grouped by example, check and place.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from refimpl.checking.checks import VERDICTS, Measurement, Place, Result
 Subject: TypeAlias = tuple[str, str]
 """Example and variant."""
 
-KERNEL = re.compile(r"\baten::\w+(?:\.\w+)?")
+KERNEL = "aten::"
 
 KINDS = ("output", "loss", "gradient", "parameter", "buffer")
 """What a step computes, in its order."""
@@ -32,6 +31,9 @@ TO_BLAME = {
     "": ("layer", "loss", "optimizer", "function", "metric"),
 }
 """The ingredient to name first, by the kind of tensor in which a fault is first seen."""
+
+SAID = {"parameter": "update"}
+"""How a kind is called in a sentence, where it has another name."""
 
 DOES = {
     "output": "gives another output",
@@ -102,7 +104,7 @@ def findings(results: Iterable[Result]) -> tuple[Finding, ...]:
     every = tuple(results)
     left = [result for result in every if result.outcome == "failed"]
     found: list[Finding] = []
-    for grouped in (_by_kernel, _by_ingredient, _by_place):
+    for grouped in (_by_isolated, _by_ingredient, _by_place):
         for finding in grouped(left, every):
             found.append(finding)
             left = [result for result in left if result not in finding.results]
@@ -121,27 +123,49 @@ def next_steps(finding: Finding) -> Iterator[tuple[str, str]]:
         yield "if it is known", EXPECT
 
 
-# --- one kernel ----------------------------------------------------------------------------------
+# --- one thing of torch, tried alone -------------------------------------------------------------
 
 
-def _by_kernel(failed: Sequence[Result], every: Sequence[Result]) -> Iterator[Finding]:
-    """Failures that name a kernel of torch, with all else that fails in the same variants."""
-    groups: dict[str, list[Result]] = defaultdict(list)
-    for result in failed:
-        if kernel := _kernel(result):
-            groups[kernel].append(result)
-    for kernel, own in groups.items():
-        subjects = {_subject(result) for result in own}
-        rest = [r for r in failed if not _kernel(r) and _subject(r) in subjects]
-        failed = [r for r in failed if r not in rest]
-        yield _finding(f"the kernel {kernel} is wrong{_mode(own)}", [*own, *rest], own)
+def _by_isolated(failed: Sequence[Result], every: Sequence[Result]) -> Iterator[Finding]:
+    """Failures of things of torch that were tried alone, with what fails besides where they are."""
+    uses = _uses(every)
+    left = list(failed)
+    while accused := Counter(name for result in left for name in _isolated(result)):
+        name = min(accused, key=lambda name: (_depth(name), -accused[name], name))
+        showing = [r for r in left if _plain_name(name) in map(_plain_name, _isolated(r))]
+        # A probe of the ends calls what its variant need not call; a kernel is judged where it is.
+        subjects = {_subject(r) for r in showing if any(map(_is_kernel, _isolated(r)))}
+        subjects |= {s for s, own in uses.items() if _plain_name(name) in map(_plain_name, own)}
+        besides = [
+            r for r in left
+            if r not in showing and _subject(r) in subjects
+            and all(_depth(other) > _depth(name) for other in _isolated(r))
+        ]  # fmt: skip
+        who = f"the kernel {name}" if _is_kernel(name) else name
+        own = [*showing, *besides]
+        factor = _factor(showing) or _factor(own)
+        yield _finding(f"{who} is {factor or 'wrong'}{_mode(showing)}", own, showing)
+        left = [result for result in left if result not in own]
 
 
-def _kernel(result: Result) -> str:
-    for measured in _wrong(result):
-        if found := KERNEL.search(f"{measured.where} {measured.what}"):
-            return found[0]
-    return ""
+def _isolated(result: Result) -> list[str]:
+    """The things of torch that it says are wrong by themselves."""
+    return [m.isolates for m in _wrong(result) if m.isolates]
+
+
+def _depth(name: str) -> int:
+    """What calls something wrong is wrong too: kernels come first, then functions, then classes."""
+    return 0 if _is_kernel(name) else 1 if name.islower() else 2
+
+
+def _is_kernel(name: str) -> bool:
+    return name.startswith(KERNEL)
+
+
+def _plain_name(name: str) -> str:
+    """``relu`` for ``aten::relu_.out``, ``function:relu`` and ``layer:ReLU``."""
+    bare = name.removeprefix(KERNEL).rpartition(":")[2].partition(".")[0]
+    return bare.strip("_").lower()
 
 
 # --- one ingredient ------------------------------------------------------------------------------
@@ -217,8 +241,10 @@ def _named(names: Sequence[str], results: Sequence[Result]) -> Finding:
 
 
 def _factor(results: Iterable[Result]) -> str:
-    """``1e-4 too large``, if the first wrong losses or outputs are all off by one factor."""
-    first = _first_places(results)
+    """``1e-4 too large``, if what was called alone, or is wrong first, is off by one factor."""
+    known = list(results)
+    alone = [m.place for r in known for m in _wrong(r) if m.place is not None and not m.place.step]
+    first = alone or _first_places(known)
     ratios = [p.found / p.expected - 1 for p in first if p.expected and p.kind in KINDS[:2]]
     if not ratios:
         return ""
@@ -253,7 +279,7 @@ def _plain(results: Sequence[Result]) -> str:
     """What is wrong, in words."""
     first = next(iter(_first_places(results)), None)
     if first is not None:
-        what = {"parameter": "update"}.get(first.kind, first.kind)
+        what = SAID.get(first.kind, first.kind)
         of = f" of `{first.name}`" if first.name else ""
         return f"the {what}{of} is wrong{_mode(results)}"
     wrong = _wrong(results[0])
@@ -272,7 +298,7 @@ def _finding(
     ordered = sorted(
         results, key=lambda r: (r not in (showing or ()), _order(r), r.execution != "cpu", r.id)
     )
-    seen = f"the {first.kind} of step {first.step}" if first else ""
+    seen = f"the {SAID.get(first.kind, first.kind)} of step {first.step}" if first else ""
     inside = f", in {first.inside}" if first and first.inside else ""
     figure = ordered[0].reason if ordered[0].reason != sentence else ""
     return Finding(sentence, figure, tuple(ordered), seen + inside)
@@ -290,7 +316,8 @@ def _wrong(result: Result) -> list[Measurement]:
 
 
 def _place(result: Result) -> Place | None:
-    return next((m.place for m in _wrong(result) if m.place is not None), None)
+    """Where its steps first diverge, if it compared steps."""
+    return next((m.place for m in _wrong(result) if m.place is not None and m.place.step), None)
 
 
 def _order(result: Result) -> tuple[int, int]:

@@ -56,6 +56,15 @@ class Closeness:
         return self.budget > SHOWS_NOTHING * self.scale
 
 
+def shown_apart(found: float, expected: float) -> str:
+    """``found 0.69, expected 0.71``, with as many digits as it takes to tell one from the other."""
+    for digits in range(9, 18):
+        texts = f"{found:.{digits}g}", f"{expected:.{digits}g}"
+        if texts[0] != texts[1]:
+            break
+    return f"found {texts[0]}, expected {texts[1]}"
+
+
 def oracle_scale(oracle: Tensor) -> float:
     """The largest finite magnitude of the oracle, from which the floor is computed."""
     if not oracle.numel():

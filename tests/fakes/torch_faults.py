@@ -37,6 +37,17 @@ def around(where: Any, name: str, instead: Callable[..., Any]) -> None:
     setattr(where, name, functools.wraps(function)(functools.partial(instead, function)))
 
 
+def around_method(where: type, name: str, instead: Callable[..., Any]) -> None:
+    """Replace a method by ``instead(method, self, ...)``."""
+    method = getattr(where, name)
+
+    @functools.wraps(method)
+    def wrong(self: Any, *given: Any, **named: Any) -> Any:
+        return instead(method, self, *given, **named)
+
+    setattr(where, name, wrong)
+
+
 def addmm() -> None:
     in_dispatcher("addmm", lambda made: made * 1.01)
 
@@ -210,6 +221,25 @@ def autocast_stale() -> None:
         return function(x, weight, *rest, **named)  # type: ignore[no-any-return]
 
     around(F, "linear", wrong)
+
+
+def bceloss_scaled() -> None:
+    around_method(nn.BCELoss, "forward", lambda function, *given: function(*given) * 1.0001)
+
+
+def adam_eps() -> None:
+    def wrong(function: Any, *given: Any, **named: Any) -> None:
+        function(*given, **{"eps": 1e-7, **named})
+
+    around_method(torch.optim.Adam, "__init__", wrong)
+
+
+def linear_off_in_evaluation() -> None:
+    def wrong(function: Any, self: nn.Linear, x: Tensor) -> Tensor:
+        out: Tensor = function(self, x)
+        return out if self.training else out * 1.01
+
+    around_method(nn.Linear, "forward", wrong)
 
 
 @hookimpl
