@@ -1,12 +1,15 @@
 """Failures of one cause are one finding, which names what they share and says it in words."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from fakes.runs import failed, passed
 
 from refimpl.checking.checks import Measurement, Place, true
-from refimpl.report.findings import findings
+from refimpl.cli.main import cli
+from refimpl.conformance.checks import ALL
+from refimpl.report.findings import CLOSER, EXPECT, EXPORT, REFERENCE, findings, next_steps
 from refimpl.report.verdict import sentence
 
 HEADER = {"device": "cpu", "environment": {"packages": {"torch": "2.14.1"}}}
@@ -127,6 +130,27 @@ def test_a_failure_of_one_example_says_what_is_wrong_in_words_and_the_figure_sec
     (finding,) = findings([slope])
     assert finding.sentence == "the gradient of c is wrong"
     assert finding.figure == message
+
+
+def test_what_to_do_next_is_a_command_for_the_check_a_program_to_report_and_where_to_read():
+    results = run(having("BCELoss"), place=Place(1, "loss", "", 1.0001, 1.0))
+    (finding,) = findings(results)
+    assert dict(next_steps(finding)) == {
+        "look closer": "refimpl golden ring-dnn",
+        "to report it": "refimpl export ring-dnn --variant mid --script",
+        "if it is known": EXPECT,
+        "more on how to read it": REFERENCE,
+    }
+
+
+def test_every_command_that_is_advised_is_one():
+    for template in (*CLOSER.values(), EXPORT):
+        words = template.format(example="e", variant="v", execution="x").split()
+        cli.commands[words[1]].make_context(words[1], words[2:])  # parses, and runs nothing
+    assert {check.name for check in ALL} >= CLOSER.keys()
+    heading = REFERENCE.partition("#")[2].replace("-", " ")
+    page = Path(__file__).parent.parent / "docs" / "reference.md"
+    assert f"### {heading.capitalize()}\n" in page.read_text("utf-8")
 
 
 def test_without_a_failure_there_is_no_finding():

@@ -7,6 +7,7 @@ something else there. What is expected is computed by hand, or with SciPy in flo
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -131,12 +132,20 @@ class End:
         wanted = np.asarray(expected, dtype=np.float64)
         about = torch.finfo(self.dtype)
         what = f"{what} in {str(self.dtype).removeprefix('torch.')}"
-        shown = f"{here.tolist()}, expected {wanted.tolist()}"
+        shown = f"{_digits(here)}, expected {_digits(wanted)}"
+        if _digits(here) == _digits(wanted):
+            shown = f"{here.tolist()}, expected {wanted.tolist()}"
         if here.shape != wanted.shape:
             return true(what, False, f"{what} has shape {here.shape}, expected {wanted.shape}")
         allowed = UNITS * about.eps * (np.abs(wanted) + terms) + about.tiny
         holds = bool(((here == wanted) | (np.abs(here - wanted) <= allowed)).all())
         return true(what, holds, f"{what} is {shown}")
+
+
+def _digits(values: NDArray[np.float64]) -> str:
+    """Numbers with the digits of float32, which fill less of a line."""
+    shown = {"float_kind": lambda value: f"{value:.9g}"}
+    return np.array2string(values, separator=", ", formatter=shown, max_line_width=sys.maxsize)  # type: ignore[arg-type]
 
 
 # --- probes --------------------------------------------------------------------------------------

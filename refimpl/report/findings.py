@@ -7,9 +7,11 @@ same checks has. What is left is grouped by example, check and place.
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeAlias
 
 from refimpl.checking.checks import VERDICTS, Measurement, Place, Result
@@ -53,7 +55,22 @@ LONGEST = 200
 
 ADVICE_SHOWN = 2
 
+CLOSER = {
+    "golden-trajectory": "refimpl golden {example}",
+    "same-on-every-execution": "refimpl compare {example} {variant} --execution {execution}",
+    "stays-in-calibrated-band": "refimpl run {example} --variant {variant} --plot curves.png",
+    "reaches-documented-figures": "refimpl run {example} --variant {variant} --plot curves.png",
+    "layer-table": "refimpl info {example} --variant {variant}",
+    "errata": "refimpl errata {example}",
+}
+"""The command that shows more of what a check compares."""
+
+EXPORT = "refimpl export {example} --variant {variant} --script"
+"""The command that writes a program without refimpl, which whoever is to mend torch can run."""
+
 EXPECT = "list it in a file for --expected-failures, with the reason (docs/expected-failures.md)"
+
+REFERENCE = "https://github.com/refimpl/refimpl/blob/main/docs/reference.md#how-to-read-a-failure"
 
 
 @dataclass(frozen=True)
@@ -119,8 +136,19 @@ def next_steps(finding: Finding) -> Iterator[tuple[str, str]]:
             advised.setdefault(result.check, result.advice)
     for name, advice in list(advised.items())[:ADVICE_SHOWN]:
         yield "read", f"{name}: {advice}"
+    closer = (_command(CLOSER[r.check], r) for r in finding.results if r.check in CLOSER)
+    yield from (("look closer", command) for command in islice(closer, 1))
+    trains = (r for r in finding.results if r.uses and r.tier == "stand-in")
+    yield from (("to report it", _command(EXPORT, result)) for result in islice(trains, 1))
     if any(result.variant != "-" for result in finding.results):
         yield "if it is known", EXPECT
+    yield "more on how to read it", REFERENCE
+
+
+def _command(template: str, result: Result) -> str:
+    names = (result.example, result.variant, result.execution)
+    example, variant, execution = map(shlex.quote, names)
+    return template.format(example=example, variant=variant, execution=execution)
 
 
 # --- one thing of torch, tried alone -------------------------------------------------------------

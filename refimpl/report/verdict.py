@@ -25,7 +25,7 @@ def sentence(
     """
     found = findings(results)
     who = subject(header)
-    counts = Counter(r.outcome for r in results if r.check not in VERDICTS)
+    counts = Counter(r.outcome for r in results)
     done = counts["passed"] + counts["failed"] + counts["xfailed"]
     if found:
         count = f"{number_of(len(found), 'finding')} in {number_of(max(done, 1), 'check')}"
@@ -36,7 +36,7 @@ def sentence(
             says += f" And {len(found) - shown} more."
     elif not complete:
         says = f"{who} was not checked to the end: {number_of(done, 'check')}, no finding so far."
-    elif not counts["passed"]:
+    elif not any(r.outcome == "passed" and r.check not in VERDICTS for r in results):
         says = f"{who}: no check passed."
     else:
         says = f"{who} does what {_documents(header)}: {number_of(done, 'check')}."
