@@ -22,7 +22,7 @@ from refimpl import (
 )
 from refimpl.authoring.sourcecode import source_of
 from refimpl.checking import checks, expectations
-from refimpl.checking.requests import DEFAULT_EXECUTIONS
+from refimpl.checking.requests import DEFAULT_PARTS
 from refimpl.conformance.checks import ALL
 from refimpl.executions.built_in import refimpl_executions
 from refimpl.training import checkpoint
@@ -68,7 +68,7 @@ assert [record.epoch for record in history.epochs] == [3, 4, 5, 6, 7, 8, 9, 10]
 ```
 
 Pose the problem as the run did: `pose(variant, "real", seed=3)` if that had `--data real --seed 3`,
-and `execution=on_device("cuda")`, from `refimpl.executions.built_in`, if it had `--device cuda`.
+and `execution=on_device("cuda")`, from `refimpl.composition`, if it had `--device cuda`.
 The rest of the run is then what it would have been without the stop. A run that made all its epochs
 has no rest; only its module can be loaded.\
 """
@@ -76,9 +76,14 @@ has no rest; only its module can be loaded.\
 EXECUTIONS = """\
 ## Executions
 
-Those of refimpl itself; [more can be added](new-execution.md). `check` compares the default ones
-with the oracle. `--execution NAME` (repeatable) selects others instead, and `--execution all`
-selects every one.\
+The parts that refimpl brings; [more can be added](new-execution.md). They are composed by name:
+`cuda+bf16+compile` is the module, compiled, under autocast to bfloat16, on the GPU. The order does
+not matter; two parts that set the same thing are refused. Any device that torch has a name for is a
+part too (`mps`, `xpu`, `cuda:1`).
+
+`check` compares the device of the run, and its combinations with the default parts, with the
+oracle. `--execution NAME` (repeatable) selects others instead, on the device of the run unless they
+name another, and `--execution all` selects every part.\
 """
 
 GIVEN = [
@@ -206,11 +211,10 @@ def _checks() -> Iterator[str]:
 def _executions() -> Iterator[str]:
     yield EXECUTIONS
     rows = [
-        f"| `{own.name}` | {_escaped(own.summary)} | `{own.device}` | "
-        f"{'yes' if own.name in DEFAULT_EXECUTIONS else ''} |"
+        f"| `{own.name}` | {_escaped(own.summary)} | {'yes' if own.name in DEFAULT_PARTS else ''} |"
         for own in refimpl_executions()
     ]
-    head = ["| execution | what | device | by default |", "| --- | --- | --- | --- |"]
+    head = ["| part | what | by default |", "| --- | --- | --- |"]
     yield "\n".join([*head, *rows, ""])
 
 

@@ -570,6 +570,11 @@ def _nothing_missing() -> str | None:
     return None
 
 
+def _fits(variant: Variant) -> str | None:
+    """Why the execution cannot run the variant; by default it can."""
+    return None
+
+
 def _everything(variant: Variant) -> bool:
     """Whether the execution supports the variant; by default it supports every variant."""
     return True
@@ -585,7 +590,15 @@ class Execution:
     ``around()`` makes a context manager that is entered for each step. ``steps``, where given,
     takes over the whole run: in other processes, for example, or with many seeds at once.
     ``rounding`` is the dtype whose rounding errors are allowed, if it is not that of the tensors
-    (autocast). ``sees_outputs`` is ``False`` if a step's output is not that of the whole batch.
+    (autocast); ``"tf32"`` allows products of 10 bits. ``sees_outputs`` is ``False`` if a step's
+    output is not that of the whole batch.
+
+    Executions are composed by name (``cuda+bf16+compile``). A part whose ``device`` is the CPU
+    leaves the device to others. ``per_device(device)`` gives the part for a device, where it
+    differs from one to the next. ``sets`` says in words what else it settles ("the compiler"): of
+    two parts that settle the same, one is refused. ``wrappable`` is ``False`` if it does not call
+    the module that ``wrap`` gives. ``unfit(variant)`` says why a variant that it supports cannot be
+    run with it; the check is then skipped for that reason.
     ``suits`` is the deprecated name of ``supports``.
     """
 
@@ -600,6 +613,10 @@ class Execution:
     steps: Callable[[Variant, Problem], Steps] | None = None
     rounding: str | None = None
     sees_outputs: bool = True
+    sets: tuple[str, ...] = ()
+    wrappable: bool = True
+    unfit: Callable[[Variant], str | None] = _fits
+    per_device: Callable[[str], Execution] | None = None
     suits: InitVar[Callable[[Variant], bool] | None] = None
 
     def __post_init__(self, suits: Callable[[Variant], bool] | None) -> None:

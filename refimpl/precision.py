@@ -78,6 +78,18 @@ def set_ieee() -> None:
         _node(name).fp32_precision = IEEE
 
 
+def set_tf32() -> None:
+    """Let cuBLAS and cuDNN make float32 products in TF32 from now on."""
+    if new := _new():
+        for name in new:
+            if name.startswith(("cuda", "cudnn")):
+                _node(name).fp32_precision = "tf32"
+        return
+    for name, (_, write) in _old().items():
+        if name != "matmul":
+            write("True")
+
+
 def restore(before: Mapping[str, str]) -> None:
     """Set every switch to what it was when :func:`snapshot` was called."""
     for name, (_, write) in _old().items():

@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 
 NEEDS_CUDA = "needs a CUDA device"
 NEEDS_TWO_CUDA = "needs 2 CUDA devices"
+NEEDS_TF32 = "needs a CUDA device with TF32"
 NEEDS_GLOO = "needs gloo"
 NEEDS_COMPILER = "needs a C++ compiler"
 NEEDS_REAL_DATA = "needs real data: set REFIMPL_DATA"
 NUMPY_ON_CPU = "computes in NumPy, so only on the CPU"
+
+REFUSES_BCE = "needs no BCELoss: torch refuses it under autocast on a GPU, as unsafe"
 
 EXEMPT = "exempt: "
 """Before the reason for which a variant is exempt from a check, as its plugin states it."""
@@ -35,24 +38,26 @@ REASONS = frozenset(
     {
         NEEDS_CUDA,
         NEEDS_TWO_CUDA,
+        NEEDS_TF32,
         NEEDS_GLOO,
         NEEDS_COMPILER,
         NEEDS_REAL_DATA,
         NUMPY_ON_CPU,
+        REFUSES_BCE,
         *(f"needs {package}" for package in EXTRAS),
     }
 )
 
 
-def explains(reason: str, execution: str | None = None) -> bool:
+def explains(reason: str, *said: str | None) -> bool:
     """Whether a check may be skipped for this reason.
 
-    It must be one of :data:`REASONS`, or what the ``execution`` itself says is missing: a plugin
-    may add a device that refimpl does not know. A variant may also be exempt.
+    It must be one of :data:`REASONS`, or what the execution itself ``said``: a plugin may add a
+    device that refimpl does not know. A variant may also be exempt.
     """
     if reason.startswith(EXEMPT):
         return True
-    return reason in REASONS or (reason == execution and reason.startswith("needs "))
+    return reason in REASONS or (reason in said and reason.startswith("needs "))
 
 
 @cache

@@ -28,19 +28,19 @@ from refimpl.baselines import committed
 from refimpl.baselines.sweep import train_seeds
 from refimpl.checking import checks
 from refimpl.checking.checks import cells, run_check
+from refimpl.composition import CPU
 from refimpl.conformance.checks import ALL
 from refimpl.executions.built_in import refimpl_executions
 from refimpl.loading import registry
 from refimpl.loading.validation import check_example
 from refimpl.parity import golden
 from refimpl.training.loop import steps_of, written_steps
-from refimpl.training.problem import CPU
 
 CALIBRATED = "stays-in-calibrated-band"
 EXECUTIONS = {execution.name: execution for execution in refimpl_executions()}
 ON_THE_CPU = replace(EXECUTIONS["data-parallel"], device="cpu", missing=lambda: None)
 WRAPPED = [ON_THE_CPU]
-QUICK = [EXECUTIONS["cpu-f64"], ON_THE_CPU, EXECUTIONS["ensemble"]]
+QUICK = [EXECUTIONS["f64"], ON_THE_CPU, EXECUTIONS["ensemble"]]
 
 
 @pytest.fixture(autouse=True)
@@ -132,18 +132,16 @@ class Regular(nn.Module):
 
 
 def test_an_execution_in_a_narrow_precision_that_computes_in_float32_fails():
-    narrow = EXECUTIONS["autocast-bf16"]
+    narrow = EXECUTIONS["bf16"]
     never_entered = replace(narrow, around=nullcontext)
     (check,) = named("same-on-every-execution")
     for execution, outcome in ((narrow, "passed"), (never_entered, "failed")):
         results = asked(EXAMPLE, check, others=[execution])
         (result,) = [
-            own
-            for own in results
-            if own.execution == "autocast-bf16" and own.variant == MODULE.name
+            own for own in results if own.execution == "bf16" and own.variant == MODULE.name
         ]
         assert result.outcome == outcome
-    assert "that of the float32 run" in result.reason
+    assert "it was not narrow" in result.reason
 
 
 def test_running_statistics_and_dropout_and_momentum_raise_no_alarm():

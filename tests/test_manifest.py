@@ -9,15 +9,15 @@ from refimpl.checking import manifest
 from refimpl.checking.checks import cells
 from refimpl.checking.manifest import ManifestError, lacking, made_of
 from refimpl.checking.plan import in_tree_cells
+from refimpl.composition import CPU
 from refimpl.conformance import check_example
 from refimpl.conformance.checks import ALL
 from refimpl.executions.built_in import refimpl_executions
 from refimpl.loading import registry
-from refimpl.training.problem import CPU
 
 pytest_plugins = ["pytester"]
 
-OTHERS = [e for e in refimpl_executions() if e.name in ("cpu-f64", "data-parallel")]
+OTHERS = [e for e in refimpl_executions() if e.name in ("f64", "data-parallel")]
 NAMES = [e.name for e in OTHERS]
 
 
@@ -43,35 +43,35 @@ def test_the_committed_manifest_is_what_is_asked_today():
 
 
 def test_nothing_is_missed_where_everything_is_asked():
-    assert lacking(WHOLE, EXAMPLE.name, asked(EXAMPLE), "stand-in", NAMES) == []
+    assert lacking(WHOLE, EXAMPLE.name, asked(EXAMPLE), "stand-in", OTHERS) == []
 
 
 def test_a_check_that_lost_its_fact_is_missed_by_name():
-    missed = lacking(WHOLE, EXAMPLE.name, asked(without_facts()), "stand-in", NAMES)
+    missed = lacking(WHOLE, EXAMPLE.name, asked(without_facts()), "stand-in", OTHERS)
     assert missed == ["layer-table of fake-sound/module"]
 
 
 def test_a_variant_that_is_gone_is_missed():
     alone = replace(EXAMPLE, variants=EXAMPLE.variants[:1])
-    missed = lacking(WHOLE, EXAMPLE.name, asked(alone), "stand-in", NAMES)
+    missed = lacking(WHOLE, EXAMPLE.name, asked(alone), "stand-in", OTHERS)
     assert "parameter-count of fake-sound/module" in missed
     assert all("fake-sound/module" in each for each in missed)
 
 
 def test_executions_that_were_not_asked_for_are_not_missed():
     fewer = asked(EXAMPLE, OTHERS[:1])
-    assert lacking(WHOLE, EXAMPLE.name, fewer, "stand-in", NAMES[:1]) == []
-    missed = lacking(WHOLE, EXAMPLE.name, fewer, "stand-in", NAMES)
+    assert lacking(WHOLE, EXAMPLE.name, fewer, "stand-in", OTHERS[:1]) == []
+    missed = lacking(WHOLE, EXAMPLE.name, fewer, "stand-in", OTHERS)
     assert f"same-on-every-execution:{NAMES[1]} of fake-sound/module" in missed
     assert all(each.endswith(f":{NAMES[1]} of fake-sound/module") for each in missed)
 
 
 def test_checks_of_the_other_tier_are_not_missed():
-    assert lacking(WHOLE, EXAMPLE.name, [], "real", NAMES) == []
+    assert lacking(WHOLE, EXAMPLE.name, [], "real", OTHERS) == []
 
 
 def test_what_is_new_is_not_missed():
-    assert lacking(made_of([]), EXAMPLE.name, asked(EXAMPLE), "stand-in", NAMES) == []
+    assert lacking(made_of([]), EXAMPLE.name, asked(EXAMPLE), "stand-in", OTHERS) == []
 
 
 def test_a_manifest_is_written_and_read(tmp_path):

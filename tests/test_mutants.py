@@ -15,6 +15,7 @@ from torch.overrides import _get_current_function_mode_stack as modes
 
 from refimpl.baselines import committed
 from refimpl.cli import main
+from refimpl.composition import CPU
 from refimpl.conformance.checks import ALL as CHECKS
 from refimpl.conformance.mutants import ALL, command
 from refimpl.conformance.mutants.equivalents import Equivalent, EquivalentsError, gathered, read
@@ -30,7 +31,7 @@ from refimpl.conformance.mutants.hunting import (
 from refimpl.conformance.mutants.planting import Fault, Mutant, Plant, anything, planted
 from refimpl.errors import UnknownNameError
 from refimpl.training.loop import steps_of, train
-from refimpl.training.problem import CPU, Problem, pose
+from refimpl.training.problem import Problem, pose
 from refimpl.training.runs import trained
 from refimpl.training.trajectories import observe
 

@@ -112,8 +112,8 @@ def test_what_is_named_and_cannot_be_used_here_is_an_error_and_no_skip():
     absent = "mps" if sys.platform != "darwin" else "cuda"
     with pytest.raises(RefimplError, match=f"device '{absent}' cannot be used here: "):
         check_example(QUICK, device=absent)
-    with pytest.raises(RefimplError, match="execution 'ddp-nccl-2' cannot run here: "):
-        check_example(QUICK, executions=["ddp-nccl-2"])
+    with pytest.raises(RefimplError, match="execution 'cuda\\+ddp' cannot run here: "):
+        check_example(QUICK, executions=["cuda+ddp"])
     with pytest.raises(RefimplError, match="execution 'cpu' supports no variant"):
         check_example(QUICK, executions=["cpu"])
 

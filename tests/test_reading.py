@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from refimpl import Epoch
 from refimpl.checking.checks import Cell, Subject, run_check
+from refimpl.composition import CPU
 from refimpl.conformance.checks import reading
-from refimpl.training.problem import CPU
 
 SCRATCH, MODULE = EXAMPLE.variants
 

@@ -437,7 +437,7 @@ def test_an_error_over_its_budget_stands_beyond_it_and_is_named(tmp_path):
     inside = passed("ring-dnn", measurements=(within_budget("worst error ratio", 0.5),))
     found = made(write(tmp_path, "a", parted(3.6), inside))
     ((_, rows),) = found.parity
-    assert rows.strips[0].worst.name == "low · same-on-every-execution · autocast-bf16"
+    assert rows.strips[0].worst.name == "low · same-on-every-execution · cpu+bf16"
     assert [dot.within for dot in rows.strips[0].dots] == [True, False]
     assert rows.strips[0].dots[0].at < rows.budget < rows.strips[0].dots[1].at
 

@@ -66,7 +66,7 @@ SEEN = (
     Seen("rand_skips_a_number", "titanic-dnn", "starts-as-torch-does", ("torch.rand(3) of seed",)),
     Seen(
         "autocast_stale", "titanic-dnn", "same-on-every-execution", ("diverges at step 2",),
-        execution="autocast-bf16",
+        execution="cpu+bf16",
     ),
 )  # fmt: skip
 

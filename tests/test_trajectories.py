@@ -61,7 +61,7 @@ def test_a_run_that_ends_before_has_as_many_steps_as_it_makes(counted):
         {"values": pose(VARIANT, seed=1).values},
         {"protocol": replace(VARIANT.protocol, learning_rate=0.2)},
         {"shard": (0, 2)},
-        {"execution": next(e for e in refimpl_executions() if e.name == "cpu-f64")},
+        {"execution": next(e for e in refimpl_executions() if e.name == "f64")},
     ],
     ids=lambda changes: next(iter(changes)),
 )

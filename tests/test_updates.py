@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from refimpl import Schedule, Step
 from refimpl.checking.checks import Cell, Subject, run_check
+from refimpl.composition import CPU
 from refimpl.conformance.checks.updates import updates_as_stated
-from refimpl.training.problem import CPU
 
 SCRATCH, MODULE = EXAMPLE.variants
 HALVING = Schedule(lambda epoch: 0.5**epoch)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from refimpl.composition import CPU
 from refimpl.conformance.mutants.planting import (
     Calls,
     Fault,
@@ -20,7 +21,7 @@ from refimpl.conformance.mutants.planting import (
 )
 from refimpl.contract import Epoch, Execution, Step, Variant
 from refimpl.training.loop import written_steps
-from refimpl.training.problem import CPU, Problem
+from refimpl.training.problem import Problem
 
 SUMMARY = "wrong on purpose"
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from refimpl.checking.checks import Cell, Check, Measurement, Result, Subject, obstacle, run_check
 from refimpl.checking.expectations import ExpectedFailure, judged
+from refimpl.composition import CPU
 from refimpl.conformance.checks import ALL as CHECKS
 from refimpl.conformance.checks import agreement, convergence, kernels, parity
 from refimpl.conformance.mutants.equivalents import Equivalent
@@ -19,7 +20,7 @@ from refimpl.contract import Example, Step, Variant
 from refimpl.data import Tier
 from refimpl.training.checkpoint import Checkpoint, take
 from refimpl.training.loop import predictor, steps_of
-from refimpl.training.problem import CPU, pose
+from refimpl.training.problem import pose
 
 Fate = Literal["killed", "SURVIVED", "equivalent", "ineffective"]
 

@@ -266,7 +266,7 @@ def cells(
     ``execution`` is what the checks run on, but for those that compute on the CPU; ``others`` are
     the executions that checks about executions compare with it.
     """
-    from refimpl.training.problem import CPU
+    from refimpl.composition import CPU
 
     for question in checks:
         on = CPU if question.on_cpu else execution
@@ -316,9 +316,15 @@ def obstacle(subject: Subject) -> str | None:
         return lacking
     if variant.numpy and subject.execution.device != "cpu":
         return NUMPY_ON_CPU
-    if reason := missing(variant.needs):
+    if reason := missing(variant.needs) or subject.execution.unfit(variant):
         return reason
     return missing_data(variant.data, subject.tier) if variant.data else None
+
+
+def _said(subject: Subject) -> tuple[str | None, ...]:
+    """Why its execution cannot run, by its own statement."""
+    execution, variant = subject.execution, subject.variant
+    return execution.missing(), None if variant is None else execution.unfit(variant)
 
 
 def exemption(cell: Cell) -> str | None:
@@ -451,7 +457,7 @@ def _answer(cell: Cell, to_the_end: bool) -> Result:
     lacking = ""
 
     def skipped(reason: str) -> Result:
-        if explains(reason, cell.subject.execution.missing()):
+        if explains(reason, *_said(cell.subject)):
             return result("skipped", reason)
         return result("failed", f"skipped for a reason that is not on the list: {reason!r}")
 

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
+from refimpl.composition import is_device, parts_of
 from refimpl.data import TIERS
 from refimpl.errors import RefimplError
 from refimpl.reading import plain_text, require_shallow, why
@@ -60,8 +61,9 @@ class ExpectationsError(RefimplError):
 class ExpectedFailure:
     """One entry. A condition that is ``None`` holds everywhere.
 
-    ``torch`` and ``python`` are version specifiers such as ``">=2.6"``; ``device`` is the name of
-    an execution or of a kind of device; ``data`` is a tier. ``file`` is the file with the entry.
+    ``torch`` and ``python`` are version specifiers such as ``">=2.6"``; ``device`` is a kind of
+    device or the name of an execution, whose parts must all be among those of the cell's; ``data``
+    is a tier. ``file`` is the file with the entry.
     """
 
     example: str
@@ -98,9 +100,9 @@ class ExpectedFailure:
         """Whether the cell is on the device and the tier that the entry is about."""
         execution = cell.subject.execution
         kind = execution.device.partition(":")[0]
-        return self.data in (None, cell.subject.tier) and self.device in (
-            None, execution.name, execution.device, kind,
-        )  # fmt: skip
+        there = {*parts_of(execution.name), execution.device, kind}
+        on_it = self.device is None or there.issuperset(parts_of(self.device))
+        return self.data in (None, cell.subject.tier) and on_it
 
     def __str__(self) -> str:
         about = " · ".join(part for part in (self.example, self.variant, self.check) if part)
@@ -268,15 +270,8 @@ def unmatched(
 
 
 def _is_device(name: str | None, executions: Collection[str]) -> bool:
-    import torch
-
-    if name is None or name in executions:
-        return True
-    try:
-        torch.device(name)
-    except RuntimeError:
-        return False
-    return True
+    parts = () if name is None else parts_of(name)
+    return all(part in executions or is_device(part) for part in parts)
 
 
 def _meant(entry: ExpectedFailure, cells: Sequence[Cell]) -> str:

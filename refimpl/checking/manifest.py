@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from refimpl.checking.checks import Cell
+from refimpl.composition import question_of
+from refimpl.contract import Execution
 from refimpl.data import Tier
 from refimpl.errors import RefimplError
 from refimpl.reading import ShapeError, decoded, plain_text, why
@@ -73,21 +75,28 @@ def write(manifest: Manifest, file: Path) -> None:
 
 
 def key(cell: Cell) -> tuple[str, str]:
-    """``example/variant`` and check, with the execution only if the check is about executions."""
+    """``example/variant`` and check, with the execution only if the check is about executions.
+
+    The execution is named without its device: every device gets the same questions.
+    """
     subject = cell.subject
     variant = subject.variant.name if subject.variant else "-"
-    about = f":{subject.execution.name}" if cell.check.about == "execution" else ""
+    about = f":{question_of(subject.execution)}" if cell.check.about == "execution" else ""
     return f"{subject.example.name}/{variant}", f"{cell.check.name}{about}"
 
 
 def lacking(
-    manifest: Manifest, example: str, cells: Iterable[Cell], tier: Tier, executions: Iterable[str]
+    manifest: Manifest,
+    example: str,
+    cells: Iterable[Cell],
+    tier: Tier,
+    executions: Iterable[Execution],
 ) -> list[str]:
     """The checks of an example that are in the manifest but not in a run, as text.
 
     ``executions`` are those that the run compares; checks of others are not missed.
     """
-    compared, there = set(executions), {key(cell) for cell in cells}
+    compared, there = set(map(question_of, executions)), {key(cell) for cell in cells}
     missed = [
         f"{check} of {subject}"
         for subject, checks in manifest.items()

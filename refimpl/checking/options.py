@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from refimpl.checking.requests import DEFAULT_EXECUTIONS
+from refimpl.checking.requests import DEFAULT_PARTS
 from refimpl.tiers import TIERS
 
 
@@ -33,8 +33,9 @@ DEVICE = Option(
 )  # fmt: skip
 EXECUTION = Option(
     "--execution", "execution",
-    "Compare this execution with the float64 oracle (repeatable; 'all' for every one; "
-    f"default: {', '.join(DEFAULT_EXECUTIONS)}).",
+    "Compare this execution with the float64 oracle: a part, or parts composed, as bf16 or "
+    "cuda+bf16+compile; on the run's device, unless it names one (repeatable; 'all' for every "
+    f"part; default: the plain device, and it with {', '.join(filter(None, DEFAULT_PARTS))}).",
     "NAME", many=True,
 )  # fmt: skip
 RESEED = Option(

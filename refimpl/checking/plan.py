@@ -5,7 +5,7 @@ This is decided here once, for the pytest suite, ``check_example`` and ``paramet
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -33,11 +33,11 @@ from refimpl.checking.expectations import (
     unmatched,
 )
 from refimpl.checking.recorded import answered
-from refimpl.checking.requests import DEFAULT_EXECUTIONS, Request
+from refimpl.checking.requests import ALL, Request, default_executions
+from refimpl.composition import CPU, on_device, sets_device
 from refimpl.contract import Example, Execution
 from refimpl.data import TIERS, Tier
 from refimpl.errors import RefimplError
-from refimpl.executions.built_in import on_device
 from refimpl.loading.registry import Registered, Registry
 from refimpl.names import unknown
 
@@ -46,14 +46,13 @@ from refimpl.names import unknown
 class Plan:
     """Every check of a run: the cells to run, and the results that need no run.
 
-    ``executions`` are those with which some check compares a variant, whether it was left out of
-    the run or not.
+    ``idle`` are the executions that were named and with which no check compares a variant.
     """
 
     cells: tuple[Cell, ...]
     verdicts: tuple[Result, ...]
     expected: tuple[ExpectedFailure, ...]
-    executions: frozenset[str] = frozenset()
+    idle: tuple[str, ...] = ()
 
     @property
     def keys(self) -> list[str]:
@@ -81,10 +80,10 @@ def plan(loaded: Registry, request: Request, checks: Sequence[Check]) -> Plan:
     refused = {name for problem in loaded.problems for name in problem.examples}
     names = list(dict.fromkeys(request.examples or sorted(loaded.examples)))
     examples = [loaded.example(n) for n in names if n in loaded.examples or n not in refused]
-    executions = _execution_names(request, loaded)
-    others = [loaded.execution(name) for name in executions]
     device = on_device(request.device)
-    _require_possible(request, device, others)
+    composed = _executions(request, loaded)
+    others = list({other.name: other for other in composed.values()}.values())
+    _require_possible(request, device, composed)
     require_unused_seeds(request.reseed, examples)
     own = [
         cell
@@ -95,20 +94,23 @@ def plan(loaded: Registry, request: Request, checks: Sequence[Check]) -> Plan:
     verdicts = [
         *_on_plugins(loaded, request),
         *_on_expected_failures(loaded, request, expected, own),
-        *_on_manifest(request, own, executions, refused),
+        *_on_manifest(request, own, others, refused),
     ]
     compared = {cell.subject.execution.name for cell in own if cell.check.about == "execution"}
     requested = tuple(_requested(own, request, checks))
-    return Plan(requested, tuple(verdicts), expected.entries, frozenset(compared))
+    idle = tuple(n for n in request.executions if n != ALL and composed[n].name not in compared)
+    return Plan(requested, tuple(verdicts), expected.entries, idle)
 
 
-def _require_possible(request: Request, device: Execution, others: Sequence[Execution]) -> None:
+def _require_possible(
+    request: Request, device: Execution, composed: Mapping[str, Execution]
+) -> None:
     """Refuse a device or an execution that was named and is not here: it would only be skipped."""
     if lacking := device.missing():
         raise RefimplError(f"device {request.device!r} cannot be used here: {lacking}")
-    for execution in (other for other in others if other.name in request.executions):
-        if lacking := execution.missing():
-            raise RefimplError(f"execution {execution.name!r} cannot run here: {lacking}")
+    for name in request.executions:
+        if name != ALL and (lacking := composed[name].missing()):
+            raise RefimplError(f"execution {name!r} cannot run here: {lacking}")
 
 
 def require_executions(plans: Collection[Plan], request: Request) -> None:
@@ -116,8 +118,7 @@ def require_executions(plans: Collection[Plan], request: Request) -> None:
 
     A plan that has no check at all says by its verdicts why.
     """
-    planned = {name for plan in plans for name in plan.executions}
-    idle = [name for name in request.executions if name not in planned and name != "all"]
+    idle = [n for n in request.executions if plans and all(n in plan.idle for plan in plans)]
     if idle and any(plan.cells for plan in plans):
         raise RefimplError(
             f"execution {idle[0]!r} supports no variant of these examples, so nothing would be run "
@@ -152,7 +153,8 @@ def in_tree_cells(loaded: Registry, checks: Sequence[Check]) -> list[Cell]:
 
     With every execution of this distribution, also those that a run must name.
     """
-    others = [own.value for own in loaded.executions.values() if _is_own(own)]
+    parts = [own for own in loaded.executions.values() if _is_own(own)]
+    others = [loaded.execution(own.value.name) for own in parts if own.value.name != "cuda"]
     return [
         cell
         for registered in loaded.examples.values()
@@ -166,10 +168,19 @@ def _is_own(registered: Registered[Any]) -> bool:
     return registered.origin.startswith(("in-tree", "built-in"))
 
 
-def _execution_names(request: Request, loaded: Registry) -> Sequence[str]:
-    if "all" in request.executions:
-        return list(loaded.executions)
-    return request.executions or DEFAULT_EXECUTIONS
+def _executions(request: Request, loaded: Registry) -> dict[str, Execution]:
+    """The executions that are compared with the oracle, by the name that was asked for.
+
+    ``all`` stands for every part on the run's device; on the CPU also for every other device.
+    """
+    names = [name for name in request.executions if name != ALL]
+    if ALL in request.executions:
+        own = [registered.value for registered in loaded.executions.values()]
+        here = request.device == CPU.device
+        names += [part.name for part in own if not sets_device(part) or here]
+        names += [] if here else [request.device]
+    names = list(dict.fromkeys(names)) or list(default_executions(request.device))
+    return {name: loaded.execution(name, request.device) for name in names}
 
 
 def _expected(loaded: Registry, request: Request) -> Gathered:
@@ -223,7 +234,7 @@ def _on_expected_failures(
 def _on_manifest(
     request: Request,
     cells: Sequence[Cell],
-    executions: Collection[str],
+    executions: Collection[Execution],
     refused: Collection[str],
 ) -> Iterator[Result]:
     """For each example in the manifest, whether it gets every check that it must get.

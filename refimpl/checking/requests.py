@@ -8,25 +8,25 @@ from pathlib import Path
 
 from refimpl.tiers import Tier
 
-DEFAULT_EXECUTIONS = (
-    "cpu",
-    "cpu-f64",
-    "cuda",
-    "channels-last",
-    "autocast-bf16",
-    "data-parallel",
-    "ensemble",
-)
-"""Executions that take well under a second for each variant; ``--execution`` adds others."""
+ALL = "all"
+"""The name that stands for every execution."""
+
+DEFAULT_PARTS = ("", "f64", "bf16", "channels-last", "ensemble")
+"""What the device of a run is combined with; each takes well under a second for each variant."""
+
+
+def default_executions(device: str) -> tuple[str, ...]:
+    """The executions that a run on this device compares with the oracle, if none is named."""
+    return tuple(f"{device}+{part}" if part else device for part in DEFAULT_PARTS)
 
 
 @dataclass(frozen=True)
 class Request:
     """What to check, and how: the suite's options of the same names.
 
-    No ``examples`` means all of them; no ``executions`` means ``DEFAULT_EXECUTIONS``, and ``"all"``
-    among them every one. ``variants``, ``checks`` and ``cells`` (keys of results) leave out
-    everything else; empty, they leave out nothing.
+    No ``examples`` means all of them; no ``executions`` means :func:`default_executions`, and
+    ``"all"`` among them every one. ``variants``, ``checks`` and ``cells`` (keys of results)
+    leave out everything else; empty, they leave out nothing.
     """
 
     examples: Sequence[str] = ()

@@ -24,12 +24,13 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
 from refimpl.checking.checks import VERDICTS, Measurement, Outcome, Result
+from refimpl.composition import named_in_results
 from refimpl.errors import RefimplError
 from refimpl.reading import Shape, ShapeError, parsed, plain_text, shaped, why
 from refimpl.tiers import TIERS, Tier
@@ -140,7 +141,7 @@ class Results:
     def expected(self) -> tuple[str, ...] | None:
         """The keys of the checks that the run had to make; ``None`` if the file does not say."""
         given = self.header.get("cells") or (self.footer or {}).get("cells")
-        return tuple(given) if given else None
+        return tuple(map(_key_today, given)) if given else None
 
     @cached_property
     def not_checked(self) -> tuple[str, ...]:
@@ -200,6 +201,12 @@ class Results:
         )
 
 
+def _key_today(key: str) -> str:
+    """A key with the name that its execution has today."""
+    *before, execution, tier = key.split("/")
+    return "/".join((*before, named_in_results(execution), tier))
+
+
 def part_of(path: Path) -> Path:
     """Where the results of a run are until it has come to its end."""
     return path.with_name(path.name + ".part")
@@ -212,6 +219,7 @@ def result_from(record: Mapping[str, Any]) -> Result:
     passed without a measurement, or with one that does not hold.
     """
     result = shaped(_with_numbers(record), Result)
+    result = replace(result, execution=named_in_results(result.execution))
     if fault := next(_faults(result), ""):
         raise ShapeError(fault)
     return result

@@ -1,75 +1,47 @@
-"""The executions that come with refimpl, as a plugin like any other.
+"""The parts of executions that come with refimpl, as a plugin like any other.
 
 A vendor adds a device, a compiler back end or a wrapper the same way: a ``refimpl_executions``
-hook that returns :class:`~refimpl.contract.Execution` objects.
+hook that returns :class:`~refimpl.contract.Execution` objects. They are composed by name
+(:mod:`refimpl.composition`).
 """
 
 from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from refimpl import precision
+from refimpl.capabilities import lacks
+from refimpl.composition import COMPILER, CPU, MEMORY_FORMAT, REPLICAS, on_device
 from refimpl.contract import Execution, Variant
-from refimpl.errors import UnknownNameError
 from refimpl.executions import distributed, ensemble
 from refimpl.hookspecs import hookimpl
-from refimpl.requirements import NEEDS_COMPILER, NEEDS_CUDA, NEEDS_GLOO, NEEDS_TWO_CUDA
-from refimpl.training.problem import CPU
+from refimpl.requirements import (
+    NEEDS_COMPILER,
+    NEEDS_CUDA,
+    NEEDS_GLOO,
+    NEEDS_TF32,
+    NEEDS_TWO_CUDA,
+    REFUSES_BCE,
+)
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from torch import nn
 
-
-# --- devices -------------------------------------------------------------------------------------
-
-
-def on_device(device: str) -> Execution:
-    """The execution on a device, by torch's name for it: ``cuda``, ``cuda:1``, ``mps``.
-
-    Raises :class:`UnknownNameError` if torch knows no device of that name.
-    """
-    if device == "cpu":
-        return CPU
-    import torch
-
-    try:
-        torch.device(device)
-    except RuntimeError as error:
-        raise UnknownNameError(
-            f"torch does not know a device {device!r}; use torch's names: cpu, cuda, cuda:1, mps …"
-        ) from error
-    summary = f"{device}, in the document's own precision"
-    return Execution(device, summary, device, missing=_without(device), supports=_not_numpy)
-
-
-def _without(device: str) -> Callable[[], str | None]:
-    """What this machine lacks to run on a device."""
-
-    def missing() -> str | None:
-        import torch
-
-        kind, _, index = device.partition(":")
-        if kind == "cuda":
-            enough = torch.cuda.is_available() and torch.cuda.device_count() > int(index or 0)
-            return None if enough else NEEDS_CUDA
-        back_end = getattr(torch, kind, None)
-        available = getattr(back_end, "is_available", lambda: False)
-        return None if available() else f"needs the device {kind}"
-
-    return missing
-
-
-def _not_numpy(variant: Variant) -> bool:
-    return not variant.numpy
+DETERMINISM = "determinism"
 
 
 def _has_module(variant: Variant) -> bool:
     return variant.has_module
+
+
+def _in_torch(variant: Variant) -> bool:
+    return not variant.numpy
 
 
 def _has_shards(variant: Variant) -> bool:
@@ -80,11 +52,24 @@ def _has_shards(variant: Variant) -> bool:
 # --- precisions ----------------------------------------------------------------------------------
 
 
+def _doubled(device: str) -> Execution:
+    return replace(F64, missing=partial(lacks, device, "float64"))
+
+
+F64 = Execution("f64", "in float64", dtype="float64", per_device=_doubled)
+
+
 def _casts(variant: Variant) -> bool:
     """A module with a product of matrices, for autocast leaves others as they are.
 
     Without recurrence: not every processor's oneDNN has an LSTM in bfloat16.
     """
+    from torch import nn
+
+    return _has_products(variant) and not variant.has_layer(nn.RNNBase)
+
+
+def _has_products(variant: Variant) -> bool:
     from torch import nn
 
     build = variant.build
@@ -94,7 +79,7 @@ def _casts(variant: Variant) -> bool:
         if not isinstance(layer, (nn.Embedding, nn.EmbeddingBag))
         for parameter in layer.parameters(recurse=False)
     )
-    return variant.has_module and has_matrix and not variant.has_layer(nn.RNNBase)
+    return variant.has_module and has_matrix
 
 
 def _autocast(device: str, dtype: str) -> AbstractContextManager[object]:
@@ -102,6 +87,60 @@ def _autocast(device: str, dtype: str) -> AbstractContextManager[object]:
 
     # It is around a whole step: a cast that was kept would be stale after the first of two updates.
     return torch.autocast(device, getattr(torch, dtype), cache_enabled=False)
+
+
+def _bce_refused(variant: Variant) -> str | None:
+    """Autocast on a GPU raises for BCELoss, which torch documents as unsafe there."""
+    from refimpl.training.ingredients import ingredients
+
+    used = ingredients(variant, "stand-in")
+    refused = {"loss:BCELoss", "function:binary_cross_entropy"} & {*used}
+    return REFUSES_BCE if refused else None
+
+
+def _autocasting(name: str, dtype: str) -> Execution:
+    def on(device: str) -> Execution:
+        kind = device.partition(":")[0]
+        part = replace(
+            basic, around=partial(_autocast, kind, dtype), missing=partial(lacks, device, dtype)
+        )
+        # What a CPU's oneDNN lacks, a GPU need not lack; and the other way round.
+        return part if kind == "cpu" else replace(part, supports=_has_products, unfit=_bce_refused)
+
+    basic = Execution(
+        name, f"autocast to {dtype}", supports=_casts, rounding=dtype,
+        around=partial(_autocast, "cpu", dtype), per_device=on,
+    )  # fmt: skip
+    return basic
+
+
+@contextmanager
+def _with_tf32() -> Iterator[None]:
+    """TF32 in cuBLAS and cuDNN, as a user turns it on."""
+    before = precision.snapshot()
+    precision.set_tf32()
+    try:
+        yield
+    finally:
+        precision.restore(before)
+
+
+def _no_tf32() -> str | None:
+    import torch
+
+    there = torch.cuda.is_available() and torch.version.cuda is not None
+    return None if there and torch.cuda.get_device_capability()[0] >= 8 else NEEDS_TF32
+
+
+def _tf32_on(device: str) -> Execution:
+    only_there = (lambda: NEEDS_TF32) if device.partition(":")[0] != "cuda" else _no_tf32
+    return replace(TF32, missing=only_there)
+
+
+TF32 = Execution(
+    "tf32", "products in TF32", supports=_has_products, rounding="tf32", around=_with_tf32,
+    missing=_no_tf32, per_device=_tf32_on,
+)  # fmt: skip
 
 
 # --- wrappers ------------------------------------------------------------------------------------
@@ -120,16 +159,33 @@ def _has_images(variant: Variant) -> bool:
     return variant.has_module and variant.has_layer(nn.Conv2d)
 
 
-def _compiled(module: nn.Module) -> nn.Module:
+def _compiled(module: nn.Module, **options: Any) -> nn.Module:
     import torch
 
     torch._dynamo.reset()
-    return torch.compile(module)  # type: ignore[return-value]
+    return torch.compile(module, **options)  # type: ignore[return-value]
 
 
 def _no_compiler() -> str | None:
     found = any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl"))
     return None if found and sys.platform != "win32" else NEEDS_COMPILER
+
+
+def _only_cuda(device: str) -> str | None:
+    if device.partition(":")[0] != "cuda":
+        return NEEDS_CUDA
+    return on_device(device).missing()
+
+
+def _graphs_on(device: str) -> Execution:
+    return replace(GRAPHS, missing=partial(_only_cuda, device))
+
+
+GRAPHS = Execution(
+    "graphs", "the module under torch.compile with CUDA graphs (reduce-overhead)",
+    wrap=partial(_compiled, mode="reduce-overhead"), supports=_has_module, sets=(COMPILER,),
+    missing=partial(_only_cuda, "cpu"), per_device=_graphs_on,
+)  # fmt: skip
 
 
 def _data_parallel(module: nn.Module) -> nn.Module:
@@ -140,59 +196,90 @@ def _data_parallel(module: nn.Module) -> nn.Module:
     return DataParallel(module, device_ids=list(range(torch.cuda.device_count())))
 
 
-def _fewer_than_two() -> str | None:
+def _replicated_on(device: str) -> Execution:
+    return replace(DATA_PARALLEL, missing=partial(_only_cuda, device))
+
+
+DATA_PARALLEL = Execution(
+    "data-parallel", "DataParallel over the CUDA devices", wrap=_data_parallel,
+    supports=_has_shards, sets=(REPLICAS,), missing=partial(_only_cuda, "cpu"),
+    per_device=_replicated_on,
+)  # fmt: skip
+
+
+# --- processes -----------------------------------------------------------------------------------
+
+
+def _no_processes(device: str) -> str | None:
     import torch
-
-    return None if torch.cuda.device_count() > 1 else NEEDS_TWO_CUDA
-
-
-def _no_gloo() -> str | None:
     import torch.distributed as dist
 
-    return None if dist.is_available() and dist.is_gloo_available() else NEEDS_GLOO
+    if device == "cpu":
+        return None if dist.is_available() and dist.is_gloo_available() else NEEDS_GLOO
+    kind = device.partition(":")[0]
+    if kind == "cuda":
+        return None if torch.cuda.device_count() > 1 else NEEDS_TWO_CUDA
+    return f"needs a distributed back end for {kind}"
+
+
+def _in_processes_on(device: str) -> Execution:
+    return replace(DDP, missing=partial(_no_processes, device))
+
+
+DDP = Execution(
+    "ddp", "DistributedDataParallel in two processes (gloo, NCCL)", supports=_has_shards,
+    steps=distributed.distributed_steps, missing=partial(_no_processes, "cpu"),
+    sees_outputs=False, sets=(REPLICAS,), per_device=_in_processes_on,
+)  # fmt: skip
+
+
+# --- modes ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Torch's deterministic algorithms, and an error where there is none."""
+    import torch
+
+    before = torch.are_deterministic_algorithms_enabled()
+    warn = torch.is_deterministic_algorithms_warn_only_enabled()
+    of_cudnn = torch.backends.cudnn.deterministic
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn)
+        torch.backends.cudnn.deterministic = of_cudnn
 
 
 @hookimpl
 def refimpl_executions() -> list[Execution]:
-    """The built-in executions."""
-    cuda = on_device("cuda")
+    """The built-in parts."""
     return [
         CPU,
-        Execution("cpu-f64", "the CPU in float64", dtype="float64"),
-        cuda,
+        on_device("cuda"),
+        F64,
+        _autocasting("bf16", "bfloat16"),
+        _autocasting("fp16", "float16"),
+        TF32,
         Execution(
-            "channels-last", "images stored channels last on CUDA", "cuda", wrap=_channels_last,
-            supports=_has_images, missing=_without("cuda"),
+            "channels-last", "images stored channels last", wrap=_channels_last,
+            supports=_has_images, sets=(MEMORY_FORMAT,),
         ),
         Execution(
             "compile", "the module under torch.compile", wrap=_compiled, supports=_has_module,
-            missing=_no_compiler,
+            missing=_no_compiler, sets=(COMPILER,),
         ),
-        Execution(
-            "autocast-bf16", "autocast to bfloat16", supports=_casts, rounding="bfloat16",
-            around=partial(_autocast, "cpu", "bfloat16"),
-        ),
-        Execution(
-            "autocast-fp16", "autocast to float16 on CUDA", "cuda", supports=_has_module,
-            rounding="float16", around=partial(_autocast, "cuda", "float16"),
-            missing=_without("cuda"),
-        ),
-        Execution(
-            "data-parallel", "DataParallel over the CUDA devices", "cuda", wrap=_data_parallel,
-            supports=_has_shards, missing=_without("cuda"),
-        ),
-        Execution(
-            "ddp-gloo-2", "DistributedDataParallel in two processes over gloo",
-            supports=_has_shards, steps=distributed.distributed_steps, missing=_no_gloo,
-            sees_outputs=False,
-        ),
-        Execution(
-            "ddp-nccl-2", "DistributedDataParallel on two GPUs over NCCL", "cuda",
-            supports=_has_shards, steps=distributed.distributed_steps, missing=_fewer_than_two,
-            sees_outputs=False,
-        ),
+        GRAPHS,
+        DATA_PARALLEL,
+        DDP,
         Execution(
             "ensemble", "many seeds at once under torch.func.vmap",
-            supports=ensemble.supports, steps=ensemble.ensemble_steps,
+            supports=ensemble.supports, steps=ensemble.ensemble_steps, wrappable=False,
+        ),
+        Execution(
+            "deterministic", "with deterministic algorithms, and an error where there is none",
+            around=_deterministic, supports=_in_torch, sets=(DETERMINISM,),
         ),
     ]  # fmt: skip

@@ -10,15 +10,16 @@ import multiprocessing
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from refimpl.contract import Execution, Step, Variant
+from refimpl.contract import Step, Variant
 from refimpl.errors import RefimplError
 from refimpl.loading.discovery import find_spec
 from refimpl.processes import end_with_parent
@@ -81,17 +82,31 @@ def _packed(variant: Variant, problem: Problem) -> bytes:
     """Variant and problem, by value if another process cannot import their module."""
     import cloudpickle
 
-    module = sys.modules.get(getattr(variant.steps or variant.build, "__module__", ""), None)
+    named = {variant.steps, variant.build, *_callables(problem.execution)}
+    found = (sys.modules.get(getattr(each, "__module__", None) or "") for each in named)
     # Whether a process with the same path finds it; that it is loaded here does not show it.
-    by_value = module is not None and find_spec(module.__name__) is None
-    if by_value:
+    modules = {m.__name__: m for m in found if m is not None and find_spec(m.__name__) is None}
+    for module in modules.values():
         cloudpickle.register_pickle_by_value(module)
     try:
         packed: bytes = cloudpickle.dumps((variant, problem))
         return packed
     finally:
-        if by_value:
+        for module in modules.values():
             cloudpickle.unregister_pickle_by_value(module)
+
+
+def _callables(value: Any) -> Iterator[Any]:
+    """The functions and classes of an execution, also those inside of composed and partial ones."""
+    if isinstance(value, partial):
+        yield from _callables((value.func, *value.args))
+    elif isinstance(value, tuple):
+        for each in value:
+            yield from _callables(each)
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield from _callables(tuple(getattr(value, each.name) for each in fields(value)))
+    elif callable(value):
+        yield value
 
 
 def _process(packed: bytes, folder: str) -> None:
@@ -106,13 +121,12 @@ def _process(packed: bytes, folder: str) -> None:
     rank = int(os.environ["RANK"])
     dist.init_process_group("nccl" if on_gpu else "gloo")
     try:
-        execution = Execution(
-            "shard",
-            "one process of several",
-            device=f"cuda:{rank}" if on_gpu else "cpu",
-            dtype=problem.execution.dtype,
-            wrap=_weighted_ddp,
-        )
+        # Everything but how its steps are made: a precision, a compiler, a mode.
+        whole = problem.execution
+        execution = replace(
+            whole, device=f"cuda:{rank}" if on_gpu else "cpu", steps=None,
+            wrap=partial(_wrapped, whole.wrap),
+        )  # fmt: skip
         own = replace(problem, execution=execution, shard=(rank, dist.get_world_size()))
         seen = []
         for step in steps_of(variant, own, problem.horizon):
@@ -128,6 +142,11 @@ def _process(packed: bytes, folder: str) -> None:
         torch.save(seen, Path(folder) / f"{rank}.pt")
     finally:
         dist.destroy_process_group()
+
+
+def _wrapped(inner: Callable[[nn.Module], nn.Module] | None, module: nn.Module) -> nn.Module:
+    """What the execution puts around the module, and DDP around that."""
+    return _weighted_ddp(module if inner is None else inner(module))
 
 
 def _weighted_ddp(module: nn.Module) -> nn.Module:

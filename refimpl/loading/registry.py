@@ -21,6 +21,15 @@ from typing import Generic, TypeVar
 import pluggy
 
 from refimpl import hookspecs, process_state
+from refimpl.composition import (
+    CPU,
+    RENAMED,
+    CompositionError,
+    compose,
+    is_device,
+    on_device,
+    parts_of,
+)
 from refimpl.contract import Example, Execution
 from refimpl.errors import UnknownNameError
 from refimpl.loading import validation
@@ -76,11 +85,30 @@ class Registry:
         """The examples with these names, each once, or all if no name is given; raises as above."""
         return [self.example(name) for name in dict.fromkeys(names) or sorted(self.examples)]
 
-    def execution(self, name: str) -> Execution:
-        """The execution of that name; raises as :meth:`example` does."""
+    def execution(self, name: str, device: str = "cpu") -> Execution:
+        """The execution that is composed by that name, on ``device`` unless it names its own.
+
+        A part may be registered, or be torch's name for a device. Raises as :meth:`example` does,
+        and :class:`~refimpl.composition.CompositionError` if its parts cannot be composed.
+        """
+        named = parts_of(name)
+        parts = [self._part(part, name) for part in named]
+        made = compose(parts, device)
+        if device != CPU.device and made.device != device:
+            raise CompositionError(
+                f"--device {device} and execution {name} both set the device; name it once"
+            )
+        return made
+
+    def _part(self, name: str, asked: str) -> Execution:
         if name in self.executions:
             return self.executions[name].value
-        raise self._missing("execution", name, self.executions)
+        if name and is_device(name):
+            return on_device(name)
+        if name == asked:
+            raise self._missing("execution", name, [*self.executions, *RENAMED])
+        error = self._missing("execution", name, self.executions)
+        raise UnknownNameError(f"{asked}: {error}")
 
     def _missing(self, what: str, name: str, known: Collection[str]) -> UnknownNameError:
         for problem in self.problems:

@@ -27,6 +27,7 @@ from itertools import chain, islice
 import torch
 from torch import nn
 
+from refimpl.composition import CPU, precision_of
 from refimpl.contract import Execution, Variant
 from refimpl.data import Tier
 from refimpl.parity import narrow
@@ -49,7 +50,7 @@ from refimpl.training import trajectories
 from refimpl.training.comparison import Kind, distance, oracle_scale
 from refimpl.training.ladder import to_ladder
 from refimpl.training.loop import swiftly
-from refimpl.training.problem import CPU, Problem, pose
+from refimpl.training.problem import Problem, pose
 from refimpl.training.trajectories import Observation, first_steps, observations
 
 AMPLIFICATION = 1000.0
@@ -133,12 +134,6 @@ def kinds_seen(execution: Execution) -> tuple[Kind, ...]:
     return tuple(seen)
 
 
-def precision_of(execution: Execution) -> torch.dtype:
-    """The dtype by whose rounding an execution is judged."""
-    dtype: torch.dtype = getattr(torch, execution.rounding or execution.dtype or "float32")
-    return dtype
-
-
 def compare_execution(
     variant: Variant, execution: Execution, tier: Tier, steps: int, seed: int | None = None
 ) -> Comparison:
@@ -206,8 +201,7 @@ def _compare_narrow(
     updates = narrow.Updates(to_ladder(variant, start), oracle, torch.finfo(own).eps)
     found = iter(updates.of_candidate(narrow.restarted(variant, candidate, oracle)))
     if (first := next(found, None)) is not None:
-        plain = first_steps(variant, problem.but(precision="float32"), 1)
-        comparison.repeats_a_reference = _to_the_bit(first, plain[0])
+        comparison.within_float32 = _within_float32(variant, execution, tier, seed, first)
         found = chain([first], found)
 
     def drawn(number: int) -> Iterator[list[Observation]]:
@@ -257,9 +251,18 @@ def _until(stick: Yardstick, steps: int) -> str:
     return until_its_end(stick.problem, steps) or "past which rounding errors have grown too large"
 
 
-def _to_the_bit(one: list[Observation], other: list[Observation]) -> bool:
-    values = {seen.key: seen.value for seen in other}
-    return all(seen.key in values and torch.equal(seen.value, values[seen.key]) for seen in one)
+def _within_float32(
+    variant: Variant,
+    execution: Execution,
+    tier: Tier,
+    seed: int | None,
+    first: list[Observation],
+) -> bool:
+    """Whether a first step is no further from the oracle than rounding to float32 explains."""
+    stick = yardstick(variant, tier, 1, seed)
+    exactly = Comparison(f"{variant.name} on {execution.name}", "its float64 oracle", "float32")
+    draws, kinds = Draws(stick.references), kinds_seen(execution)
+    return compare_steps(exactly, [first], stick.oracle, draws, torch.float32, kinds).agrees
 
 
 @contextmanager

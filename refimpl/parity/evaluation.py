@@ -17,13 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from refimpl.composition import CPU, precision_of
 from refimpl.contract import Execution, Step, Variant
 from refimpl.data import Tier
 from refimpl.errors import ContractError
 from refimpl.parity.kernel_judge import JudgedCall, furthest
 from refimpl.parity.rounding import rounding_of
 from refimpl.training.loop import steps_of
-from refimpl.training.problem import CPU, Problem, pose
+from refimpl.training.problem import Problem, pose
 from refimpl.training.runs import trained
 from refimpl.training.trajectories import bare_name
 from refimpl.trees import call, leaves, mapped
@@ -74,7 +75,7 @@ def compare_predictions(variant: Variant, execution: Execution, tier: Tier) -> I
     candidate = posed.but(execution=execution, precision=execution.dtype or "float32")
     exact = posed.but(precision="float64", execution=CPU)
     model, oracle = _model(variant, candidate), _model(variant, exact)
-    rounding: torch.dtype = getattr(torch, execution.rounding or execution.dtype or "float32")
+    rounding = precision_of(execution)
     start = {name: torch.as_tensor(value) for name, value in posed.values.items()}
     starting = {**{name: value.clone() for name, value in oracle.tensors.items()}, **start}
     for when, values in (("start", starting), ("end", _end(variant, tier, oracle))):

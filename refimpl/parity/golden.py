@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 
 from refimpl.compatibility import refusal
+from refimpl.composition import CPU
 from refimpl.contract import CONTRACT, Example, Execution, Variant
 from refimpl.errors import RefimplError
 from refimpl.parity.lockstep import FIRST, Comparison, Draws, compare_steps
 from refimpl.parity.rounding import first_drawn
 from refimpl.reading import open_plain, why
 from refimpl.requirements import missing
-from refimpl.training.problem import CPU, pose
+from refimpl.training.problem import pose
 from refimpl.training.trajectories import Observation, first_steps
 from refimpl.writing import whole_file
 

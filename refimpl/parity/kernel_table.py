@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from refimpl.composition import CPU
 from refimpl.contract import Example
 from refimpl.parity.judged_steps import judged
 from refimpl.requirements import missing
-from refimpl.training.problem import CPU
 
 
 @dataclass

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
+from refimpl.composition import precision_of
 from refimpl.contract import Execution, Variant
 from refimpl.data import Tier
 from refimpl.parity.kernel_bounds import UNITS, summed
@@ -61,7 +62,7 @@ class JudgedLayers:
 def judge_layers(variant: Variant, execution: Execution, tier: Tier) -> JudgedLayers:
     """Every leaf layer that the first step calls, against its definition."""
     found = JudgedLayers()
-    rounding: torch.dtype = getattr(torch, execution.rounding or execution.dtype or "float32")
+    rounding = precision_of(execution)
     called = layers_called(variant, execution, tier)
     if variant.build is not None:
         paths = {path for path, _, _ in called}

@@ -10,6 +10,7 @@ from itertools import chain, zip_longest
 
 import torch
 
+from refimpl.composition import CPU
 from refimpl.contract import Execution, Variant
 from refimpl.data import Tier
 from refimpl.errors import ContractError
@@ -17,7 +18,7 @@ from refimpl.parity.rounding import drawn, first_drawn
 from refimpl.parity.ties import near_ties
 from refimpl.training.comparison import Closeness, Kind, closeness, distance, shown_apart
 from refimpl.training.ladder import from_ladder, same_but_for_unit_axes, to_ladder
-from refimpl.training.problem import CPU, Problem, pose
+from refimpl.training.problem import Problem, pose
 from refimpl.training.trajectories import Observation, first_steps
 
 FIRST, FURTHER = 2, 14
@@ -63,7 +64,8 @@ class Divergence:
 class Comparison:
     """The result of a comparison: how many steps were compared, and their worst error ratios.
 
-    ``repeats_a_reference`` says that the candidate began as the float32 run did, to the bit.
+    ``within_float32`` says that a candidate in a narrow precision began as exactly as float32
+    does, so that it cannot have been narrow.
     ``ties`` are decisions that rounding makes, which explain what would have been a divergence.
     ``judged`` counts the tensors that were compared. ``blind`` are those whose budget is more than
     a tenth of their largest value: rounding alone may change them so much that to be within budget
@@ -77,7 +79,7 @@ class Comparison:
     steps: int = 0
     ratios: list[float] = field(default_factory=list)
     divergence: Divergence | None = None
-    repeats_a_reference: bool = False
+    within_float32: bool = False
     until: str = ""
     ties: list[str] = field(default_factory=list)
     judged: int = 0

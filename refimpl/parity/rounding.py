@@ -25,11 +25,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from refimpl.composition import CPU
 from refimpl.contract import Variant
 from refimpl.data import philox
 from refimpl.parity.kernel_bounds import length_of
 from refimpl.training.comparison import distance, oracle_scale
-from refimpl.training.problem import CPU, Problem
+from refimpl.training.problem import Problem
 from refimpl.training.trajectories import Observation, first_draws, observations
 
 LANES = 16

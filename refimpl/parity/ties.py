@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from refimpl.composition import CPU
 from refimpl.contract import Variant
 from refimpl.parity.rounding import Rounded, under
 from refimpl.training.comparison import FACTOR
-from refimpl.training.problem import CPU, Problem
+from refimpl.training.problem import Problem
 from refimpl.training.trajectories import Observation, observations
 
 DRAWS = 4

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
+from refimpl.composition import CPU
 from refimpl.contract import Step, Variant
 from refimpl.parity.lockstep import FIRST, Comparison, Rounding, judge
 from refimpl.parity.rounding import Rounded, under
 from refimpl.training.loop import steps_of
-from refimpl.training.problem import CPU, Problem
+from refimpl.training.problem import Problem
 from refimpl.training.trajectories import Observation, bare_name
 
 

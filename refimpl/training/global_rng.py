@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from refimpl.composition import CPU
 from refimpl.contract import Execution, Step, Variant
 from refimpl.data import Tier
 from refimpl.training.loop import written_steps
-from refimpl.training.problem import CPU, Problem, pose, start_values
+from refimpl.training.problem import Problem, pose, start_values
 from refimpl.training.trajectories import observe
 
 STEPS = 3

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from refimpl.composition import CPU
 from refimpl.contract import Execution, Step, Variant
 from refimpl.data import Tier
 from refimpl.errors import ContractError
 from refimpl.training.layer_table import Summary, summarise
 from refimpl.training.loop import steps_of
-from refimpl.training.problem import CPU, pose
+from refimpl.training.problem import pose
 from refimpl.trees import leaves
 
 

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from refimpl.composition import CPU
 from refimpl.contract import NOTED, Execution, Protocol, Variant
 from refimpl.data import DataSet, Rows, Tier, philox
 from refimpl.errors import CheckpointError, ContractError
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 Module = TypeVar("Module", bound=nn.Module)
 Kept = TypeVar("Kept")
-
-CPU = Execution("cpu", "the CPU, in the document's own precision")
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def located_errors(example: Example) -> Iterator[None]:
 
 def require_device(device: str) -> None:
     """Raise :class:`RefimplError` if this machine does not have the device."""
-    from refimpl.executions.built_in import on_device
+    from refimpl.composition import on_device
 
     lacking = on_device(device).missing()
     if lacking:

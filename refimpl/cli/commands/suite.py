@@ -100,7 +100,7 @@ def check(
             say(f"nothing failed in {failed}")
             return 0
     if executions or tier == "real":
-        _require_what_plugins_give(names, executions, tier, plugins)
+        _require_what_plugins_give(names, executions, device, tier, plugins)
 
     from refimpl.cli.suite_process import SETTINGS, run_suite
 
@@ -162,7 +162,11 @@ def _require_given(name: str, plugins: Sequence[str]) -> None:
 
 
 def _require_what_plugins_give(
-    names: Sequence[str], executions: Sequence[str], tier: Tier, plugins: Sequence[str]
+    names: Sequence[str],
+    executions: Sequence[str],
+    device: str,
+    tier: Tier,
+    plugins: Sequence[str],
 ) -> None:
     """Refuse an unknown execution, and real data if no example has any.
 
@@ -173,7 +177,7 @@ def _require_what_plugins_give(
 
     loaded = registry.load(plugins, only=names or None)
     for execution in executions:
-        lacking = None if execution == "all" else loaded.execution(execution).missing()
+        lacking = None if execution == "all" else loaded.execution(execution, device).missing()
         if lacking:
             raise RefimplError(f"execution {execution!r} cannot run here: {lacking}")
     if tier == "real":

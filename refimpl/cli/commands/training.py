@@ -95,7 +95,7 @@ def run(
 
     from refimpl.checking.checks import Subject, obstacle
     from refimpl.cli.progress import RunProgress, final_line
-    from refimpl.executions.built_in import on_device
+    from refimpl.composition import on_device
     from refimpl.training.loop import train
     from refimpl.training.problem import pose
 
@@ -166,27 +166,23 @@ def compare(
     refimpl compare NAME A B: both start from B's start and read A's batches; A in float64 is the
     oracle.
 
-    refimpl compare NAME [VARIANT] --execution cuda: the variant on cuda is compared with its
-    float64 run on the CPU.
+    refimpl compare NAME [VARIANT] --execution cuda+compile: the variant, compiled, on cuda is
+    compared with its float64 run on the CPU. So it is with --device cuda --execution compile.
     """
     example, _ = example_of(name, plugins)
     if execution is not None:
         if len(variants) > 1:
             raise click.UsageError("with --execution, name at most one variant")
-        if device != "cpu":
-            raise click.UsageError(
-                f"--execution {execution} says where to run; leave out --device {device}"
-            )
         chosen = example.variant(variants[0] if variants else None)
         with located_errors(example):
-            return _compare_execution(chosen, execution, tier, steps, plugins)
+            return _compare_execution(chosen, execution, device, tier, steps, plugins)
     if len(variants) != 2:
         raise click.UsageError("name two variants to compare, or give --execution")
     require_device(device)
     first, second = example.variant(variants[0]), example.variant(variants[1])
     _require_one_ladder(example, first, second)
 
-    from refimpl.executions.built_in import on_device
+    from refimpl.composition import on_device
     from refimpl.parity.lockstep import compare_in_ladder
 
     on = on_device(device)
@@ -200,18 +196,20 @@ def compare(
 
 
 def _compare_execution(
-    variant: Variant, name: str, tier: Tier, steps: int, plugins: Sequence[str]
+    variant: Variant, name: str, device: str, tier: Tier, steps: int, plugins: Sequence[str]
 ) -> int:
     from refimpl.loading import registry
     from refimpl.parity.against_oracle import compare_execution
     from refimpl.parity.judged_steps import computes_here, first_beyond
 
-    execution = registry.load(plugins, only=[]).execution(name)
+    execution = registry.load(plugins, only=[]).execution(name, device)
     lacking = execution.missing()
     if lacking:
         raise RefimplError(f"execution {name!r} cannot run here: {lacking}")
     if not execution.supports(variant):
         raise RefimplError(f"variant {variant.name!r} does not support execution {name!r}")
+    if unfit := execution.unfit(variant):
+        raise RefimplError(f"variant {variant.name!r} cannot run under {name!r}: {unfit}")
     comparison = compare_execution(variant, execution, tier, steps)
     say(str(comparison))
     if not comparison.agrees and computes_here(execution):
