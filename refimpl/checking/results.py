@@ -58,6 +58,9 @@ class Environment:
     threads: int | None = None
     precision: dict[str, str] = field(default_factory=dict)
     cuda: str | None = None
+    libraries: dict[str, str] = field(default_factory=dict)
+    driver: str | None = None
+    clocks: str | None = None
     devices: list[str] = field(default_factory=list)
 
 

@@ -21,8 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from refimpl.environment import libraries
 from refimpl.parity.kernel_bounds import (
     bounds,
     is_float,
@@ -81,12 +82,26 @@ def library_of(call: JudgedCall) -> str:
     if call.device == "cuda":
         if "mm" in product.group():
             return f"cuBLAS of CUDA {torch.version.cuda}"
-        number = torch.backends.cudnn.version() or 0  # type: ignore[no-untyped-call]
-        return f"cuDNN {number // 10000}.{number // 100 % 100}" if number else ""
+        version = libraries().get("cuDNN", "")
+        return f"cuDNN {version}" if version else ""
     if call.device != "cpu":
         return ""
-    found = re.search(r"(?:MKL-DNN|oneDNN) v([\d.]+)", torch.__config__.show())
-    return f"oneDNN {found.group(1)} or MKL" if found else ""
+    version = libraries().get("oneDNN", "")
+    return f"oneDNN {version} or MKL" if version else ""
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A call that rounding does not explain: what was called, with what, and which of its results.
+
+    Tensors of floating-point numbers stand as they were, in float64, with their dtype.
+    """
+
+    func: Any
+    args: Any
+    kwargs: Any
+    number: int
+    call: JudgedCall
 
 
 @cache
@@ -110,7 +125,8 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ``only`` may name the kernels to judge; the others are then not even counted.
 
     ``judged`` and ``unjudged`` count calls by kernel; ``worst`` has the worst result of each
-    kernel, and ``beyond`` the first of those that rounding does not explain.
+    kernel, and ``beyond`` the first of those that rounding does not explain. ``captured`` has the
+    first of each kernel with everything that is needed to make it again.
     """
 
     def __init__(self, during: str = "") -> None:
@@ -123,6 +139,8 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.worst: dict[str, JudgedCall] = {}
         self.beyond: list[JudgedCall] = []
         self.count_beyond = 0
+        self.captured: dict[str, Captured] = {}
+        self._first_number = 0
 
     def __torch_dispatch__(
         self,
@@ -142,6 +160,7 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
         except Exception as error:
             self._cannot(kernel, error)
             return func(*args, **given)
+        before = self.count_beyond
         out = func(*args, **given)
         with _disable_current_modes(), torch.enable_grad():
             try:
@@ -149,7 +168,20 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._judge(func, found, wide, named)
             except Exception as error:
                 self._cannot(kernel, error)
+        if self.count_beyond > before and kernel not in self.captured:
+            self._capture(func, (list(args), given), (wide, named), before)
         return out
+
+    def _capture(self, func: Any, given: Any, wide: Any, before: int) -> None:
+        """Keep a call that is beyond: its arguments as given, and its tensors as they then were."""
+        call = self.beyond[before] if before < len(self.beyond) else self.beyond[-1]
+        leaves, spec = tree_flatten(given)
+        values = tree_flatten(wide)[0]
+        pairs = zip(leaves, values, strict=True)
+        merged = [value if isinstance(leaf, Tensor) else leaf for leaf, value in pairs]
+        args, kwargs = tree_unflatten(merged, spec)
+        kernel = func._schema.name
+        self.captured[kernel] = Captured(func, args, kwargs, self._first_number, call)
 
     def _cannot(self, kernel: str, error: Exception) -> None:
         self.unjudged[kernel] += 1
@@ -159,7 +191,7 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, found: list[Tensor], args: list[Any], kwargs: dict[str, Any]
     ) -> None:
         kernel = func._schema.name
-        floats = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, _Widened)]
+        floats = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Widened)]
         dtypes = [leaf.dtype for leaf in floats] + [t.dtype for t in found if is_float(t)]
         unit = max((torch.finfo(dtype).eps for dtype in dtypes), default=0.0)
         plain_args = tree_map(_plain, args)
@@ -183,6 +215,7 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for leaf in tree_flatten((plain_args, plain_kwargs))[0]
             if isinstance(leaf, Tensor)
         )
+        first = True
         for number, (made, expected, bound) in enumerate(zip(found, exact, allowed, strict=True)):
             if not made.numel() or not (is_float(made) or torch.Tag.pointwise in func.tags):
                 continue  # where a maximum lies is decided by ties
@@ -190,13 +223,15 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if far.ratio <= 1 and far.ratio <= self._worst_ratio(kernel):
                 continue
             call = replace(
-                far, kernel=kernel, role=_role(func, number, len(found)), shapes=shapes[:3],
+                far, kernel=kernel, role=_role(func, number, args), shapes=shapes[:3],
                 dtype=str(made.dtype).removeprefix("torch."), device=made.device.type,
                 during=self.during,
             )  # fmt: skip
             if not far.ratio <= self._worst_ratio(kernel):
                 self.worst[kernel] = call
             if not far.ratio <= 1:
+                if kernel not in self.captured and first:
+                    self._first_number, first = number, False
                 self.count_beyond += 1
                 if len(self.beyond) < KEPT:
                     self.beyond.append(call)
@@ -250,23 +285,23 @@ def furthest(found: Tensor, expected: Tensor, bound: Tensor | float) -> JudgedCa
     )  # fmt: skip
 
 
-def _role(func: Any, number: int, count: int) -> str:
+def _role(func: Any, number: int, args: Sequence[Any]) -> str:
     """What one result of a call is."""
     into = [name for _, name in written(func)]
     if number < len(into):
         return "updated in place"
-    if name_of(func) == "convolution_backward" and count == len(GRADIENTS):
-        return GRADIENTS[number]
+    if name_of(func) == "convolution_backward":
+        return [each for each, wanted in zip(GRADIENTS, args[10], strict=True) if wanted][number]
     if name_of(func).endswith("backward"):
         return "gradient"
-    return "output" if count == 1 or number == 0 else f"output {number + 1}"
+    return "output" if number == 0 else f"output {number + 1}"
 
 
 # --- the same inputs in float64 ------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Widened:
+class Widened:
     """A floating-point tensor in float64 on the CPU, and the dtype that it came in."""
 
     value: Tensor
@@ -281,7 +316,7 @@ def _wide(value: Any) -> Any:
     if isinstance(value, Tensor):
         own = value.detach()
         if own.is_floating_point():
-            return _Widened(own.to("cpu", torch.float64, copy=True), own.dtype)
+            return Widened(own.to("cpu", torch.float64, copy=True), own.dtype)
         return own.to("cpu", copy=True)
     if isinstance(value, torch.device):
         return torch.device("cpu")
@@ -291,7 +326,7 @@ def _wide(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, _Widened) else value
+    return value.value if isinstance(value, Widened) else value
 
 
 def _rounded(value: Any, dtype: torch.dtype) -> Any:

@@ -68,6 +68,9 @@ CLOSER = {
 EXPORT = "refimpl export {example} --variant {variant} --script"
 """The command that writes a program without refimpl, which whoever is to mend torch can run."""
 
+REPRODUCE = "refimpl reproduce {example} {variant} --execution {execution}"
+"""The command that writes one wrong call as a script that needs torch and NumPy alone."""
+
 EXPECT = "list it in a file for --expected-failures, with the reason (docs/expected-failures.md)"
 
 REFERENCE = "https://github.com/refimpl/refimpl/blob/main/docs/reference.md#how-to-read-a-failure"
@@ -138,8 +141,12 @@ def next_steps(finding: Finding) -> Iterator[tuple[str, str]]:
         yield "read", f"{name}: {advice}"
     closer = (_command(CLOSER[r.check], r) for r in finding.results if r.check in CLOSER)
     yield from (("look closer", command) for command in islice(closer, 1))
-    trains = (r for r in finding.results if r.uses and r.tier == "stand-in")
-    yield from (("to report it", _command(EXPORT, result)) for result in islice(trains, 1))
+    trains = [r for r in finding.results if r.uses and r.tier == "stand-in"]
+    of_kernel = [
+        r for r in finding.results if r.variant != "-" and any(map(_is_kernel, _isolated(r)))
+    ]
+    command, shown = (REPRODUCE, of_kernel) if of_kernel else (EXPORT, trains)
+    yield from (("to report it", _command(command, result)) for result in shown[:1])
     if any(result.variant != "-" for result in finding.results):
         yield "if it is known", EXPECT
     yield "more on how to read it", REFERENCE
