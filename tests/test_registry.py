@@ -485,8 +485,8 @@ def test_an_unknown_name_gets_the_nearest_match():
     registry = load([str(GOOD), str(GOOD_TRAINING)])
     with pytest.raises(UnknownNameError, match="no example 'goood'; did you mean 'good'"):
         registry.example("goood")
-    with pytest.raises(UnknownNameError, match="no execution 'cpu'; there are: good-double"):
-        registry.execution("cpu")
+    with pytest.raises(UnknownNameError, match="no execution 'good-d'; did you mean 'good-double'"):
+        registry.execution("good-d")
 
 
 def test_a_refused_example_is_answered_with_the_reason(everything_at_once):
