@@ -87,27 +87,28 @@ def test_a_benchmark_prints_its_ratios_and_writes_its_page(
     assert f"| {arguments[0]}" in page.read_text()
 
 
-def test_whole_runs_with_other_seeds_are_counted_and_kept(loops, tmp_path, monkeypatch):
-    reseeded = import_module("benchmarks.reseeded")
+def test_whole_runs_in_other_settings_are_counted_and_kept(loops, tmp_path, monkeypatch):
+    alarms = import_module("benchmarks.alarms")
     page, folder = tmp_path / "page.md", tmp_path / "runs"
-    asked = [str(folder), "autograd", "--reseed", "100", "--reseed", "200"]
-    done = CliRunner().invoke(reseeded.main, [*asked, "--table", str(page)])
+    settings = ["--setting", "seeds + 100", "--setting", "without oneDNN"]
+    asked = [str(folder), "autograd", *settings]
+    done = CliRunner().invoke(alarms.main, [*asked, "--table", str(page)])
     assert done.exit_code == 0, done.output
     assert "2 of 2 runs without a failure" in page.read_text()
 
-    monkeypatch.setattr(reseeded, "subprocess", None)  # whole files are not made again
-    again = CliRunner().invoke(reseeded.main, asked)
+    monkeypatch.setattr(alarms, "subprocess", None)  # whole files are not made again
+    again = CliRunner().invoke(alarms.main, asked)
     assert again.output == done.output
     footer = '"exit_status": 0'
-    path = folder / "200.jsonl"
+    path = folder / "without-oneDNN.jsonl"
     path.write_text(path.read_text().replace(footer, footer.replace("0", "1")))
-    failed = CliRunner().invoke(reseeded.main, asked)
+    failed = CliRunner().invoke(alarms.main, asked)
     assert failed.exit_code == 1
     assert "1 of 2 runs without a failure" in failed.output
 
 
 def test_a_whole_run_counts_the_checks_that_held_only_from_another_draw(loops, tmp_path):
-    reseeded = import_module("benchmarks.reseeded")
+    alarms = import_module("benchmarks.alarms")
     asked = (within_budget("error", 0.5),), (at_most(SEEDS_TRIED, 2, 3),), ()
     checks = tuple(
         Result("example", "-", f"check-{number}", "cpu", "stand-in", outcome, measurements=measured)
@@ -116,7 +117,7 @@ def test_a_whole_run_counts_the_checks_that_held_only_from_another_draw(loops, t
         )
     )
     run = Results(tmp_path, {}, checks, {"seconds": 7})
-    assert reseeded.row(100, run) == ("100", "2", "1", "0", "1", "2", "0.50", "7")
+    assert alarms.row("seeds + 100", run) == ("seeds + 100", "2", "1", "0", "1", "2", "0.50", "7")
 
 
 @pytest.mark.parametrize(("part", "epochs"), [(1, 20), (0.25, 5), (0.0, 2)])

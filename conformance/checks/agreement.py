@@ -9,9 +9,17 @@ from refimpl.checking.checks import Measurement, Place, Subject, check, true, wi
 from refimpl.parity.lockstep import Comparison, Divergence, compare_in_ladder
 from refimpl.training.curves import Curve, curve
 from refimpl.training.ladder import first_of_ladder
+from refimpl.training.problem import pose
 
-STEPS = 10
-"""The steps over which two variants, or two executions of one, are compared."""
+STEPS, OF_LARGE_BATCHES, LARGE = 10, 5, 100_000
+"""The steps over which two variants, or two executions of one, are compared, and where a batch has
+more numbers than ``LARGE``."""
+
+
+def steps_to_compare(subject: Subject) -> int:
+    """Fewer of large batches, for each draw of the oracle takes all of them in float64."""
+    problem = pose(subject.trained, subject.tier)
+    return OF_LARGE_BATCHES if problem.numbers_in_a_batch > LARGE else STEPS
 
 
 def _has_a_rung_below(subject: Subject) -> bool:
@@ -45,7 +53,7 @@ def _agreement(subject: Subject, precision: str) -> Iterator[Measurement | Curve
     variant = subject.trained
     reference = first_of_ladder(subject.example, variant)
     comparison = compare_in_ladder(
-        reference, variant, subject.tier, STEPS, precision, subject.execution
+        reference, variant, subject.tier, steps_to_compare(subject), precision, subject.execution
     )
     yield from agreement(comparison)
 

@@ -9,7 +9,7 @@ import torch
 
 from refimpl.checking.checks import Measurement, Subject, check, equal, true, within_budget
 from refimpl.composition import precision_of
-from refimpl.conformance.checks.agreement import STEPS, agreement
+from refimpl.conformance.checks.agreement import agreement, steps_to_compare
 from refimpl.parity.against_oracle import (
     compare_execution,
     is_narrow,
@@ -34,7 +34,9 @@ SHARDS = 3
 def same_on_every_execution(subject: Subject) -> Iterator[Measurement | Curve]:
     """Under this execution, does every step stay within the rounding error of its precision?"""
     with wrapped_calls(subject.execution) as (execution, calls):
-        comparison = compare_execution(subject.trained, execution, subject.tier, STEPS)
+        comparison = compare_execution(
+            subject.trained, execution, subject.tier, steps_to_compare(subject)
+        )
     yield from agreement(comparison)
     if not comparison.agrees and computes_here(subject.execution):
         first = first_beyond(subject.trained, subject.execution, subject.tier)

@@ -19,7 +19,7 @@ from refimpl.training.checkpoint import Checkpoint, load, save, take
 from refimpl.training.global_rng import start_draws_from, steps_draw_from
 from refimpl.training.loop import predictor, steps_of
 from refimpl.training.problem import Problem, pose
-from refimpl.training.trajectories import Observation, first_steps, observations
+from refimpl.training.trajectories import Observation, first_steps, observations, observe
 from refimpl.trees import leaves
 
 STEPS = 12
@@ -28,13 +28,15 @@ STEPS = 12
 FEW = 2
 """Enough steps to see that it is another run."""
 
-EPOCHS, UPDATES = 4, 3
-"""How many epochs, of how many updates each, a run resumed across their borders has."""
+EPOCHS, UPDATES, FEW_ROWS = 4, 3, 8
+"""How many epochs a run resumed across their borders has, of how many updates each, and the most
+rows in a batch of it."""
 
 AT_REST = 1e-300
 """A learning rate that moves nothing; not every optimizer takes zero."""
 
 ROWS = 64
+"""Rows that are predicted."""
 
 
 @check(
@@ -177,22 +179,41 @@ def resumed_run_is_the_same(subject: Subject) -> Iterator[Measurement]:
     if steps < 2:
         raise ContractError("the run has only one update, so it cannot be resumed; train longer")
     whole = first_steps(variant, problem, steps)
-    yield from _resumed(variant, problem, whole, steps // 2, "step")
+    *_, last = steps_of(variant, problem, steps // 2)
+    yield from _resumed(variant, problem, whole, take(last, steps // 2), "step")
     short = _with_short_epochs(problem)
     if short is not None:
-        length = min(EPOCHS * short.steps_per_epoch, short.length)
-        whole = list(observations(variant, short, length))
-        border = short.steps_per_epoch
-        for stop in sorted({max(border - 1, 1), border, border + 1} - {length}):
-            yield from _resumed(variant, short, whole, stop, f"short epochs, from {stop}: step")
+        whole, checkpoints = _with_checkpoints_about_a_border(variant, short)
+        for checkpoint in checkpoints:
+            where = f"short epochs, from {checkpoint.step}: step"
+            yield from _resumed(variant, short, whole, checkpoint, where)
+
+
+def _with_checkpoints_about_a_border(
+    variant: Variant, short: Problem
+) -> tuple[list[list[Observation]], list[Checkpoint]]:
+    """The first epochs, and checkpoints before, at and after the end of the first of them."""
+    length = min(EPOCHS * short.steps_per_epoch, short.length)
+    border = short.steps_per_epoch
+    stops = {max(border - 1, 1), border, border + 1} - {length}
+    whole, checkpoints = [], []
+    for number, step in enumerate(steps_of(variant, short, length), 1):
+        whole.append(observe(variant, step))
+        if number in stops:
+            checkpoints.append(take(step, number))
+    return whole, checkpoints
 
 
 def _resumed(
-    variant: Variant, problem: Problem, whole: list[list[Observation]], stop: int, where: str
+    variant: Variant,
+    problem: Problem,
+    whole: list[list[Observation]],
+    checkpoint: Checkpoint,
+    where: str,
 ) -> Iterator[Measurement]:
-    """Whether the run from a checkpoint after ``stop`` updates goes on as the whole run did."""
-    *_, last = steps_of(variant, problem, stop)
-    resumed = problem.but(checkpoint=take(last, stop))
+    """Whether the run from a checkpoint goes on as the whole run did."""
+    stop = checkpoint.step
+    resumed = problem.but(checkpoint=checkpoint)
     rest = list(observations(variant, resumed, len(whole) - stop))
     named = "steps after resuming" if where == "step" else f"{where}s after resuming"
     yield equal(named, len(rest), len(whole) - stop)
@@ -211,9 +232,8 @@ def _with_short_epochs(problem: Problem) -> Problem | None:
     protocol = problem.protocol
     if problem.streams:
         return problem if problem.steps_per_epoch <= STEPS // 2 else None
-    rows = UPDATES * protocol.accumulate * (protocol.batch_size or len(problem.train))
     longer = replace(protocol, epochs=EPOCHS + 1, stand_in_epochs=None)
-    return problem.but(protocol=longer, most_rows=min(rows, len(problem.train)))
+    return problem.but(protocol=longer).shortened(FEW_ROWS, UPDATES)
 
 
 def _label(seen: Observation) -> str:

@@ -51,7 +51,8 @@ def updates_as_stated(subject: Subject) -> Iterator[Measurement]:
         variant, subject.tier, seed=variant.seed, execution=subject.execution, dropout=False,
         precision="float64",
     )  # fmt: skip
-    seen = [*_rates(variant, _in_short_epochs(problem)), *_clipping(variant, problem)]
+    short = _in_short_epochs(problem)
+    seen = [*_rates(variant, short), *_clipping(variant, short)]
     yield from seen or [true("its updates are seen", holds=False, message=UNSEEN)]
 
 
@@ -60,12 +61,8 @@ def updates_as_stated(subject: Subject) -> Iterator[Measurement]:
 
 def _in_short_epochs(problem: Problem) -> Problem:
     """The same problem with an update in each epoch, as far as its data can be cut."""
-    changed = replace(problem.protocol, epochs=MOST_UPDATES, stand_in_epochs=None, stop=None)
-    if problem.streams or not changed.batch_size:
-        return problem.but(protocol=changed)
-    size = min(changed.batch_size, ROWS)
-    changed = replace(changed, batch_size=size, valid_batch_size=None)
-    return problem.but(protocol=changed, most_rows=size * changed.accumulate)
+    longer = replace(problem.protocol, epochs=MOST_UPDATES, stand_in_epochs=None, stop=None)
+    return problem.but(protocol=longer).shortened(ROWS, 1)
 
 
 def _until_it_changes(problem: Problem) -> int:

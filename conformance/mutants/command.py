@@ -37,7 +37,8 @@ WIDTHS = (12, 16, 36)
 
 def catalogue() -> str:
     """Every mutant and what it imitates, one line each."""
-    return "\n".join(f"{each.name:<{WIDTHS[2]}}{each.imitates}" for each in ALL)
+    width = max(len(each.name) for each in ALL) + 2
+    return "\n".join(f"{each.name:<{width}}{each.imitates}" for each in ALL)
 
 
 def hunt(

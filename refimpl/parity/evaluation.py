@@ -71,7 +71,8 @@ class Model:
 
 def compare_predictions(variant: Variant, execution: Execution, tier: Tier) -> Iterator[JudgedCall]:
     """How far each prediction is from the oracle's, over what rounding explains."""
-    posed = pose(variant, tier, dropout=False, horizon=1)
+    # One step makes the model, on the rows that are predicted.
+    posed = pose(variant, tier, dropout=False, horizon=1).shortened(ROWS, 1)
     candidate = posed.but(execution=execution, precision=execution.dtype or "float32")
     exact = posed.but(precision="float64", execution=CPU)
     model, oracle = _model(variant, candidate), _model(variant, exact)

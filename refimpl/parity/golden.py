@@ -115,8 +115,9 @@ def compare_with_golden(
         Comparison(f"{variant.name} here", f"its golden trajectory ({made_with})", "float64"),
         found,
         golden,
-        Draws([sketched(draw) for draw in _draws(variant)]),
+        Draws(),
         torch.float64,
+        reserve=(sketched(draw) for draw in _draws(variant)),
     )
 
 

@@ -7,14 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from torch import Tensor
-
 from refimpl.contract import Execution, Step, Variant
 from refimpl.data import Tier
 from refimpl.parity.kernel_judge import JudgedCall, KernelJudge
 from refimpl.training.loop import predictor, steps_of, swiftly
 from refimpl.training.problem import Problem, pose
-from refimpl.trees import leaves
 
 STEPS = 2
 """Steps of which every call is judged: the first, and one from a state of the optimizer."""
@@ -82,8 +79,7 @@ def _judge(variant: Variant, execution: Execution, tier: Tier) -> KernelJudge:
 def _step_by_step(variant: Variant, problem: Problem, judge: KernelJudge) -> Step | None:
     last: Step | None = None
     judge.during = "step 1"
-    batch = leaves(problem.sample(problem.batch_size))
-    size = sum(leaf.numel() for leaf in batch if isinstance(leaf, Tensor))
+    size = problem.numbers_in_a_batch
     for number, step in enumerate(steps_of(variant, problem), 1):
         last = step
         seen = sum(judge.judged[f"aten::{kernel}"] for kernel in PRODUCTS)

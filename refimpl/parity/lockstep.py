@@ -342,10 +342,13 @@ def compare_in_ladder(
         Comparison(candidate.name, reference.name, precision, until=until),
         first_steps(candidate, own, count),
         first_steps(reference, exact, count),
-        Draws([first_drawn(reference, exact, number, count) for number in range(FIRST)]),
+        Draws(),
         getattr(torch, precision),
         ("loss", "gradient") if only_gradients else ("loss", "gradient", "parameter"),
-        drawn_in_reserve(reference, exact),
+        chain(
+            (first_drawn(reference, exact, number, count) for number in range(FIRST)),
+            drawn_in_reserve(reference, exact),
+        ),
         partial(drawn_at_ties, reference, exact, torch.float32, None),
     )
 

@@ -53,16 +53,23 @@ class FirstStep:
 
 
 def first_step(variant: Variant, tier: Tier, execution: Execution = CPU) -> FirstStep:
-    """Make the first update of a run.
+    """The first update of a run, not made again for the same variant while it is kept.
 
     Raises :class:`ContractError` if the variant yields none.
     """
-    problem = pose(variant, tier, execution=execution)
-    step = next(steps_of(variant, problem, 1), None)
-    if step is None:
-        raise ContractError(f"variant {variant.name!r} never yields a Step")
-    parameters = {name: torch.as_tensor(value) for name, value in step.parameters.items()}
-    return FirstStep(step, parameters)
+    key = (id(variant), tier, id(execution))
+    if key not in _kept:
+        step = next(steps_of(variant, pose(variant, tier, execution=execution), 1), None)
+        if step is None:
+            raise ContractError(f"variant {variant.name!r} never yields a Step")
+        parameters = {name: torch.as_tensor(value) for name, value in step.parameters.items()}
+        _kept.clear()
+        _kept[key] = (variant, execution, FirstStep(step, parameters))
+    return _kept[key][2]
+
+
+_kept: dict[tuple[object, ...], tuple[Variant, Execution, FirstStep]] = {}
+"""The last first step; variants and executions are kept with it, so that no id is reused."""
 
 
 def live_summary(variant: Variant, tier: Tier, execution: Execution = CPU) -> Summary:

@@ -21,7 +21,7 @@ from refimpl.contract import NOTED, Execution, Protocol, Variant
 from refimpl.data import DataSet, Rows, Tier, philox
 from refimpl.errors import CheckpointError, ContractError
 from refimpl.training import fast_kernels
-from refimpl.trees import is_ragged, mapped, rows_of
+from refimpl.trees import is_ragged, leaves, mapped, rows_of
 
 if TYPE_CHECKING:
     from refimpl.training.checkpoint import Checkpoint
@@ -60,7 +60,7 @@ class Problem:
     (rank, count): of each batch, this process gets every ``count``-th row, from row ``rank`` on.
     ``swift`` lets torch choose kernels that are faster and round differently
     (:mod:`refimpl.training.fast_kernels`). ``collate`` makes a batch of a list of (input, target).
-    ``most_rows`` leaves out the training rows past so many, for runs with short epochs.
+    ``most_rows`` leaves out the rows of each split past so many, for runs with short epochs.
     """
 
     data: DataSet
@@ -150,20 +150,36 @@ class Problem:
     @property
     def train(self) -> TensorRows:
         """The training rows."""
-        rows = _tensors(self.data, self.tier, "train", self.device, self.dtype)
-        return rows if self.most_rows is None else rows.chosen(slice(self.most_rows))
+        return self._cut(_tensors(self.data, self.tier, "train", self.device, self.dtype))
 
     @property
     def valid(self) -> TensorRows | None:
         """The validation rows in the order they are read in, or ``None`` if there are none."""
         if self.streams or self.data.load(self.tier).valid is None:
             return None
-        rows = _tensors(self.data, self.tier, "valid", self.device, self.dtype)
+        rows = self._cut(_tensors(self.data, self.tier, "valid", self.device, self.dtype))
         if not self.protocol.shuffle_valid:
             return rows
         order = philox("valid-order", self.seed).permutation(len(rows))
         shuffled = torch.from_numpy(order).to(self.device)
         return rows.chosen(shuffled)
+
+    def _cut(self, rows: TensorRows) -> TensorRows:
+        return rows if self.most_rows is None else rows.chosen(slice(self.most_rows))
+
+    def shortened(self, rows: int, updates: int) -> Problem:
+        """The same problem with ``updates`` in an epoch, of batches of at most ``rows`` rows.
+
+        A stream stays as it is, and so does a run whose every update uses all rows.
+        """
+        size = self.protocol.batch_size
+        if self.streams or size is None:
+            return self
+        protocol = replace(
+            self.protocol, batch_size=min(size, rows, len(self.train)), valid_batch_size=None
+        )
+        most = updates * protocol.accumulate * (protocol.batch_size or 1)
+        return self.but(protocol=protocol, most_rows=min(most, len(self.train)))
 
     @property
     def streams(self) -> bool:
@@ -294,6 +310,12 @@ class Problem:
         if self.collate is not None:
             return self._collated(self.train, list(range(count)))[0]
         return _chosen(self.train.x, slice(count))
+
+    @property
+    def numbers_in_a_batch(self) -> int:
+        """How many numbers the inputs of a batch have, which says how long a step takes."""
+        batch = leaves(self.sample(self.batch_size))
+        return sum(leaf.numel() for leaf in batch if isinstance(leaf, Tensor))
 
     def _collated(self, rows: TensorRows, numbers: list[int]) -> Any:
         assert self.collate is not None
