@@ -200,29 +200,6 @@ def test_threads_fill_the_cores_and_no_more(cores, count, threads):
     assert threads * count <= cores or threads == 1
 
 
-def test_threads_are_set_for_every_library_that_reads_them(monkeypatch):
-    monkeypatch.delitem(sys.modules, "torch", raising=False)
-    environment = {}
-    workers.limit_threads(3, environment)
-    assert environment == dict.fromkeys(workers.THREAD_VARIABLES, "3")
-
-
-def test_a_torch_that_is_there_already_is_told(monkeypatch):
-    told = []
-    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(set_num_threads=told.append))
-    workers.limit_threads(3, {})
-    assert told == [3]
-
-
-def test_what_the_caller_says_about_threads_stands(monkeypatch):
-    told = []
-    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(set_num_threads=told.append))
-    environment = {"OMP_NUM_THREADS": "7"}
-    workers.limit_threads(3, environment)
-    assert environment["OMP_NUM_THREADS"] == "7"
-    assert told == []
-
-
 def test_a_worker_asks_for_large_pages_unless_the_caller_has_said_otherwise():
     environment = {}
     workers.use_large_pages(environment)

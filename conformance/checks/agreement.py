@@ -7,19 +7,19 @@ from dataclasses import replace
 
 from refimpl.checking.checks import Measurement, Place, Subject, check, true, within_budget
 from refimpl.parity.lockstep import Comparison, Divergence, compare_in_ladder
+from refimpl.threads import LARGE
 from refimpl.training.curves import Curve, curve
 from refimpl.training.ladder import first_of_ladder
 from refimpl.training.problem import pose
 
-STEPS, OF_LARGE_BATCHES, LARGE = 10, 5, 100_000
-"""The steps over which two variants, or two executions of one, are compared, and where a batch has
-more numbers than ``LARGE``."""
+STEPS, OF_LARGE_BATCHES = 10, 5
+"""The steps over which two variants, or two executions of one, are compared; of large batches."""
 
 
 def steps_to_compare(subject: Subject) -> int:
     """Fewer of large batches, for each draw of the oracle takes all of them in float64."""
     problem = pose(subject.trained, subject.tier)
-    return OF_LARGE_BATCHES if problem.numbers_in_a_batch > LARGE else STEPS
+    return OF_LARGE_BATCHES if problem.numbers_in_a_batch >= LARGE else STEPS
 
 
 def _has_a_rung_below(subject: Subject) -> bool:

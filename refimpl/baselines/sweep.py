@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from refimpl import threads
 from refimpl.baselines.committed import CURVE_POINTS, Run
 from refimpl.data import Tier
 from refimpl.errors import ContractError, MissingExtraError, RefimplError, one_line
@@ -146,7 +147,7 @@ def _on_processes(work: Iterable[Job], engine: Engine) -> Iterator[tuple[Task, l
     from joblib.externals.loky import get_reusable_executor, wait
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
-    one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    one = dict.fromkeys(threads.VARIABLES, "1")
     os.environ.update(safe_environment())  # loky's processes have that of this one
     pool = get_reusable_executor(
         max_workers=engine.workers,

@@ -13,9 +13,10 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, TypeVar
 
-from refimpl import precision, process_state
+from refimpl import precision, process_state, threads
 from refimpl.checking.warned import Warned
 from refimpl.contract import Example, Execution, Variant
 from refimpl.data import Tier
@@ -372,9 +373,20 @@ def run_check(cell: Cell, to_the_end: bool = True) -> Result:
     made in float32, and whatever the check changes for the rest of the process is put back; that
     its code left something changed is a failure.
     """
-    with precision.ieee(), process_state.kept() as changes:
+    suited = threads.suited_to(partial(_numbers_in_a_batch, cell.subject))
+    with precision.ieee(), process_state.kept() as changes, suited:
         result = _repeated(cell, to_the_end)
     return _disturbing(cell, result, changes) if changes.found else result
+
+
+def _numbers_in_a_batch(subject: Subject) -> int:
+    """How large the batches of a subject's variant are; 0 if it has none or they cannot be read."""
+    from refimpl.training.problem import pose
+
+    try:
+        return pose(subject.trained, subject.tier).numbers_in_a_batch
+    except Exception:  # the check's own answer says what is wrong
+        return 0
 
 
 def _disturbing(cell: Cell, result: Result, changes: process_state.Changes) -> Result:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from refimpl.contract import Execution, Step, Variant
 from refimpl.data import Tier
 from refimpl.parity.kernel_judge import JudgedCall, KernelJudge
+from refimpl.threads import LARGE
 from refimpl.training.loop import predictor, steps_of, swiftly
 from refimpl.training.problem import Problem, pose
 
@@ -19,9 +20,6 @@ STEPS = 2
 PRODUCTS = frozenset(["mm", "addmm", "bmm", "baddbmm"])
 WATCHED = 150
 """Products of matrices that are judged in further steps, for faults that come now and then."""
-
-SMALL = 100_000
-"""Numbers in a batch beyond which the first step alone is judged: float64 takes its time."""
 
 ROWS = 64
 """Rows whose predictions are judged."""
@@ -83,7 +81,7 @@ def _step_by_step(variant: Variant, problem: Problem, judge: KernelJudge) -> Ste
     for number, step in enumerate(steps_of(variant, problem), 1):
         last = step
         seen = sum(judge.judged[f"aten::{kernel}"] for kernel in PRODUCTS)
-        if size > SMALL or (number >= STEPS and (not seen or seen >= WATCHED)):
+        if size >= LARGE or (number >= STEPS and (not seen or seen >= WATCHED)):
             break
         judge.during = f"step {number + 1}"
         judge.only = PRODUCTS if number >= STEPS else None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from refimpl import threads
 from refimpl.processes import end_with_parent
 from refimpl.runner import workers
 
@@ -124,9 +125,9 @@ def parallel(config: pytest.Config) -> dict[str, Any]:
     if state is None:
         return {"count": 0, "threads": None, "gpus": []}
     gpus = list(state.pinning.places[: state.count]) if state.pinning else []
-    said = next((v for v in workers.THREAD_VARIABLES if v in os.environ), None)
-    threads = int(os.environ[said]) if said and os.environ[said].isdigit() else state.threads
-    return {"count": state.count, "threads": threads, "gpus": gpus}
+    said = threads.stated()
+    each = int(said) if said and said.isdigit() else state.threads
+    return {"count": state.count, "threads": each, "gpus": gpus}
 
 
 def _earlier_seconds(config: pytest.Config) -> dict[str, float]:
@@ -244,7 +245,7 @@ def _settle(given: dict[str, Any]) -> None:
             )
         os.environ[workers.VISIBLE] = given["gpus"]
     if given.get("threads"):
-        workers.limit_threads(given["threads"])
+        threads.limit(given["threads"])
     workers.use_large_pages()
 
 

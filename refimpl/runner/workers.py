@@ -27,8 +27,6 @@ WORKERS_PER_GPU = 4
 LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 """The variable that makes torch ask for large pages, if the kernel leaves that to programs."""
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
 Run = Callable[[Sequence[str]], str]
 """Runs a program and returns what it prints; raises ``OSError`` or ``SubprocessError``."""
 
@@ -46,20 +44,6 @@ def cores() -> int:
 def threads_each(cores: int, workers: int) -> int:
     """How many threads each worker gets, so that together they fill the cores and no more."""
     return max(1, cores // max(1, workers))
-
-
-def limit_threads(threads: int, environment: MutableMapping[str, str] = os.environ) -> None:
-    """Let this process compute with this many threads, unless the caller has said otherwise.
-
-    The variables are read when torch and NumPy are imported; torch is set directly if it is already
-    imported.
-    """
-    said = any(variable in environment for variable in THREAD_VARIABLES)
-    for variable in THREAD_VARIABLES:
-        environment.setdefault(variable, str(threads))
-    torch = sys.modules.get("torch")
-    if torch is not None and not said:
-        torch.set_num_threads(threads)
 
 
 def use_large_pages(environment: MutableMapping[str, str] = os.environ) -> None:

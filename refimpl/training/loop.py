@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from refimpl import precision
+from refimpl import precision, threads
 from refimpl.contract import Epoch, Step, Variant
 from refimpl.errors import ContractError
 from refimpl.training.ladder import to_ladder
@@ -184,7 +184,8 @@ def train(
     variant stops early, goes on too long or never yields.
     """
     problem = swiftly(problem)
-    with precision.ieee(), _restored(problem.generator):  # once: between steps, nothing draws
+    suited = threads.suited_to(lambda: problem.numbers_in_a_batch)
+    with precision.ieee(), suited, _restored(problem.generator):  # once: between steps, none draws
         steps = _driven(variant, problem, nullcontext)
         return _history_of(steps, variant, problem, on_epoch)
 
