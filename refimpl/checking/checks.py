@@ -238,6 +238,7 @@ class Result:
     uses: tuple[str, ...] = field(default=(), repr=False)
     advice: str = field(default="", repr=False)
     warnings: tuple[Warned, ...] = field(default=(), repr=False)
+    earlier: str = field(default="", repr=False)
 
     @property
     def held_later(self) -> bool:

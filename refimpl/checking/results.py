@@ -102,6 +102,7 @@ class Header:
     data: dict[str, str] = field(default_factory=dict)
     plugins: dict[str, str] = field(default_factory=dict)
     documents: dict[str, Document] = field(default_factory=dict)
+    contents: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
 

@@ -62,6 +62,9 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         _add(group, option)
     group.addoption("--resume", action="store_true",
                     help="Go on with a run that was ended, from --results FILE.part.")  # fmt: skip
+    group.addoption("--changed", action="store_true",
+                    help="Keep the answers in --results FILE that nothing can have changed, and "
+                    "run the others.")  # fmt: skip
     group.addoption("--run-id", help=argparse.SUPPRESS)
 
 
@@ -82,6 +85,10 @@ def pytest_configure(config: pytest.Config) -> None:
     option = config.option
     if option.resume and option.results is None:
         raise pytest.UsageError("--resume needs --results FILE: the run's FILE.part is resumed")
+    if option.changed and option.results is None:
+        raise pytest.UsageError(
+            "--changed needs --results FILE, with the answers of an earlier run"
+        )
     if hasattr(config, "workerinput") or option.collectonly or option.setupplan:
         return
     config.stash[_AGAINST] = _earlier(option.against)
@@ -359,6 +366,7 @@ def _header_of(config: pytest.Config) -> dict[str, Any]:
 
 def header(config: pytest.Config) -> dict[str, Any]:
     """What is run, and on what, as a results file says it."""
+    from refimpl.checking.contents import contents
     from refimpl.environment import environment
     from refimpl.store.sources import files_held_to
 
@@ -375,6 +383,7 @@ def header(config: pytest.Config) -> dict[str, Any]:
         "data": files_held_to() if option.data == "real" else {},
         "plugins": {n: r.origin for n, r in sorted(loaded.examples.items())},
         "documents": {n: _document(r.value) for n, r in sorted(loaded.examples.items())},
+        "contents": contents(loaded),
         "problems": [str(problem) for problem in loaded.problems],
     }
 
@@ -400,7 +409,8 @@ class Recorder:
     @pytest.hookimpl(wrapper=True)
     def pytest_sessionstart(self) -> Generator[None, object, object]:
         """Write the header while the workers start: it needs torch, which is slow to import."""
-        early = self.config.option.resume  # then the workers must know what is done already
+        option = self.config.option
+        early = option.resume or option.changed  # the workers must know what is done already
         if early:
             self.file.begin(self._header())
         started = yield
@@ -442,8 +452,17 @@ class Recorder:
         """Remember that the run did not come to its end."""
         self.file.interrupted = True
 
-    def pytest_sessionfinish(self, exitstatus: int) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Write the footer: the run has come to its end."""
+        cells = set(self.header.get("cells") or ())
+        if (
+            exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED
+            and cells
+            and (cells <= self.file.recorded)
+        ):  # every answer is of an earlier run
+            failed = self.file.outcomes["failed"]
+            exitstatus = pytest.ExitCode.TESTS_FAILED if failed else pytest.ExitCode.OK
+            session.exitstatus = exitstatus
         self.file.peak = pytest_workers.peak_memory(self.config)
         self.file.keys = sorted(
             {
@@ -455,6 +474,10 @@ class Recorder:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the peak memory, and where the results are."""
+        kept = sum(bool(record.get("earlier")) for record in self.file.earlier)
+        if kept:
+            why = "since nothing that they depend on has changed"
+            terminalreporter.write_line(f"{kept:,} answers are of an earlier run, {why}")
         terminalreporter.write_line(f"memory: at most {self.file.peak:,} MiB in one process")
         if not self.config.option.run_id or "refimpl-check-" not in str(self.file.path):
             ended = not self.file.interrupted

@@ -7,8 +7,9 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -18,16 +19,19 @@ from refimpl.runner import pytest_workers
 from refimpl.writing import AloneError, alone, is_stream, plain
 
 if TYPE_CHECKING:
+    from refimpl.checking.checks import Result
     from refimpl.checking.results import Results
 
 OUTCOMES = ("passed", "failed", "skipped", "xfailed")
+KEY = ("example", "variant", "check", "execution", "tier")
 
 
 class ResultsFile:
     """Writes the records of a run to ``FILE.part`` as they come, and names it ``FILE`` at the end.
 
     If the run dies or is interrupted, what it has checked is in the part, and an earlier file is
-    as it was. With ``resume``, the run goes on with the checks that the part lacks.
+    as it was. With ``resume``, the run goes on with the checks that the part lacks; with
+    ``changed``, it keeps what the file has and nothing can have changed since.
     """
 
     def __init__(self, config: pytest.Config, path: Path) -> None:
@@ -73,8 +77,9 @@ class ResultsFile:
 
         if self.config.option.resume:
             resumed = self._resumed(header)
-            self.earlier = [check.record() for check in resumed.checks]
-            self.config.stash[pytest_workers.DONE] = {check.id for check in resumed.checks}
+            self._keep(resumed.checks)
+        elif self.config.option.changed:
+            self._keep(self._unchanged(header))
         direct = self.path == self.part
         draft = self.part if direct else self.part.with_name(self.part.name + ".new")
         try:
@@ -91,6 +96,29 @@ class ResultsFile:
             if not direct:
                 draft.unlink(missing_ok=True)
             raise
+
+    def _keep(self, checks: Iterable[Result]) -> None:
+        """Take these answers as those of this run."""
+        self.earlier = [check.record() for check in checks]
+        done = {"/".join(record[part] for part in KEY) for record in self.earlier}
+        self.config.stash[pytest_workers.DONE] = done
+
+    def _unchanged(self, header: dict[str, Any]) -> list[Result]:
+        """What an earlier, complete run answered that nothing can have changed since.
+
+        A usage error if its file cannot be used.
+        """
+        from refimpl.checking.contents import unchanged
+        from refimpl.checking.results import ResultsError, read
+
+        try:
+            found = read(self.path)
+        except ResultsError as error:
+            raise pytest.UsageError(f"--changed: nothing can be kept: {error}") from error
+        now = json.loads(json.dumps(plain(header)))
+        by = found.header["run"]
+        kept = unchanged(found.checks, found.header, now)
+        return [replace(check, earlier=check.earlier or by) for check in kept]
 
     def _resumed(self, header: dict[str, Any]) -> Results:
         """The unfinished run; a usage error if there is none, or if it is of something else."""
@@ -117,7 +145,7 @@ class ResultsFile:
             self._write({"$report_type": CHECK, **record})
 
     def _count(self, record: dict[str, Any]) -> bool:
-        key = "/".join(record[p] for p in ("example", "variant", "check", "execution", "tier"))
+        key = "/".join(record[part] for part in KEY)
         if key in self.recorded:
             return False
         self.recorded.add(key)

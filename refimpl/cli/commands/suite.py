@@ -50,6 +50,9 @@ OUTPUT = click.Path(dir_okay=False, writable=True, path_type=Path)
 @suite_option(declared.RESULTS, type=OUTPUT, callback=require_writable)
 @click.option("--resume", is_flag=True,
               help="Go on with a run that was ended, from --results FILE.part.")  # fmt: skip
+@click.option("--changed", is_flag=True,
+              help="Keep the answers in --results FILE that nothing can have changed, and run the "
+              "others.")  # fmt: skip
 @suite_option(declared.EXPECTED_FAILURES, type=INPUT)
 @suite_option(declared.AGAINST, type=EXISTING)
 @suite_option(declared.VARIANT, "variants")
@@ -68,6 +71,7 @@ def check(
     reseed: int,
     results: Path | None,
     resume: bool,
+    changed: bool,
     expected_failures: tuple[Path, ...],
     against: tuple[Path, ...],
     variants: tuple[str, ...],
@@ -88,6 +92,10 @@ def check(
     require_results_or_nothing(results)
     if resume and results is None:
         raise click.UsageError("--resume needs --results FILE: the run's FILE.part is resumed")
+    if changed and (results is None or not results.is_file()):
+        raise click.UsageError("--changed needs --results FILE, with the answers of an earlier run")
+    if changed and resume:
+        raise click.UsageError("--changed and --resume cannot be given together")
     _require_examples(names, expected_failures, plugins)
     try:
         require_unused_seeds(reseed)
@@ -115,6 +123,7 @@ def check(
     ):  # fmt: skip
         arguments += [part for value in values if value for part in (option, str(value))]
     arguments += ["--resume"] if resume else []
+    arguments += ["--changed"] if changed else []
     arguments += ["-x"] if first else []
     return run_suite(arguments, results, verbose)
 
