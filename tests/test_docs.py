@@ -200,10 +200,12 @@ def test_the_reference_lists_every_execution_of_refimpl_and_which_are_default():
 def test_the_page_of_an_example_is_up_to_date(name):
     registered = load(only=[name]).examples[name]
     picture = LEARNERS / f"{name}.svg"
-    made = pages.page(registered, LEARNERS, picture if picture.is_file() else None)
     kept = LEARNERS / f"{name}.md"
+    agreements = pages.agreements_in(kept)
+    made = pages.page(registered, LEARNERS, picture if picture.is_file() else None, agreements)
     assert kept.is_file(), f"run: refimpl docs {name}"
     assert kept.read_text() == made, f"run: refimpl docs {name}"
+    assert "not measured" not in made, f"run: refimpl docs {name}"
 
 
 def test_the_list_of_examples_is_up_to_date():

@@ -23,6 +23,7 @@ from refimpl import (
 )
 from refimpl.authoring import pages
 from refimpl.authoring.info import summary_of
+from refimpl.authoring.listings import listings
 from refimpl.cli.main import cli
 from refimpl.loading.discovery import Source
 from refimpl.loading.registry import Registered, load
@@ -101,8 +102,8 @@ def test_values_failures_and_errata_are_listed_and_cannot_break_their_tables(goo
         errata=(Erratum("eig", "there is one", "there is\nnone", "torch>=2", lambda: False),),
     )
     short, long = rows_of(text, "What it prints exactly")
-    assert short == [r"a \| b", r"`'x\|y'`"]
-    assert long[1].endswith("…`")
+    assert short == [r"a \| b", "", r"`'x\|y'`"]
+    assert long[2].endswith("…`")
     assert "- dividing by zero: `ZeroDivisionError`" in text
     assert rows_of(text, "What no longer holds") == [
         ["eig", "there is one", "there is none", "`torch>=2`"]
@@ -193,3 +194,70 @@ def test_an_unknown_example_is_said_before_anything_is_written(tmp_path):
     outcome = run("autogard", "--output", str(tmp_path / "pages"))
     assert "no example 'autogard'; did you mean 'autograd'" in str(outcome.exception)
     assert not (tmp_path / "pages").exists()
+
+
+# --- source, agreement, bugs ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def line() -> Registered[Example]:
+    return load(only=["linear-regression-1d"]).examples["linear-regression-1d"]
+
+
+def test_the_first_rung_of_a_ladder_is_shown_in_full_and_the_others_as_what_changed(line):
+    shown = {own.name: own for own in listings(line.value)}
+    assert "a_grad = -2 * error.mean(axis=0)" in shown["numpy"].text
+    loss = shown["loss"]
+    assert (loss.before, loss.language) == ("optimizer", "diff")
+    changes = [row for row in loss.text.splitlines() if row[:1] in "+-" and '"""' not in row]
+    assert changes == [
+        "-def optimizer(problem):",
+        "+def loss(problem):",
+        '+    mse = nn.MSELoss(reduction="mean")',
+        "-        loss = ((yb - yhat) ** 2).mean()",
+        "+        loss = mse(yhat, yb)",
+    ]
+
+
+def test_a_rung_has_its_measured_agreement_which_the_page_keeps(line, tmp_path):
+    two = replace(line.value, variants=line.value.variants[2:4])
+    measured = pages.agreements_of(two)
+    assert measured.keys() == {"loss"}
+    assert measured["loss"].startswith("against `optimizer`: 100 tensors of 20 steps in float64, ")
+    path = tmp_path / "line.md"
+    path.write_text(pages.page(replace(line, value=two), tmp_path, None, measured))
+    assert pages.agreements_in(path) == measured
+
+
+def test_a_rung_that_computes_something_else_says_where(line):
+    first, second = line.value.variants[1:3]
+
+    def faster(problem):
+        yield from second.steps(problem.but(protocol=replace(problem.protocol, learning_rate=0.2)))
+
+    measured = pages.agreements_of(
+        replace(line.value, variants=(first, replace(second, steps=faster)))
+    )
+    assert measured["optimizer"].startswith("against `autograd`: step 1, parameter")
+
+
+def test_a_value_has_the_expression_that_computes_it(tmp_path):
+    titanic = load(only=["titanic-dnn"]).examples["titanic-dnn"]
+    rows = rows_of(pages.page(titanic, tmp_path), "What it prints exactly")
+    assert rows[0] == ["shapes of x and y", "`shapes()`", f"`{titanic.value.values[0].expected}`"]
+    assert rows[1][1] == "`[*predicted(Net()).shape]`"
+
+
+def test_a_page_beside_the_table_of_mutants_has_a_bug_that_was_caught(good, tmp_path):
+    (tmp_path / "mutants.md").write_text(
+        "## By example\n\n| example | killed |\n| --- | --- |\n| good-training | 2 |\n"
+        "\n## By mutant\n\n| mutant | what | killed by | smallest |\n| --- | --- | --- | --- |\n"
+        "| survives | It is too small | nowhere |  |\n"
+        "| uphill | The sign is wrong | golden-trajectory (1) |  |\n"
+    )
+    folder = tmp_path / "examples"
+    folder.mkdir()
+    text = pages.page(good, folder)
+    assert "The sign is wrong: the check `golden-trajectory` catches it." in text
+    assert "refimpl mutants good-training --mutant uphill\n" in text
+    assert "## Change this" not in pages.page(good, tmp_path)

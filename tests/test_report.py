@@ -868,6 +868,13 @@ def test_a_workers_gpu_and_threads_are_told(tmp_path):
     assert ENVIRONMENT["platform"] in text
 
 
+def test_a_run_is_not_compared_with_itself_in_a_report_of_it_and_others(tmp_path):
+    old = write(tmp_path, "old", erratum("right"), packages={"torch": "2.13.0"})
+    new = write(tmp_path, "new", erratum("wrong"))
+    found = report(columns([old, new]), columns([old]))
+    assert [since.column for since in found.since] == ["Python 3.11 · torch 2.14.1 · cpu"]
+
+
 def test_two_results_files_are_compared_on_the_terminal(tmp_path):
     old = write(tmp_path, "old", erratum("right"), packages={"torch": "2.13.0"})
     new = write(tmp_path, "new", erratum("wrong"))

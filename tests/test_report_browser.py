@@ -1,9 +1,17 @@
-"""The report as a reader meets it: opened in Chromium, followed by mouse and by keyboard."""
+"""The report as a reader meets it: opened in Chromium, followed by mouse and by keyboard.
 
+Pictures of it are kept in ``tests/pictures``, which CI keeps as an artifact.
+"""
+
+import base64
+import json
 import shutil
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from fakes.measured import six_environments
 from fakes.runs import erratum, failed, parted, passed, skipped, trained, write
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -23,6 +31,10 @@ pytestmark = [
     pytest.mark.skipif(not DRIVER, reason="needs chromedriver: apt-get install chromium-driver"),
     pytest.mark.xdist_group("browser"),
 ]
+
+PICTURES = Path(__file__).parent / "pictures"
+PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+DESKTOP = {"width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": False}
 
 HOSTILE = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>"
 
@@ -67,7 +79,7 @@ def browser(tmp_path_factory):
     options.binary_location = CHROMIUM
     for option in (*OPTIONS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
         options.add_argument(option)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
     yield driver
     driver.quit()
@@ -92,6 +104,19 @@ def find_all(browser, selector):
 
 def open_all(browser):
     browser.execute_script("document.querySelectorAll('details').forEach(d => { d.open = true })")
+
+
+@contextmanager
+def emulated(browser, screen, scheme="light"):
+    """The browser as it is on this screen, with this colour scheme."""
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    try:
+        yield
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
 def in_view(browser, element):
@@ -184,9 +209,7 @@ def test_even_a_script_that_got_in_would_not_run(browser, address):
 
 
 def test_a_phone_shows_it_without_scrolling_sideways(opened):
-    phone = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
-    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
-    try:
+    with emulated(opened, PHONE):
         open_all(opened)
         assert opened.execute_script("return document.documentElement.scrollWidth") == 390
         small = opened.execute_script(
@@ -195,8 +218,6 @@ def test_a_phone_shows_it_without_scrolling_sideways(opened):
             ".filter(e => parseFloat(getComputedStyle(e).fontSize) < 10).map(e => e.outerHTML)"
         )
         assert small == []
-    finally:
-        opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_it_is_dark_where_the_reader_has_asked_for_dark(opened):
@@ -205,12 +226,8 @@ def test_it_is_dark_where_the_reader_has_asked_for_dark(opened):
         return sum(int(part) for part in colour[4:-1].split(","))
 
     light = ground()
-    dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
-    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
-    try:
+    with emulated(opened, DESKTOP, "dark"):
         assert ground() < 100 < 600 < light
-    finally:
-        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
 def test_every_drawing_is_drawn(opened):
@@ -276,3 +293,94 @@ def test_a_link_from_a_finding_leads_to_its_open_check(opened):
     target = opened.find_element("id", link.get_attribute("href").split("#")[1])
     assert target.is_displayed()
     assert in_view(opened, target)
+
+
+# --- whole runs in six environments --------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The page of whole runs in six environments: one failed, one was cut off."""
+    folder = tmp_path_factory.mktemp("six")
+    path = folder / "report.html"
+    path.write_text(page(report(columns(six_environments(folder)))), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def six(browser, whole):
+    browser.get("about:blank")
+    browser.get_log("performance")
+    browser.get(whole.as_uri())
+    yield browser
+    assert browser.get_log("browser") == []
+
+
+def test_the_page_of_six_environments_is_small_and_opens_in_a_second(browser, whole):
+    assert whole.stat().st_size <= 1.5e6
+    took = []
+    for _ in range(3):  # whatever else this machine does
+        browser.get("about:blank")
+        browser.get(whole.as_uri())
+        took.append(browser.execute_script(
+            "return performance.getEntriesByType('navigation')[0].loadEventEnd"
+        ))  # fmt: skip
+    assert 0 < min(took) < 1000, took
+
+
+def test_no_request_leaves_the_page(six, whole):
+    open_all(six)
+    find(six, "#filter-text").send_keys("titanic")
+    events = [json.loads(entry["message"])["message"] for entry in six.get_log("performance")]
+    sent = [e["params"]["request"]["url"] for e in events
+            if e["method"] == "Network.requestWillBeSent"]  # fmt: skip
+    assert [url for url in sent if not url.startswith("about:")] == [whole.as_uri()]
+
+
+def test_what_failed_and_what_was_cut_off_is_on_the_first_screen(six):
+    assert find(six, "h1").text.endswith("does what the documents say in 4 of 6 environments")
+    assert "Of 6 environments: 1 incomplete." in find(six, "header").text
+    named = find(six, ".findings li")
+    assert in_view(six, named)
+    assert "parameters is 650, expected 651" in named.text
+    assert "py312-torch214.jsonl has no footer" in find(six, ".on-what").text
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("name", "screen"), [("desktop", DESKTOP), ("phone", PHONE)])
+def test_each_screen_shows_it_and_a_picture_is_kept(six, name, screen, scheme):
+    with emulated(six, screen, scheme):
+        width, shown = six.execute_script(
+            "const page = document.documentElement; return [page.scrollWidth, page.clientWidth]"
+        )
+        assert width == shown
+        assert contrast(six, "h1") > 7
+        assert contrast(six, ".findings li") > 4.5
+        assert contrast(six, ".note") > 4.5
+        data = six.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})["data"]
+    PICTURES.mkdir(exist_ok=True)
+    picture = PICTURES / f"report-{name}-{scheme}.png"
+    picture.write_bytes(base64.b64decode(data))
+    assert picture.stat().st_size > 20_000
+
+
+def contrast(browser, selector):
+    """How much lighter the text is than its ground, or the ground than the text, as WCAG counts."""
+    return browser.execute_script(
+        """
+        const light = (text) => {
+          const part = text.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255)
+            .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+          return 0.2126 * part[0] + 0.7152 * part[1] + 0.0722 * part[2];
+        };
+        const own = document.querySelector(arguments[0]);
+        let ground = own;
+        while (ground && /, 0\\)$|transparent/.test(getComputedStyle(ground).backgroundColor)) {
+          ground = ground.parentElement;
+        }
+        const both = [getComputedStyle(own).color, getComputedStyle(ground).backgroundColor];
+        const [a, b] = both.map(light).sort((x, y) => y - x);
+        return (a + 0.05) / (b + 0.05);
+        """,
+        selector,
+    )

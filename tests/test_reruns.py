@@ -55,7 +55,7 @@ def checks(path):
 def test_the_run_ends_with_the_verdict_and_its_findings_in_a_line_each(checked):
     assert checked.first.returncode == 1
     end = " ".join(checked.first.stdout.rpartition("\n\n")[2].split())
-    assert "does not do what the documents say of one, two, three: 2 findings in 5 checks." in end
+    assert "does not do what the documents say of one, two, three: 2 findings in 8 checks." in end
     assert "1. the sum of one and one is 3, expected 2" in end
 
 
@@ -138,7 +138,7 @@ def test_where_there_is_no_terminal_a_line_a_minute_says_how_far_it_is(monkeypat
     assert stream.getvalue() == ""
     now += 61
     screen.pytest_runtest_logreport(report("two", "failed"))
-    said = "2 of 10 checks · two · 1 failed · 1 min, about 4 min left\n"
+    said = "2 of 10 checks · two · 1 failed · 1 min, at most 4 min left\n"
     assert stream.getvalue() == said
     screen.pytest_runtest_logreport(report("two"))
     assert stream.getvalue() == said

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from refimpl.checking.checks import Measurement, Place, Subject, at_most, check, within_budget
+from refimpl.checking.checks import Measurement, Place, Subject, check, within_budget
 from refimpl.parity.judged_steps import computes_here, judged
 from refimpl.parity.kernel_judge import JudgedCall
 from refimpl.parity.layer_definitions import DEFINITIONS
@@ -42,7 +42,7 @@ def each_kernel_is_right(subject: Subject) -> Iterator[Measurement]:
     )
     for kernel, worst in sorted(seen.worst.items(), key=lambda each: -each[1].ratio):
         if worst.ratio <= 1:
-            yield at_most(f"furthest call, {kernel}", worst.ratio, 1.0)
+            yield within_budget(f"furthest call, {kernel}", worst.ratio)
             break
     yield from (isolating(call, call.kernel) for call in seen.beyond)
 

@@ -2,7 +2,8 @@
 
 The text comes from the plugin itself and from one step of each variant. It needs no training and is
 the same on every machine, so that a test can tell whether a page is up to date. Curves are drawn
-separately, since they need a whole run.
+separately, since they need a whole run, and so is what the rungs of a ladder were measured to agree
+to: it is kept in the page until it is measured again.
 """
 
 from __future__ import annotations
@@ -10,17 +11,20 @@ from __future__ import annotations
 import ast
 import inspect
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from refimpl.authoring.info import summary_of
+from refimpl.authoring.listings import expressions, listings, rung_before
 from refimpl.authoring.plotting import plot_histories
 from refimpl.contract import Example, Figure, Layer, Variant
 from refimpl.data import DataSet
 from refimpl.errors import one_line
 from refimpl.loading.registry import Registered
+from refimpl.parity.lockstep import compare_in_ladder
 from refimpl.requirements import missing, missing_data
 from refimpl.training.ladder import first_of_ladder
 from refimpl.training.live_model import first_step, live_summary
@@ -34,6 +38,14 @@ LONGEST_VALUE = 60
 MOST_CURVES = 6
 """The most variants that are drawn into one picture."""
 
+STEPS = 20
+"""How many steps two rungs of a ladder are compared over."""
+
+MUTANTS = Path("..") / "mutants.md"
+"""From the folder of the pages, the table of planted bugs and of the checks that catch them."""
+
+AGREEMENT = re.compile(r"^\*`([^`]+)` (.+)\*$", re.MULTILINE)
+
 
 @dataclass(frozen=True)
 class Rung:
@@ -46,6 +58,15 @@ class Rung:
 
 
 @dataclass(frozen=True)
+class Bug:
+    """A known bug: its name, what it is, and the check that catches it."""
+
+    name: str
+    what: str
+    caught_by: str
+
+
+@dataclass(frozen=True)
 class Table:
     """A layer table, and the variants that have it."""
 
@@ -53,11 +74,16 @@ class Table:
     layers: tuple[Layer, ...]
 
 
-def page(registered: Registered[Example], root: Path, curves: Path | None = None) -> str:
+def page(
+    registered: Registered[Example],
+    root: Path,
+    curves: Path | None = None,
+    agreements: Mapping[str, str] | None = None,
+) -> str:
     """The page of an example as Markdown.
 
     ``root`` is the folder that the page will be in: links to the source and to the picture of the
-    curves are relative to it.
+    curves are relative to it. ``agreements`` are what :func:`agreements_of` measured.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -75,7 +101,10 @@ def page(registered: Registered[Example], root: Path, curves: Path | None = None
         rungs=[_rung(example, variant) for variant in example.variants],
         tables=_tables(example),
         figures=list(_figures(example)),
-        values=[(value.name, _short(value.expected)) for value in example.values],
+        listings=list(listings(example)),
+        agreements=agreements or {},
+        values=list(_values(registered)),
+        bug=_bug(example, root / MUTANTS),
         pair=_pair(example),
         curves=curves.name if curves is not None else None,
     )
@@ -96,6 +125,31 @@ def draw_curves(example: Example, path: Path) -> bool:
     if histories:
         plot_histories(histories, f"{example.name} on stand-in data", path)
     return bool(histories)
+
+
+def agreements_of(example: Example) -> dict[str, str]:
+    """By the name of each rung of a ladder, how closely it was measured to agree with the last."""
+    found = {}
+    for variant in example.variants:
+        before = rung_before(example, variant)
+        if before is None or not (_runs_here(variant) and _runs_here(before)):
+            continue
+        seen = compare_in_ladder(before, variant, "stand-in", STEPS, "float64")
+        off = f"off by at most {seen.worst_ratio:.2g} of what rounding explains"
+        steps = "the first step" if seen.steps == 1 else f"{seen.steps} steps"
+        found[variant.name] = (
+            f"against `{before.name}`: {seen.judged} tensors of {steps} in float64, "
+            f"{off if seen.worst_ratio else 'all equal to the last bit'}"
+            if seen.agrees
+            else f"against `{before.name}`: {seen.divergence or 'nothing could be compared'}"
+        )
+    return found
+
+
+def agreements_in(path: Path) -> dict[str, str]:
+    """What a page says was measured; nothing if there is no such page."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return dict(AGREEMENT.findall(text))
 
 
 # --- what it says of itself ----------------------------------------------------------------------
@@ -203,6 +257,27 @@ def _pair(example: Example) -> tuple[str, str] | None:
     return None
 
 
+def _values(registered: Registered[Example]) -> Iterator[tuple[str, str, str]]:
+    """Each exact value: its name, the expression that computes it, and the value."""
+    computed = expressions(registered.source.path)
+    for value in registered.value.values:
+        yield value.name, _short(computed.get(value.name, ""), quoted=False), _short(value.expected)
+
+
+def _bug(example: Example, table: Path) -> Bug | None:
+    """A bug that one check catches in every example that was tried, another for each page."""
+    if not table.is_file():
+        return None
+    tried, _, by_mutant = table.read_text(encoding="utf-8").partition("## By mutant")
+    names = re.findall(r"^\| ([\w-]+) \| \d", tried, re.MULTILINE)
+    everywhere = rf"^\| ([\w-]+) \| (.+) \| ([\w-]+) \({len(names)}\) \|  \|$"
+    bugs = re.findall(everywhere, by_mutant, re.MULTILINE)
+    if example.name not in names or not bugs:
+        return None
+    name, what, caught_by = bugs[names.index(example.name) % len(bugs)]
+    return Bug(name, _markdown(what), caught_by)
+
+
 # --- what the document states --------------------------------------------------------------------
 
 
@@ -222,9 +297,9 @@ def _range(limits: tuple[float, float] | None) -> str:
     return "" if limits is None else f"{limits[0]:.8g} … {limits[1]:.8g}"
 
 
-def _short(value: Any) -> str:
+def _short(value: Any, quoted: bool = True) -> str:
     """A value as text, shortened to fit on one line of a table."""
-    text = one_line(repr(value))
+    text = one_line(repr(value) if quoted else value)
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
 
 
@@ -241,7 +316,8 @@ def write(
 ) -> Iterator[Path]:
     """Write the page of each example into ``folder`` and yield every path that is written.
 
-    Without ``curves``, pictures that exist already are kept. ``index`` adds a page of all pages.
+    Without ``curves``, pictures and measured agreements are kept. ``index`` adds a page of them
+    all.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for registered in examples:
@@ -250,7 +326,8 @@ def write(
         if curves and draw_curves(registered.value, picture):
             yield picture
         path = folder / f"{name}.md"
-        text = page(registered, folder, picture if picture.is_file() else None)
+        agreements = agreements_of(registered.value) if curves else agreements_in(path)
+        text = page(registered, folder, picture if picture.is_file() else None, agreements)
         write_text(path, text)
         yield path
     if index:

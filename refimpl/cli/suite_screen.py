@@ -78,10 +78,11 @@ class SuiteScreen:
             self.console.print(self._line(example, failed, now), soft_wrap=True)
 
     def _line(self, example: str, failed: str, now: float) -> str:
+        """How far it is; the longest checks come first, so that the time left is less than so."""
         spent = now - self.began
         left = spent * (self.total - self.done) / self.done if self.total else 0.0
         parts = (f"{self.done} of {self.total} checks", example, failed,
-                 f"{spent / 60:.0f} min, about {left / 60:.0f} min left")  # fmt: skip
+                 f"{spent / 60:.0f} min, at most {left / 60:.0f} min left")  # fmt: skip
         return " · ".join(filter(None, parts))
 
     def pytest_sessionfinish(self) -> None:

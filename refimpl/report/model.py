@@ -223,6 +223,16 @@ class Reason:
         """The environments it is about."""
         return list(dict.fromkeys(column for column, _ in self.results))
 
+    @property
+    def checks(self) -> list[tuple[Result, str]]:
+        """Each check once, and its environments if these are not all."""
+        where: dict[str, list[str]] = defaultdict(list)
+        first = {result.id: result for _, result in reversed(self.results)}
+        for column, result in self.results:
+            where[result.id].append(column)
+        every = self.columns
+        return [(first[i], "" if own == every else ", ".join(own)) for i, own in where.items()]
+
 
 @dataclass(frozen=True)
 class ErratumRow:
@@ -321,7 +331,7 @@ def report(
         rows=rows,
         verdict=_verdict(columns, found),
         against=tuple(against),
-        since=since(columns, against),
+        since=since(_others(columns, against), against),
         findings=found,
         parity=tuple(_parity(columns)),
         divergences=tuple(_divergences(columns)),
@@ -331,6 +341,12 @@ def report(
         data_differences=tuple(_data_differences(columns)),
         histories=histories([*history, *columns]),
     )
+
+
+def _others(columns: Sequence[Column], against: Sequence[Column]) -> list[Column]:
+    """The columns that are not of the very runs that they are compared with."""
+    earlier = {run.header.get("run") for column in against for run in column.runs}
+    return [c for c in columns if not earlier & {run.header.get("run") for run in c.runs}]
 
 
 # --- rows ----------------------------------------------------------------------------------------

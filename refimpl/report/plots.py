@@ -14,6 +14,9 @@ LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 8.0, 24.0
 POINTS_DRAWN = 50
 """A line of 250 pixels says no more with more points."""
 
+NAMES_SHOWN = 4
+"""Of so many runs that make one line, all are named."""
+
 COLOURS = 8
 """How many colours the style sheet has; further series begin again, dashed."""
 
@@ -43,8 +46,10 @@ class Series:
 
     @property
     def name(self) -> str:
-        """Who it is of; several where their lines are one and the same."""
-        return ", ".join(self.names)
+        """Who it is of; several where their lines are one and the same, the first of many."""
+        shown = self.names if len(self.names) <= NAMES_SHOWN else self.names[: NAMES_SHOWN - 1]
+        rest = len(self.names) - len(shown)
+        return ", ".join(shown) + (f" and {rest} more" if rest else "")
 
     @property
     def finite(self) -> list[tuple[float, float]]:
@@ -322,7 +327,7 @@ def strips(ratios: Mapping[str, Sequence[tuple[str, float]]]) -> Strips:
 def _apart(dots: Sequence[Dot]) -> tuple[Dot, ...]:
     """The dots that can be distinguished, from left to right: the larger of two at one place."""
     ordered = sorted(dots, key=lambda dot: _order(dot.ratio))
-    return tuple({round(dot.at * 2): dot for dot in ordered}.values())
+    return tuple({round(dot.at): dot for dot in ordered}.values())
 
 
 def _order(ratio: float) -> float:

@@ -28,8 +28,8 @@ LONGEST = 240
 
 BRIEF = 400
 
-FIGURES_SHOWN = 6
-"""So many figures of a check are listed, what does not hold first."""
+FIGURES_SHOWN, OF_A_PASS = 6, 3
+"""So many figures of a check are listed, and of one that passed; what does not hold first."""
 
 SIGNS = {
     "passed": "✓", "failed": "✗", "skipped": "–", "xfailed": "≈", "incomplete": "◌",
@@ -131,7 +131,8 @@ def shown_figures(result: Result) -> list[Measurement]:
     """
     top = headline(result)
     telling = [m for m in result.measurements if m is not top and m.measured is not True]
-    return sorted(telling, key=lambda m: m.holds)[:FIGURES_SHOWN]
+    most = OF_A_PASS if result.outcome == "passed" else FIGURES_SHOWN
+    return sorted(telling, key=lambda m: m.holds)[:most]
 
 
 def _tightness(measured: Measurement) -> float:

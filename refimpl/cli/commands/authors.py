@@ -111,7 +111,9 @@ def export(
 @click.argument("names", nargs=-1)
 @output_option("--output", folder=True, default=Path("docs/examples"), show_default=True,
                help="Folder to write to; missing folders are created.")  # fmt: skip
-@click.option("--no-curves", is_flag=True, help="Keep the existing pictures; nothing is trained.")
+@click.option(
+    "--no-curves", is_flag=True, help="Keep existing pictures and agreements; nothing is trained."
+)
 @plugin_option
 @debug_option
 def docs(names: tuple[str, ...], output: Path, no_curves: bool, plugins: tuple[str, ...]) -> None:
