@@ -239,6 +239,7 @@ class Result:
     advice: str = field(default="", repr=False)
     warnings: tuple[Warned, ...] = field(default=(), repr=False)
     earlier: str = field(default="", repr=False)
+    deviations: tuple[str, ...] = ()
 
     @property
     def held_later(self) -> bool:

@@ -16,8 +16,17 @@ one too, for a device or a torch version under trial. An entry reads::
     device = "cuda"
     data = "real"
 
+    gpu = "NVIDIA H200"       # the device's name; * stands for anything
+    capability = "==9.0"      # of a CUDA device
+    cudnn = "==9.19.*"        # likewise cuda, rocm, onednn, mkl
+    link = "https://…"        # a report, or a reproducer
+
 What is expected to fail must fail: a check that passes despite an entry is a failure, and so is an
 entry in force that matches no check of the run.
+
+With ``kernel = "aten::mm"`` (or a layer: ``"LSTM"``) an entry is a *known deviation* of that
+kernel. It needs no example and no check. A failure is excused only if the same check passes once
+that kernel is computed in float64 on the CPU: so it excuses nothing else.
 """
 
 from __future__ import annotations
@@ -27,6 +36,7 @@ import platform
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from fnmatch import fnmatch
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +44,7 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
+from refimpl import environment
 from refimpl.composition import is_device, parts_of
 from refimpl.data import TIERS
 from refimpl.errors import RefimplError
@@ -63,11 +74,13 @@ class ExpectedFailure:
 
     ``torch`` and ``python`` are version specifiers such as ``">=2.6"``; ``device`` is a kind of
     device or the name of an execution, whose parts must all be among those of the cell's; ``data``
-    is a tier. ``file`` is the file with the entry.
+    is a tier. ``file`` is the file with the entry. ``gpu`` is the device's name, ``capability`` its
+    compute capability; ``cuda`` to ``mkl`` are conditions on versions of libraries. ``kernel``
+    makes it a known deviation; ``link`` says where it is reported, or what reproduces it.
     """
 
-    example: str
-    check: str
+    example: str | None
+    check: str | None
     reason: str
     variant: str | None = None
     torch: str | None = None
@@ -75,13 +88,34 @@ class ExpectedFailure:
     device: str | None = None
     data: str | None = None
     file: Path = Path()
+    gpu: str | None = None
+    capability: str | None = None
+    cuda: str | None = None
+    cudnn: str | None = None
+    rocm: str | None = None
+    onednn: str | None = None
+    mkl: str | None = None
+    kernel: str | None = None
+    link: str | None = None
 
     @property
     def in_force(self) -> bool:
         """Whether its conditions on versions hold in this process."""
-        return _admits(self.torch, version("torch")) and _admits(
-            self.python, platform.python_version()
+        here = environment.libraries()
+        return (
+            _admits(self.torch, version("torch"))
+            and _admits(self.python, platform.python_version())
+            and all(_admits(getattr(self, key), here.get(name)) for key, name in LIBRARIES.items())
         )
+
+    @property
+    def of(self) -> str:
+        """What deviates, with its version: ``cuDNN 9.19``; else the kernel's name."""
+        here = environment.libraries()
+        for key, name in LIBRARIES.items():
+            if getattr(self, key) is not None and name in here:
+                return f"{name} {here[name].removesuffix('.0')}"
+        return self.kernel or ""
 
     def matches(self, cell: Cell) -> bool:
         """Whether it is about this cell, whether or not it is in force."""
@@ -91,8 +125,8 @@ class ExpectedFailure:
         """Whether the cell has its example, check and variant, on any device and tier."""
         variant = cell.subject.variant.name if cell.subject.variant else None
         return (
-            self.example == cell.subject.example.name
-            and self.check == cell.check.name
+            self.example in (None, cell.subject.example.name)
+            and self.check in (None, cell.check.name)
             and self.variant in (None, variant)
         )
 
@@ -102,19 +136,36 @@ class ExpectedFailure:
         kind = execution.device.partition(":")[0]
         there = {*parts_of(execution.name), execution.device, kind}
         on_it = self.device is None or there.issuperset(parts_of(self.device))
+        if self.gpu is not None:
+            on_it = on_it and fnmatch(environment.device_name(execution.device), self.gpu)
+        if self.capability is not None:
+            found = environment.capability(execution.device)
+            on_it = on_it and _admits(self.capability, found)
         return self.data in (None, cell.subject.tier) and on_it
 
     def __str__(self) -> str:
-        about = " · ".join(part for part in (self.example, self.variant, self.check) if part)
+        named = (self.kernel, self.example, self.variant, self.check)
+        about = " · ".join(part for part in named if part)
         return f"{about} ({self.reason})"
 
 
 KEYS = tuple(f.name for f in fields(ExpectedFailure) if f.name != "file")
 REQUIRED = ("example", "check", "reason")
+OF_A_KERNEL = ("kernel", "reason", "link")
+"""What an entry about a kernel must say; it need not name an example or a check."""
+
+LIBRARIES = {
+    "cudnn": "cuDNN", "cuda": "CUDA", "rocm": "ROCm", "onednn": "oneDNN", "mkl": "MKL",
+}  # fmt: skip
+"""Conditions on libraries, and what each is called, the one that most says first."""
+
+VERSIONS = ("torch", "python", "capability", *LIBRARIES)
 
 
-def _admits(specifier: str | None, found: str) -> bool:
-    return specifier is None or SpecifierSet(specifier).contains(found, prereleases=True)
+def _admits(specifier: str | None, found: str | None) -> bool:
+    if specifier is None:
+        return True
+    return found is not None and SpecifierSet(specifier).contains(found, prereleases=True)
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -155,7 +206,7 @@ def _entry(path: Path, number: int, raw: Any) -> ExpectedFailure:
     wrong = next(_wrong(raw), None)
     if wrong is not None:
         raise ExpectationsError(f"{path}, entry {number}: {wrong}")
-    return ExpectedFailure(**raw, file=path)
+    return ExpectedFailure(**{"example": None, "check": None, **raw}, file=path)
 
 
 def _wrong(raw: Any) -> Iterator[str]:
@@ -167,19 +218,30 @@ def _wrong(raw: Any) -> Iterator[str]:
         yield f"unknown key {key!r}; " + (
             f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(KEYS)}"
         )
-    for key in REQUIRED:
+    for key in OF_A_KERNEL if "kernel" in raw else REQUIRED:
         if key not in raw:
             yield f"it has no {key}"
     for key, value in raw.items():
         if not isinstance(value, str) or not value.strip():
             yield f"{key} must be a non-empty text, found {value!r}"
-    for key in ("torch", "python"):
+    if isinstance(kernel := raw.get("kernel"), str) and not _can_be_repaired(kernel):
+        yield (
+            f"kernel = {kernel!r} is no kernel of this torch and no layer; write it like "
+            "'aten::convolution_backward' or 'LSTM'"
+        )
+    for key in VERSIONS:
         try:
             SpecifierSet(raw.get(key, ""))
         except InvalidSpecifier:
             yield f"{key} = {raw[key]!r} is not a version condition; write it like '>=2.6'"
     if raw.get("data", TIERS[0]) not in TIERS:
         yield f"data = {raw['data']!r} is not a tier; there are: {', '.join(TIERS)}"
+
+
+def _can_be_repaired(kernel: str) -> bool:
+    from refimpl.parity.repair import can_be_repaired
+
+    return can_be_repaired(kernel)
 
 
 @dataclass(frozen=True)
@@ -215,7 +277,7 @@ def _brought(source: Source, examples: Collection[str]) -> tuple[ExpectedFailure
     path = beside(source)
     entries = read(path) if path is not None else ()
     for entry in entries:
-        if entry.example not in examples:
+        if entry.example not in (None, *examples):
             raise ExpectationsError(
                 f"{entry.file}: the entry for {entry.example!r} is not about an example of this "
                 f"plugin, which has {', '.join(examples)}"
@@ -232,7 +294,10 @@ def judged(result: Result, cell: Cell, entries: Iterable[ExpectedFailure]) -> Re
     An expected failure becomes ``xfailed``, with the entry's reason; an unexpected pass becomes a
     failure. A skip stays a skip.
     """
-    entry = next((e for e in entries if e.in_force and e.matches(cell)), None)
+    own = [e for e in entries if e.in_force and e.matches(cell)]
+    entry = next((e for e in own if e.kernel is None), None)
+    if entry is None and result.outcome == "failed":
+        return _excused(result, cell, [e for e in own if e.kernel is not None])
     if entry is None or result.outcome == "skipped":
         return result
     if result.outcome == "failed":
@@ -243,6 +308,31 @@ def judged(result: Result, cell: Cell, entries: Iterable[ExpectedFailure]) -> Re
         reason=f"passes, though {entry.file} expects it to fail ({entry.reason}); "
         "remove the entry, or narrow its conditions",
     )
+
+
+def _excused(result: Result, cell: Cell, deviations: Sequence[ExpectedFailure]) -> Result:
+    """A failure, or that it is one of known deviations and of nothing else.
+
+    The check is made again with one of the kernels put right, and if that does not do, with all.
+    """
+    from refimpl.checking.checks import run_check
+    from refimpl.parity.repair import repaired
+
+    sets = [[each] for each in deviations] + ([[*deviations]] if len(deviations) > 1 else [])
+    for each in sets:
+        names = [str(entry.kernel) for entry in each]
+        right = repaired(cell.subject.execution, names)
+        again = run_check(replace(cell, subject=replace(cell.subject, execution=right)))
+        if again.outcome == "passed":
+            of = "; ".join(f"{entry.of}: {entry.reason} ({entry.link})" for entry in each)
+            return replace(
+                result, outcome="xfailed", reason=f"known deviation of {of}: {result.reason}",
+                deviations=tuple(f"{entry.of}: {entry.kernel}" for entry in each),
+            )  # fmt: skip
+    if not deviations:
+        return result
+    names_said = ", ".join(dict.fromkeys(str(entry.kernel) for entry in deviations))
+    return replace(result, reason=f"{result.reason}; it fails with {names_said} put right too")
 
 
 def unmatched(
@@ -256,6 +346,8 @@ def unmatched(
     """
     for entry in entries:
         own = [cell for cell in cells if cell.subject.example.name == entry.example]
+        if entry.example is None or entry.check is None:
+            continue  # one of a kernel: whether it is reached shows only when it fails
         if not entry.in_force or any(entry.matches(cell) for cell in own):
             continue
         who = f"{entry.file}: the entry for {entry}"
@@ -281,7 +373,7 @@ def _meant(entry: ExpectedFailure, cells: Sequence[Cell]) -> str:
         variants_of = [cell.subject.variant for cell in cells if cell.check.name == entry.check]
         variants = dict.fromkeys(variant.name for variant in variants_of if variant is not None)
         return f"that check runs on {', '.join(variants) or 'the example as a whole'}"
-    near = difflib.get_close_matches(entry.check, checks, n=1)
+    near = difflib.get_close_matches(entry.check or "", checks, n=1)
     if near:
         return f"did you mean the check {near[0]!r}?"
     return f"the example's checks are: {', '.join(checks)}"

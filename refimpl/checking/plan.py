@@ -186,7 +186,8 @@ def _executions(request: Request, loaded: Registry) -> dict[str, Execution]:
 def _expected(loaded: Registry, request: Request) -> Gathered:
     """The failures that the plugins and the run expect."""
     gathered = gather(loaded, request.expected_failures)
-    unknown_names = {entry.example for entry in gathered.entries} - loaded.examples.keys()
+    named = {entry.example for entry in gathered.entries if entry.example is not None}
+    unknown_names = named - loaded.examples.keys()
     if unknown_names and not request.examples and not loaded.problems:
         raise ExpectationsError(
             f"expected failures name unknown examples: {', '.join(sorted(unknown_names))}"
@@ -225,7 +226,7 @@ def _on_expected_failures(
         wrong[example] = "; ".join(filter(None, (wrong.get(example), reason)))
     for example, reason in idle_exemptions(cells).items():
         wrong[example] = "; ".join(filter(None, (wrong.get(example), reason)))
-    about = {entry.example for entry in expected.entries} | wrong.keys()
+    about = {entry.example for entry in expected.entries if entry.example} | wrong.keys()
     for name in sorted(about & checked):
         what = "every entry is about a check"
         yield _verdict(request, name, EXPECTATIONS, what, wrong.get(name, ""))

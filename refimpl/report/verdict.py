@@ -39,7 +39,7 @@ def sentence(
     elif not any(r.outcome == "passed" and r.check not in VERDICTS for r in results):
         says = f"{who}: no check passed."
     else:
-        says = f"{who} does what {_documents(header)}: {number_of(done, 'check')}."
+        says = f"{who} does what {_documents(header)}: {number_of(done, 'check')}{_known(results)}."
     return " ".join([says, *_besides(counts, results), *([] if complete or not found else [CUT])])
 
 
@@ -65,6 +65,15 @@ def _documents(header: Mapping[str, Any]) -> str:
     """``the documents say``, and of which examples if not of all."""
     asked = header.get("examples") or ()
     return f"the documents say of {listed(asked)}" if asked else "the documents say"
+
+
+def _known(results: Sequence[Result]) -> str:
+    """``, with 1 known deviation of cuDNN 9.19``: what explains failures that were expected."""
+    names = {name for result in results for name in result.deviations}
+    if not names:
+        return ""
+    of = sorted({name.partition(":")[0] for name in names})
+    return f", with {number_of(len(names), 'known deviation')} of {listed(of)}"
 
 
 def _besides(counts: Counter[Outcome], results: Sequence[Result]) -> list[str]:

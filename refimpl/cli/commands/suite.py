@@ -158,7 +158,7 @@ def _require_examples(
     from refimpl.checking.expectations import read
 
     for entry in (entry for file in expected_failures for entry in read(file)):
-        if entry.example not in known and all_known and not names:
+        if entry.example is not None and entry.example not in known and all_known and not names:
             what = f"{entry.file} names an unknown example {entry.example!r}"
             raise unknown(what, entry.example, known)
 
