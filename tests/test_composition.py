@@ -208,7 +208,9 @@ def agrees(variant: Variant, name: str, loaded: Registry) -> None:
         pytest.skip(lacking)
     comparison = compare_execution(variant, execution, "stand-in", STEPS)
     assert comparison.agrees, str(comparison)
-    assert not comparison.within_float32
+    # Torch's autocast does not see convolutions under vmap, and the comparison says so.
+    escapes = name == "bf16+ensemble" and variant.has_layer(nn.modules.conv._ConvNd)
+    assert comparison.within_float32 == escapes
 
 
 @pytest.mark.parametrize("name", QUICK)
