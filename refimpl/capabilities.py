@@ -16,8 +16,8 @@ YES = "yes"
 def capabilities(device: str) -> dict[str, str]:
     """``yes`` for each thing that this device can do, or torch's reason why not; raises nothing.
 
-    Float64 and bfloat16, an LSTM forward and back, an operation in deterministic mode, streams and
-    graphs. Empty if there is no such device here.
+    Float64, bfloat16 and autocast, an LSTM forward and back, an operation in deterministic mode,
+    streams and graphs. Empty if there is no such device here.
     """
     from refimpl.composition import on_device
 
@@ -73,6 +73,13 @@ def _deterministic(device: str) -> object:
         torch.use_deterministic_algorithms(before, warn_only=warn)
 
 
+def _autocast(device: str) -> object:
+    import torch
+
+    with torch.autocast(device.partition(":")[0], torch.bfloat16):
+        return None
+
+
 def _has(name: str) -> Callable[[str], object]:
     def probe(device: str) -> bool:
         import torch
@@ -86,6 +93,7 @@ _PROBES: dict[str, Callable[[str], object]] = {
     "float64": _multiplies("float64"),
     "bfloat16": _multiplies("bfloat16"),
     "float16": _multiplies("float16"),
+    "autocast": _autocast,
     "LSTM": _lstm,
     "determinism": _deterministic,
     "streams": _has("Stream"),

@@ -29,6 +29,7 @@ def _has_a_rung_below(subject: Subject) -> bool:
 
 @check(
     "ladder-agrees-in-float64",
+    needs="float64",
     applies=_has_a_rung_below,
     reading="two ways of writing one computation differ: compare them with refimpl compare "
     "EXAMPLE A B",

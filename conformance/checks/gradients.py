@@ -72,6 +72,7 @@ def _on_a_kink(subject: Subject) -> str:
 
 @check(
     "gradient-is-the-slope",
+    needs="float64",
     ill_posed=_on_a_kink,
     reading="backward of a layer or of the loss is wrong, or the loss has a part that is "
     "detached; autograd is to blame if several examples fail, the plugin if one does",

@@ -58,6 +58,7 @@ def same_on_every_execution(subject: Subject) -> Iterator[Measurement | Curve]:
 
 @check(
     "shards-make-the-batch",
+    needs="float64",
     applies=lambda subject: subject.trained.splits,
     reading="the loss is a sum and no mean over rows, or a layer mixes the rows of a batch "
     "(BatchNorm)",
@@ -83,6 +84,7 @@ def shards_make_the_batch(subject: Subject) -> Iterator[Measurement]:
 
 @check(
     "golden-trajectory",
+    needs="float64",
     applies=lambda s: golden_exists(s.example, s.trained.name),
     reading="this torch computes something else than the torch that the golden file was made "
     "with; the first wrong tensor of the first step names the part: output, loss, "

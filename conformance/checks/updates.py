@@ -41,6 +41,7 @@ ROUNDING = 1e-6
 
 @check(
     "updates-as-stated",
+    needs="float64",
     reading="the loop clips or schedules otherwise than its protocol says: clip to problem.clip, "
     "take the rate from problem.rate(step), and state both in Protocol(clip=..., schedule=...)",
 )

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, Literal, TypeVar
 
 from refimpl import precision, process_state, threads
+from refimpl.capabilities import lacks
 from refimpl.checking.warned import Warned
 from refimpl.contract import Example, Execution, Variant
 from refimpl.data import Tier
@@ -160,7 +161,8 @@ class Check:
     kink, say), or nothing. ``on_cpu`` says that it computes on the CPU whatever the device of the
     run, so that its result counts for the CPU. ``repeats`` says that a failure is repeated with the
     same seed.
-    ``reading`` says how to read a failure: what it means, and what to look at next.
+    ``reading`` says how to read a failure: what it means, and what to look at next. ``needs`` is
+    what the device must be capable of: ``"float64"``.
     """
 
     name: str
@@ -172,6 +174,7 @@ class Check:
     repeats: bool = True
     on_cpu: bool = False
     reading: str = ""
+    needs: str = ""
 
 
 def check(
@@ -182,17 +185,21 @@ def check(
     repeats: bool = True,
     on_cpu: bool = False,
     reading: str = "",
+    needs: str = "",
 ) -> Callable[[CheckFunction], Check]:
     """Turn a generator of measurements into a check; its docstring is the check's question.
 
-    ``reading`` says how to read a failure: what it means, and what to look at next.
+    ``reading`` says how to read a failure: what it means, and what to look at next; ``needs`` what
+    the device must be capable of.
     """
 
     def made(measure: CheckFunction) -> Check:
         if not measure.__doc__ and sys.flags.optimize < 2:  # which strips all docstrings
             raise TypeError(f"check {name!r} needs a docstring: the question that it answers")
         question = (measure.__doc__ or f"{name.replace('-', ' ')}?").strip().splitlines()[0]
-        return Check(name, question, about, measure, applies, ill_posed, repeats, on_cpu, reading)
+        return Check(
+            name, question, about, measure, applies, ill_posed, repeats, on_cpu, reading, needs
+        )
 
     return made
 
@@ -324,10 +331,17 @@ def obstacle(subject: Subject) -> str | None:
     return missing_data(variant.data, subject.tier) if variant.data else None
 
 
-def _said(subject: Subject) -> tuple[str | None, ...]:
-    """Why its execution cannot run, by its own statement."""
-    execution, variant = subject.execution, subject.variant
-    return execution.missing(), None if variant is None else execution.unfit(variant)
+def _said(cell: Cell) -> tuple[str | None, ...]:
+    """Why it cannot run, by what its execution says and its device is capable of."""
+    execution, variant = cell.subject.execution, cell.subject.variant
+    unfit = None if variant is None else execution.unfit(variant)
+    return execution.missing(), unfit, _incapable(cell)
+
+
+def _incapable(cell: Cell) -> str | None:
+    """What the check needs and the device is not capable of, or ``None``."""
+    device, needs = cell.subject.execution.device, cell.check.needs
+    return lacks(device, needs) if needs and device != "cpu" else None
 
 
 def exemption(cell: Cell) -> str | None:
@@ -471,7 +485,7 @@ def _answer(cell: Cell, to_the_end: bool) -> Result:
     lacking = ""
 
     def skipped(reason: str) -> Result:
-        if explains(reason, *_said(cell.subject)):
+        if explains(reason, *_said(cell)):
             return result("skipped", reason)
         return result("failed", f"skipped for a reason that is not on the list: {reason!r}")
 
@@ -487,7 +501,7 @@ def _answer(cell: Cell, to_the_end: bool) -> Result:
         )  # fmt: skip
 
     try:
-        if reason := exemption(cell) or obstacle(cell.subject):
+        if reason := exemption(cell) or obstacle(cell.subject) or _incapable(cell):
             return skipped(reason)
         for answer in cell.check.measure(cell.subject):
             if isinstance(answer, Curve):

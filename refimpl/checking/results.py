@@ -98,6 +98,7 @@ class Header:
     cells: list[str] | None = None
     process: int = 0
     environment: Environment = field(default_factory=Environment)
+    capabilities: dict[str, str] = field(default_factory=dict)
     workers: Workers = field(default_factory=Workers)
     data: dict[str, str] = field(default_factory=dict)
     plugins: dict[str, str] = field(default_factory=dict)

@@ -102,7 +102,9 @@ def _autocasting(name: str, dtype: str) -> Execution:
     def on(device: str) -> Execution:
         kind = device.partition(":")[0]
         part = replace(
-            basic, around=partial(_autocast, kind, dtype), missing=partial(lacks, device, dtype)
+            basic,
+            around=partial(_autocast, kind, dtype),
+            missing=lambda: lacks(device, dtype) or lacks(device, "autocast"),
         )
         # What a CPU's oneDNN lacks, a GPU need not lack; and the other way round.
         return part if kind == "cpu" else replace(part, supports=_has_products, unfit=_bce_refused)

@@ -366,6 +366,7 @@ def _header_of(config: pytest.Config) -> dict[str, Any]:
 
 def header(config: pytest.Config) -> dict[str, Any]:
     """What is run, and on what, as a results file says it."""
+    from refimpl.capabilities import capabilities
     from refimpl.checking.contents import contents
     from refimpl.environment import environment
     from refimpl.store.sources import files_held_to
@@ -379,6 +380,7 @@ def header(config: pytest.Config) -> dict[str, Any]:
         "examples": option.example,
         "only": request_of(config).only,
         "environment": environment(),
+        "capabilities": capabilities(option.device),
         "workers": pytest_workers.parallel(config),
         "data": files_held_to() if option.data == "real" else {},
         "plugins": {n: r.origin for n, r in sorted(loaded.examples.items())},

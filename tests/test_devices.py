@@ -1,0 +1,91 @@
+"""A device gets the same questions as every other; what it cannot do is skipped with the reason."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from refimpl.capabilities import YES, capabilities, lacks
+from refimpl.checking import results
+from refimpl.checking.requests import default_executions
+from refimpl.environment import cudnn_version, environment, libraries
+
+NO_FLOAT64 = Path(__file__).with_name("fakes") / "no_float64.py"
+WRONG = """
+import torch.nn.functional as F
+right = F.linear
+F.linear = lambda x, w, b=None: right(x, w, b) * (1.01 if x.dtype is torch.float32 else 1)
+"""
+REFUSED = (
+    "gradient-is-the-slope", "shards-make-the-batch", "golden-trajectory", "updates-as-stated",
+)  # fmt: skip
+
+
+@pytest.fixture
+def check(tmp_path):
+    """Runs ``refimpl check`` in a Python whose torch knows a device that has no float64."""
+
+    def check(*arguments: str, more: str = "") -> tuple[int, results.Results]:
+        (tmp_path / "sitecustomize.py").write_text(NO_FLOAT64.read_text() + more)
+        file = tmp_path / "results.jsonl"
+        command = [
+            sys.executable, "-m", "refimpl", "check", "ring-dnn", "--variant", "high", "-n", "0",
+            "--device", "apple", "--results", str(file), *arguments,
+        ]  # fmt: skip
+        path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+        ran = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True)
+        return ran.returncode, results.read(file)
+
+    return check
+
+
+def test_a_device_without_float64_is_compared_and_only_what_needs_it_is_skipped(check):
+    status, found = check()
+    outcomes = {(r.check, r.execution): (r.outcome, r.reason) for r in found.checks}
+    assert [key for key, (outcome, _) in outcomes.items() if outcome == "failed"] == []
+    assert status == 0
+    assert outcomes["same-on-every-execution", "apple"][0] == "passed"
+    assert outcomes["each-kernel-is-right", "apple"][0] == "passed"
+    skipped = {check for (check, _), (outcome, _) in outcomes.items() if outcome == "skipped"}
+    assert skipped >= {*REFUSED[:3]}
+    reasons = {reason for outcome, reason in outcomes.values() if outcome == "skipped"}
+    assert reasons <= {"needs float64 on apple", "needs autocast on apple"}
+    assert "MPS framework doesn't support float64" in found.header["capabilities"]["float64"]
+    assert found.header["capabilities"]["LSTM"] == YES
+
+
+def test_a_device_whose_linear_layers_are_off_by_a_hundredth_fails(check):
+    status, found = check("--check", "same-on-every-execution", more=WRONG)
+    assert status == 1
+    failed = [r for r in found.checks if r.outcome == "failed"]
+    assert {r.execution for r in failed} >= {"apple"}
+
+
+def test_the_defaults_follow_from_the_device_that_is_named():
+    for device in ("cpu", "cuda", "mps", "xpu", "hpu", "privateuseone"):
+        names = default_executions(device)
+        assert names[0] == device
+        assert {f"{device}+f64", f"{device}+bf16", f"{device}+ensemble"} < set(names)
+
+
+def test_the_cpu_can_do_what_it_is_compared_in():
+    found = capabilities("cpu")
+    assert {found[name] for name in ("float64", "bfloat16", "autocast", "LSTM", "determinism")} == {
+        YES
+    }
+    assert lacks("cpu", "float64") is None
+
+
+def test_a_device_that_is_not_here_has_no_capabilities():
+    absent = "mps" if sys.platform != "darwin" else "xpu"
+    assert capabilities(absent) == {}
+
+
+def test_the_header_has_the_versions_of_the_libraries():
+    assert environment()["libraries"] == libraries()
+    assert cudnn_version(91900) == "9.19.0"
+    assert cudnn_version(8902) == "8.9.2"
