@@ -69,6 +69,9 @@ class DataSet:
     A stream has no rows: ``batches(rng)`` gives the batches of one epoch, ``length`` of them, each
     an (input, target) of arrays; an environment to act in may stand in an input's place. ``rng`` is
     a NumPy generator for the run's seed and the epoch; a batch that draws needs one of its own.
+
+    ``plain`` reads the same files a second time, by other means than ``real``, and must give the
+    same arrays. ``printed()`` are rows that the document prints: the real training rows have them.
     """
 
     name: str
@@ -77,6 +80,8 @@ class DataSet:
     files: tuple[str, ...] = ()
     batches: Callable[[np.random.Generator], Iterable[tuple[Any, Any]]] | None = None
     length: int | None = None
+    plain: Callable[[Path], Splits] | None = None
+    printed: Callable[[], Rows] | None = None
 
     def load(self, tier: Tier) -> Splits:
         """The rows of one tier; loaded once per process.
@@ -93,6 +98,14 @@ class DataSet:
         root = data_root() if self.files else Path()
         self.require(root)
         return _read(self.real, root)
+
+    def read_plainly(self) -> Splits | None:
+        """The real rows by the second reading, if there is one. Raises as :meth:`load`."""
+        if self.plain is None:
+            return None
+        root = data_root()
+        self.require(root)
+        return made_by(self.plain, self.plain(root))
 
     def digest(self, tier: Tier) -> str:
         """Sixteen hexadecimal digits that identify the content of the arrays; of a stream, "".

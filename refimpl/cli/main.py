@@ -17,7 +17,11 @@ from refimpl.cli.commands import (
     bisecting,
     data,
     inspect,
+<<<<<<< HEAD
     reproducing,
+=======
+    recording,
+>>>>>>> ddf1ba8 (Data, figures and whole runs have a second witness)
     results,
     suite,
     training,
@@ -44,6 +48,7 @@ COMMANDS = (
     suite.mutants,
     suite.golden,
     suite.manifest,
+    recording.record,
     baselines.calibrate,
     baselines.audit,
     results.report,

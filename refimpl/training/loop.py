@@ -19,6 +19,7 @@ from refimpl.errors import ContractError
 from refimpl.training.ladder import to_ladder
 from refimpl.training.problem import Problem
 from refimpl.training.steps import require_in_order
+from refimpl.training.witness import Watch, Witness
 from refimpl.trees import call, mapped, rows_of
 
 if TYPE_CHECKING:
@@ -153,12 +154,14 @@ class History:
     """A finished run: its figures epoch by epoch, and the last step.
 
     ``parameters`` are those of the last step, under their ladder's names, if they are few.
+    ``witness`` is what was seen of it, if it was watched.
     """
 
     epochs: list[EpochRecord] = field(default_factory=list)
     last: Step | None = None
     steps: int = 0
     parameters: Mapping[str, float] = field(default_factory=dict)
+    witness: Witness | None = None
 
     @property
     def final(self) -> dict[str, float]:
@@ -173,21 +176,29 @@ class History:
 
 
 def train(
-    variant: Variant, problem: Problem, on_epoch: Callable[[EpochRecord], None] | None = None
+    variant: Variant,
+    problem: Problem,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+    watched: bool = False,
 ) -> History:
     """Run a variant to the end of its protocol and return the history.
 
     A variant that measures its validation rows itself at the end of the first epoch must do so
     after every epoch, and they are not measured a second time. ``on_epoch`` is called with each
-    epoch once all its figures are known. On the plain CPU, the faster kernels of
-    :mod:`refimpl.training.fast_kernels` are used. Raises :class:`ContractError` if the
-    variant stops early, goes on too long or never yields.
+    epoch once all its figures are known; a run that is ``watched`` has a witness. On the plain
+    CPU, the faster kernels of :mod:`refimpl.training.fast_kernels` are used. Raises
+    :class:`ContractError` if the variant stops early, goes on too long or never yields.
     """
     problem = swiftly(problem)
     suited = threads.suited_to(lambda: problem.numbers_in_a_batch)
     with precision.ieee(), suited, _restored(problem.generator):  # once: between steps, none draws
         steps = _driven(variant, problem, nullcontext)
-        return _history_of(steps, variant, problem, on_epoch)
+        if not watched or problem.execution.steps is not None:
+            return _history_of(steps, variant, problem, on_epoch)
+        with Watch(variant, problem).watching() as watch:
+            history = _history_of(steps, variant, problem, on_epoch, watch)
+        history.witness = watch.seen
+        return history
 
 
 def _history_of(
@@ -195,6 +206,7 @@ def _history_of(
     variant: Variant,
     problem: Problem,
     on_epoch: Callable[[EpochRecord], None] | None,
+    watch: Watch | None = None,
 ) -> History:
     history = History()
     protocol, per_epoch = problem.protocol, problem.steps_per_epoch
@@ -226,6 +238,8 @@ def _history_of(
         history.last, history.steps = step, history.steps + 1
         if history.steps > expected:
             break
+        if watch is not None:
+            watch.saw(step, problem.first_step + history.steps - 1)
         seen.append(_detached(step, keep_rows=protocol.report == "epoch"))
         in_epoch += 1
         if in_epoch == per_epoch:

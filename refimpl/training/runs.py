@@ -23,7 +23,7 @@ def trained(variant: Variant, tier: Tier, execution: Execution, seed: int | None
     key = (id(variant), tier, id(execution), seed)
     if key not in _kept:
         problem = pose(variant, tier, seed=seed, execution=execution)
-        _kept[key] = (variant, execution, train(variant, problem))
+        _kept[key] = (variant, execution, train(variant, problem, watched=True))
         while len(_kept) > KEPT:
             _kept.popitem(last=False)
     return _kept[key][2]

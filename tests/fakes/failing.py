@@ -14,8 +14,21 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fakes.sound import DROPPING, EXAMPLE, MODULE, SCRATCH, Net, Wide, start
-from refimpl import Exact, Example, Facts, Figure, Layer, Sizes, Step, Variant
+from fakes.sound import DROPPING, EXAMPLE, MODULE, SCRATCH, Net, Wide, points, start
+from refimpl import (
+    DataSet,
+    Epoch,
+    Exact,
+    Example,
+    Facts,
+    Figure,
+    Layer,
+    Rows,
+    Sizes,
+    Splits,
+    Step,
+    Variant,
+)
 
 
 def spoiled(check: str, *variants: Variant, **changes) -> Example:
@@ -187,6 +200,52 @@ def other_way_round(target):
     return target.flip(0)
 
 
+def late(problem):
+    """A learning rate that falls when others have stopped looking."""
+    net = problem.load(Net())
+    optimizer = problem.resume(torch.optim.SGD(net.parameters(), lr=problem.lr))
+    for number, (xb, yb) in enumerate(problem.batches(), start=problem.first_step):
+        output = net(xb)
+        loss = F.mse_loss(output, yb)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.param_groups[0]["lr"] = problem.lr * (0.3 if number >= 9 else 1)
+        optimizer.step()
+        yield Step(loss, dict(net.named_parameters()), output, yb, net, optimizer)
+
+
+def by_batches(problem):
+    """Validation figures that weigh batches, where the protocol weighs samples."""
+    net = problem.load(Net())
+    optimizer = problem.resume(torch.optim.SGD(net.parameters(), lr=problem.lr))
+    for epoch in problem.epochs():
+        for xb, yb in problem.epoch_batches(epoch):
+            output = net(xb)
+            loss = F.mse_loss(output, yb)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            yield Step(loss, dict(net.named_parameters()), output, yb, net, optimizer)
+        with torch.no_grad():
+            losses = [F.mse_loss(net(x), y) for x, y in problem.valid_batches()]
+            errors = [(net(x) - y).abs().mean() for x, y in problem.valid_batches()]
+        yield Epoch({"val_loss": float(sum(losses) / 2), "val_error": float(sum(errors) / 2)})
+
+
+def overlapping():
+    """The validation rows are training rows."""
+    own = points()
+    for part in ("x", "y"):
+        getattr(own.valid, part)[:] = getattr(own.train, part)[:4]
+    return own
+
+
+def moved():
+    """Inputs that are a thousandth larger."""
+    own = points()
+    return Splits(Rows(own.train.x * 1.001, own.train.y), Rows(own.valid.x * 1.001, own.valid.y))
+
+
 # --- executions ----------------------------------------------------------------------------------
 
 
@@ -301,6 +360,8 @@ GATED = replace(
 
 # --- all of them ---------------------------------------------------------------------------------
 
+WEIGHTED = replace(EXAMPLE.protocol, average="samples")
+ALONE = replace(MODULE, ladder=None, names={})
 CHANGED_TORCH = replace(EXAMPLE.errata[0], holds=lambda: True)
 NO_FAILURE = replace(EXAMPLE.failures[0], attempt=lambda: None)
 
@@ -360,16 +421,31 @@ _ALL = (
     ),
     with_facts("reaches-documented-figures", figures=(Figure("val_loss", 9.0, real=(8.0, 10.0)),)),
     spoiled("stays-in-calibrated-band"),
+    spoiled("data-as-recorded", SCRATCH, MODULE, data=DataSet("points", moved)),
+    spoiled("splits-do-not-mix", SCRATCH, MODULE, data=DataSet("overlapping", overlapping)),
+    spoiled("run-follows-its-protocol", replace(ALONE, steps=late)),
+    spoiled("figures-recomputed", replace(ALONE, steps=by_batches, protocol=WEIGHTED)),
 )
 
 FAILING = {example.name.removeprefix("fails-"): example for example in _ALL}
 
 WHEN_GOLDEN = {
+    "data-as-recorded": spoiled("data-as-recorded"),
     "golden-trajectory": spoiled(
         "golden-trajectory", planted("scratch", rates=(1.01, 1.01)), MODULE
-    )
+    ),
 }
 """What an example was when its golden trajectories were made, where it is not that any more."""
+
+PROTOCOL, FIGURES = "run-follows-its-protocol", "figures-recomputed"
+ALSO = {
+    "updates-as-stated": {PROTOCOL},
+    "dropout-at-its-rate": {PROTOCOL, FIGURES},
+    "reads-its-batches": {PROTOCOL, FIGURES},
+    "ladder-agrees-in-float32": {PROTOCOL},
+    "data-as-recorded": {"golden-trajectory"},
+}
+"""Checks that see the same mistake in another way."""
 
 WHEN_CALIBRATED = {
     "stays-in-calibrated-band": spoiled(

@@ -1,0 +1,29 @@
+"""What belongs into each file of records today."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from refimpl.contract import Example
+from refimpl.data import Tier
+from refimpl.records import files, of_data
+from refimpl.records.files import KINDS, Kind
+from refimpl.requirements import missing, missing_data
+
+
+def today(
+    examples: Iterable[Example], tier: Tier, kinds: Sequence[Kind] = KINDS
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Each file of records that these examples have, and its records as they are now."""
+    done: set[str] = set()
+    for example in examples:
+        for variant in example.variants if "data" in kinds else ():
+            data = variant.data
+            if data is None or data.stand_in is None or data.name in done:
+                continue
+            if missing(variant.needs) or missing_data(data, tier):
+                continue
+            done.add(data.name)
+            yield files.path_of("data", data.name, example), {tier: of_data.record(data, tier)}
