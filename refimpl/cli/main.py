@@ -17,11 +17,8 @@ from refimpl.cli.commands import (
     bisecting,
     data,
     inspect,
-<<<<<<< HEAD
-    reproducing,
-=======
     recording,
->>>>>>> ddf1ba8 (Data, figures and whole runs have a second witness)
+    reproducing,
     results,
     suite,
     training,
