@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -94,10 +94,13 @@ def _second_time(variant: Variant, problem: Problem, run: History) -> Iterator[t
         rows, of = problem.data.load(problem.tier).train, "of all training rows"
     if not (isinstance(rows.x, np.ndarray) and isinstance(rows.y, np.ndarray)):
         return
-    if problem.collate is not None:
+    # A run that ends early has made an update beyond its last epoch.
+    if problem.collate is not None or problem.protocol.stop is not None:
         return
     batches = _in_batches(problem, rows) if "validation" in of else [(rows.x, rows.y)]
     pairs = list(_predicted(variant, problem, run, batches))
+    if not pairs:
+        return
     whole = [tuple(np.concatenate(part) for part in zip(*pairs, strict=True))]
     sizes = [len(y) for _, y in pairs] if problem.protocol.average == "samples" else None
     how = f"{of}, in evaluation mode, {'weighted by' if sizes else 'a mean over'} batches"
@@ -105,7 +108,7 @@ def _second_time(variant: Variant, problem: Problem, run: History) -> Iterator[t
         bare = name.removeprefix("val_")
         stated = bare == "loss" or bare in (variant.metrics or {})
         definition = _definition(variant, bare)
-        if definition is None:
+        if definition is None or (bare == "loss" and not _loss_is_stated(variant, run)):
             continue
         used = pairs if stated else whole
         value = _mean([definition(*pair) for pair in used], sizes if stated else None)
@@ -133,7 +136,9 @@ def _in_float64(
     function: Callable[..., Tensor], output: NDArray[Any], target: NDArray[Any]
 ) -> float:
     with torch.no_grad():
-        return float(function(torch.as_tensor(output), torch.as_tensor(target)).double().mean())
+        given = torch.as_tensor(target)
+        given = given.double() if given.is_floating_point() else given
+        return float(function(torch.as_tensor(output), given).double().mean())
 
 
 def _mean(values: Sequence[float], sizes: Sequence[int] | None) -> float:
@@ -167,11 +172,17 @@ def _predicted(
     run: History,
     batches: Iterator[tuple[NDArray[Any], NDArray[Any]]] | list[tuple[NDArray[Any], NDArray[Any]]],
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Outputs of the final model in evaluation mode, with their targets, as NumPy arrays."""
+    """Outputs of the final model in evaluation mode, with their targets, as NumPy arrays.
+
+    None if it has several outputs.
+    """
     assert run.last is not None
     with predictor(variant, run.last) as predict:
         for x, y in batches:
-            yield numbers(predict(problem.tensor(x))), np.asarray(y)
+            output = predict(problem.tensor(x))
+            if not isinstance(output, Tensor):
+                return
+            yield numbers(output), np.asarray(y)
 
 
 # --- training ------------------------------------------------------------------------------------
@@ -203,6 +214,14 @@ def _plain(shown: Shown) -> bool:
     return isinstance(shown.output, Tensor) and isinstance(shown.target, Tensor)
 
 
+def _loss_is_stated(variant: Variant, run: History) -> bool:
+    """Whether a loop of one's own minimises the stated loss alone, as far as that can be seen."""
+    last = run.witness.last if run.witness is not None else []
+    if not variant.has_own_loop or not last or not all(map(_plain, last)):
+        return True
+    return _minimised(variant, last)
+
+
 def _minimised(variant: Variant, last: Sequence[Shown]) -> bool:
     """Whether what the variant minimises is its stated loss, and not that and a penalty.
 
@@ -211,6 +230,8 @@ def _minimised(variant: Variant, last: Sequence[Shown]) -> bool:
     definition = _definition(variant, "loss")
     assert definition is not None
     first = last[0]
+    if isinstance(first.loss, Mapping):
+        return False
     value = definition(numbers(first.output), numbers(first.target))
     return abs(float(torch.as_tensor(first.loss)) - value) <= 1e-3 * max(abs(value), 1e-3)
 
@@ -220,7 +241,7 @@ def _each_loss(variant: Variant, last: Sequence[Shown]) -> Iterator[Measurement]
     definition = _definition(variant, "loss")
     if definition is None or not last or not all(_plain(shown) for shown in last):
         return
-    if isinstance(last[0].loss, dict) or not _minimised(variant, last):
+    if not _minimised(variant, last):
         return
     wrong = []
     for number, shown in enumerate(last, start=1):

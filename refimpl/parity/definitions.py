@@ -41,12 +41,15 @@ def _bce_of_logits(x: Numbers, y: Numbers) -> Numbers:
 def _cross_entropy(scores: Numbers, classes: Numbers) -> Numbers:
     from scipy.special import log_softmax
 
-    logs = np.asarray(log_softmax(scores, axis=1))
-    return np.asarray(-logs[np.arange(len(classes)), classes.astype(int)])
+    return _nll(np.asarray(log_softmax(scores, axis=1)), classes)
 
 
 def _nll(logs: Numbers, classes: Numbers) -> Numbers:
-    return np.asarray(-logs[np.arange(len(classes)), classes.astype(int)])
+    if logs.shape == classes.shape:  # probabilities in the place of classes
+        return np.asarray(-(classes * logs).sum(axis=1))
+    numbers = np.expand_dims(classes.astype(int), 1)
+    found = np.take_along_axis(logs, np.maximum(numbers, 0), 1)
+    return np.asarray(-found[numbers >= 0])  # torch leaves out those below 0
 
 
 def _squares(output: Numbers, target: Numbers) -> Numbers:
