@@ -8,11 +8,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from fakes.sound import EXAMPLE
 
+from refimpl import Execution
 from refimpl.capabilities import YES, capabilities, lacks
 from refimpl.checking import results
+from refimpl.checking.checks import Cell, Subject, equal, run_check
+from refimpl.checking.checks import check as check_of
 from refimpl.checking.requests import default_executions
+from refimpl.composition import CPU
 from refimpl.environment import cudnn_version, environment, libraries
+from refimpl.reproducible import CUBLAS, WORKSPACE, reproducible
 
 NO_FLOAT64 = Path(__file__).with_name("fakes") / "no_float64.py"
 WRONG = """
@@ -89,3 +96,30 @@ def test_the_header_has_the_versions_of_the_libraries():
     assert environment()["libraries"] == libraries()
     assert cudnn_version(91900) == "9.19.0"
     assert cudnn_version(8902) == "8.9.2"
+
+
+def test_on_an_accelerator_kernels_are_reproducible_and_what_was_set_is_put_back(monkeypatch):
+    monkeypatch.delenv(CUBLAS, raising=False)
+    before = torch.backends.cudnn.deterministic, torch.are_deterministic_algorithms_enabled()
+    with reproducible("cuda"):
+        assert torch.backends.cudnn.deterministic
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+        assert os.environ[CUBLAS] == WORKSPACE
+    assert before == (
+        torch.backends.cudnn.deterministic, torch.are_deterministic_algorithms_enabled()
+    )  # fmt: skip
+    with reproducible("cpu"):
+        assert before[1] == torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_check_on_a_device_runs_with_reproducible_kernels():
+    def measure(subject):
+        """Is it on?"""
+        on = torch.backends.cudnn.deterministic and torch.are_deterministic_algorithms_enabled()
+        yield equal("reproducible", on, subject.execution.device != "cpu")
+
+    asked = check_of("asks")(measure)
+    for execution in (CPU, Execution("mine", "a device", device="mine")):
+        result = run_check(Cell(asked, Subject(EXAMPLE, None, execution, "stand-in")))
+        assert result.outcome == "passed", result.reason

@@ -144,7 +144,7 @@ def test_looking_for_gpus_imports_no_torch():
 
 
 @pytest.mark.parametrize(
-    ("memory", "capacity"), [(139 * GIB, 4), (12 * GIB, 3), (6 * GIB, 1), (1 * GIB, 1), (None, 1)]
+    ("memory", "capacity"), [(139 * GIB, 34), (12 * GIB, 3), (6 * GIB, 1), (1 * GIB, 1), (None, 1)]
 )
 def test_memory_says_how_many_workers_share_a_gpu(memory, capacity):
     assert Gpu("0", memory=memory).capacity == capacity
@@ -157,12 +157,12 @@ def test_a_gpu_for_one_process_gets_one_worker():
 
 def test_the_first_workers_go_to_different_gpus():
     gpus = [Gpu("0", memory=40 * GIB), Gpu("GPU-b", memory=9 * GIB)]
-    assert places(gpus) == ["0", "GPU-b", "0", "GPU-b", "0", "0"]
+    assert places(gpus) == ["0", "GPU-b"] * 2 + ["0"] * 8
 
 
 def test_auto_counts_gpus_memory_and_cores():
     gpus = [Gpu("0", memory=40 * GIB), Gpu("1", memory=9 * GIB)]
-    assert count_on_gpus(gpus, cores=64) == 6
+    assert count_on_gpus(gpus, cores=64) == 12
     assert count_on_gpus(gpus, cores=4) == 4
     assert count_on_gpus([Gpu("0", memory=1 * GIB)] * 8, cores=64) == 8
     assert count_on_gpus([], cores=64) == 1

@@ -22,6 +22,7 @@ from refimpl.checking.warned import Warned
 from refimpl.contract import Example, Execution, Variant
 from refimpl.data import Tier
 from refimpl.errors import RefimplError, one_line
+from refimpl.reproducible import reproducible
 from refimpl.requirements import EXEMPT, NUMPY_ON_CPU, explains, missing, missing_data
 from refimpl.training.curves import Curve
 from refimpl.whereabouts import describe_error, plugin_of
@@ -385,12 +386,13 @@ def run_check(cell: Cell, to_the_end: bool = True) -> Result:
     """The result of one check: passed, or failed or skipped with the reason.
 
     Unless ``to_the_end``, it stops after the first measurement that does not hold. Otherwise a
-    failure is repeated with the same seed, to see whether it is reproducible. Float32 products are
-    made in float32, and whatever the check changes for the rest of the process is put back; that
-    its code left something changed is a failure.
+    failure is repeated with the same seed, to see whether it is reproducible. Float32 products
+    are made in float32, on accelerators by reproducible kernels, and whatever the check changes
+    for the rest of the process is put back; that its code left something changed is a failure.
     """
     suited = threads.suited_to(partial(_numbers_in_a_batch, cell.subject))
-    with precision.ieee(), process_state.kept() as changes, suited:
+    device = cell.subject.execution.device
+    with precision.ieee(), reproducible(device), process_state.kept() as changes, suited:
         result = _repeated(cell, to_the_end)
     return _disturbing(cell, result, changes) if changes.found else result
 

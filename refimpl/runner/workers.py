@@ -21,9 +21,6 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 WORKER_MEMORY = 4096
 """MiB of a GPU that a worker is assumed to need: a CUDA context, cuBLAS, and an example."""
 
-WORKERS_PER_GPU = 4
-"""The most workers that share a GPU; the examples are small, but more would only take turns."""
-
 LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 """The variable that makes torch ask for large pages, if the kernel leaves that to programs."""
 
@@ -76,7 +73,7 @@ class Gpu:
         """How many workers fit on it; at least one, since the caller chose this GPU."""
         if self.exclusive or self.memory is None:
             return 1
-        return max(1, min(WORKERS_PER_GPU, self.memory // WORKER_MEMORY))
+        return max(1, self.memory // WORKER_MEMORY)
 
 
 def named_gpus(value: str | None) -> list[str] | None:
