@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from refimpl import Execution, Variant
@@ -64,6 +65,27 @@ def test_another_computation_does_not_agree(folder: Path, titanic: Variant) -> N
     comparison = golden.compare_with_golden(EXAMPLE, slower)
     assert comparison.divergence is not None
     assert (comparison.divergence.step, comparison.divergence.kind) == (1, "parameter")
+
+
+def test_what_moves_is_shown_and_not_written_without_a_reason(
+    folder: Path, titanic: Variant
+) -> None:
+    path = made(titanic)
+    before = path.read_bytes()
+    slower = replace(titanic, protocol=replace(titanic.protocol, learning_rate=0.02))
+    other = replace(EXAMPLE, variants=(slower,))
+    with pytest.raises(golden.GoldenError, match=r"script, step 1, parameter linear1.*--because"):
+        list(golden.update([other]))
+    assert path.read_bytes() == before
+    assert list(golden.update([other], because="the document has another rate")) == [path]
+    with safe_open(path, framework="pt") as stored:
+        about = stored.metadata()
+    assert about["because"] == "the document has another rate"
+    assert "step 1, parameter linear1.bias moves by" in about["moved"]
+
+
+def test_what_has_not_moved_needs_no_reason(folder: Path, titanic: Variant) -> None:
+    assert list(golden.update([EXAMPLE])) == list(golden.update([EXAMPLE]))
 
 
 def test_a_truncated_file_says_so(folder: Path, titanic: Variant) -> None:

@@ -121,8 +121,12 @@ def compare_with_golden(
     )
 
 
-def update(examples: Iterable[Example]) -> Iterator[Path]:
-    """Write the golden files of these examples, each whole or not at all."""
+def update(examples: Iterable[Example], because: str = "") -> Iterator[Path]:
+    """Write the golden files of these examples, each whole or not at all.
+
+    A file that is there is only changed if ``because`` says why, which it keeps beside what moved.
+    Raises :class:`GoldenError` otherwise.
+    """
     from safetensors.torch import save
 
     for example in examples:
@@ -136,9 +140,48 @@ def update(examples: Iterable[Example]) -> Iterator[Path]:
                     tensors[key] = tensor.value.contiguous()
         if tensors:
             path = path_of(example)
+            moved = _moved(path, tensors)
+            if moved and not because:
+                more = f" and {len(moved) - 3} more" if len(moved) > 3 else ""
+                raise GoldenError(
+                    f"{path.name} would move: {'; '.join(moved[:3])}{more}. If that is meant, say "
+                    "why: --because REASON"
+                )
+            about = {"because": because, "moved": "; ".join(moved[:12])} if moved else {}
             with whole_file(path) as stream:
-                stream.write(save(tensors, _metadata(tensors)))
+                stream.write(save(tensors, {**_metadata(tensors), **about}))
             yield path
+
+
+MOVES = 1e-9
+"""Another build may change a number by this share of the tensor, and nothing has moved."""
+
+
+def _moved(path: Path, tensors: dict[str, Tensor]) -> list[str]:
+    """What is another than in the file that is there: each variant's tensors, step by step."""
+    if not path.exists():
+        return []
+    try:
+        there, _ = _read(path, path.stat().st_mtime_ns)
+    except GoldenError as error:
+        return [str(error)]
+    found = []
+    variants = {key.split("/", 1)[0] for key in there}
+    for key in sorted(there.keys() | tensors.keys()):
+        variant, step, kind, name = key.split("/", 3)
+        what = f"{variant}, step {step}, {kind} {name}".strip()
+        if key not in tensors:
+            found.append(f"{what} is gone")
+        elif key not in there:
+            if variant in variants:
+                found.append(f"{what} is new")
+        elif there[key].shape != tensors[key].shape:
+            found.append(f"{what} has another shape")
+        else:
+            apart = float((there[key] - tensors[key]).abs().max())
+            if not apart <= MOVES * max(float(there[key].abs().max()), 1e-300):
+                found.append(f"{what} moves by {apart:.3g}")
+    return found
 
 
 def _metadata(tensors: dict[str, Tensor]) -> dict[str, str]:

@@ -26,6 +26,7 @@ from refimpl.cli.commands.options import (
     plugin_option,
     suite_option,
 )
+from refimpl.cli.commands.recording import BECAUSE
 from refimpl.cli.messages import say
 from refimpl.errors import RefimplError
 from refimpl.names import unknown
@@ -264,9 +265,10 @@ def mutants(
 @click.command()
 @click.argument("names", nargs=-1)
 @click.option("--update", is_flag=True, help="Write the golden files again, with this torch.")
+@BECAUSE
 @plugin_option
 @debug_option
-def golden(names: tuple[str, ...], update: bool, plugins: tuple[str, ...]) -> int:
+def golden(names: tuple[str, ...], update: bool, because: str, plugins: tuple[str, ...]) -> int:
     """Compare first steps with those committed from another torch.
 
     Covers every variant of the named examples (default: all).
@@ -277,7 +279,7 @@ def golden(names: tuple[str, ...], update: bool, plugins: tuple[str, ...]) -> in
     loaded = registry.load(plugins, only=names or None)
     examples = loaded.chosen(names)
     if update:
-        _update_goldens(examples)
+        _update_goldens(examples, because)
         return 0
     agree: list[bool] = []
     for example in examples:
@@ -298,11 +300,11 @@ def golden(names: tuple[str, ...], update: bool, plugins: tuple[str, ...]) -> in
     return 0 if all(agree) else 1
 
 
-def _update_goldens(examples: Iterable[Example]) -> None:
+def _update_goldens(examples: Iterable[Example], because: str) -> None:
     from refimpl.parity.golden import update
 
     written = False
-    for path in update(examples):
+    for path in update(examples, because):
         written = True
         say(f"wrote {path.name} ({path.stat().st_size / 1024:.0f} KiB)")
     if not written:
