@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,8 @@ def libraries() -> dict[str, str]:
 
     found: dict[str, str | None] = {"CUDA": torch.version.cuda, "ROCm": torch.version.hip}
     if torch.cuda.is_available() and torch.version.cuda is not None:
-        found["cuDNN"] = cudnn_version(torch.backends.cudnn.version() or 0)  # type: ignore[no-untyped-call]
+        with suppress(Exception):  # a driver that is gone raises what it likes
+            found["cuDNN"] = cudnn_version(torch.backends.cudnn.version() or 0)  # type: ignore[no-untyped-call]
     built = torch.__config__.show()
     for name, pattern in _BUILT_WITH.items():
         version = re.search(pattern, built)
@@ -111,8 +113,10 @@ def capability(device: str) -> str | None:
     kind, _, index = device.partition(":")
     if kind != "cuda" or not torch.cuda.is_available() or torch.version.cuda is None:
         return None
-    major, minor = torch.cuda.get_device_capability(int(index or 0))
-    return f"{major}.{minor}"
+    with suppress(Exception):
+        major, minor = torch.cuda.get_device_capability(int(index or 0))
+        return f"{major}.{minor}"
+    return None
 
 
 def device_name(device: str) -> str:

@@ -18,7 +18,7 @@ from refimpl.checking.checks import Cell, Subject, equal, run_check
 from refimpl.checking.checks import check as check_of
 from refimpl.checking.requests import default_executions
 from refimpl.composition import CPU
-from refimpl.environment import cudnn_version, environment, libraries
+from refimpl.environment import capability, cudnn_version, environment, libraries
 from refimpl.reproducible import CUBLAS, WORKSPACE, reproducible
 
 NO_FLOAT64 = Path(__file__).with_name("fakes") / "no_float64.py"
@@ -123,3 +123,14 @@ def test_a_check_on_a_device_runs_with_reproducible_kernels():
     for execution in (CPU, Execution("mine", "a device", device="mine")):
         result = run_check(Cell(asked, Subject(EXAMPLE, None, execution, "stand-in")))
         assert result.outcome == "passed", result.reason
+
+
+def test_a_driver_that_is_gone_leaves_the_header_whole(monkeypatch):
+    def gone(*given):
+        raise RuntimeError("Found no NVIDIA driver on your system")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cudnn, "version", gone)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", gone)
+    assert "cuDNN" not in libraries()
+    assert capability("cuda") is None
