@@ -6,7 +6,7 @@ import torch
 
 from refimpl import Execution, hookimpl
 
-torch._C._set_mkldnn_enabled(False)  # type: ignore[attr-defined]
+torch._C._set_mkldnn_enabled(False)
 
 
 @hookimpl
