@@ -166,6 +166,14 @@ def backward_twice(retain_graph: bool) -> Tensor:
     return tensors["x"].grad
 
 
+# --- a product -----------------------------------------------------------------------------------
+
+
+def product_of_preface() -> Tensor:
+    """A row times a column."""
+    return torch.tensor([[2.0, 1.0]]) @ torch.tensor([[-1.0], [2.0]])
+
+
 # --- what the document states --------------------------------------------------------------------
 
 EXAMPLE = Example(
@@ -197,6 +205,7 @@ EXAMPLE = Example(
         Exact(
             "gradients seen at y2, y1, and kept by loss, x", gradients_seen, [4.0, -4.0, 1.0, 4.0]
         ),
+        Exact("[[2, 1]] times [[−1], [2]]", product_of_preface, [[0.0]]),
         Exact("gradients of two backwards add up", lambda: backward_twice(retain_graph=True), 8.0),
     ),
     failures=(

@@ -3,8 +3,9 @@
 To this net an image is a row of 3 × 32 × 32 numbers: flatten → linear → ReLU → linear. The weights
 start from Kaiming's normal distribution, whose standard deviation √(2 / inputs) preserves the scale
 of the activations from layer to layer despite the ReLUs. Two samplers over one data set select the
-training rows, the first 49,000 images, and the validation rows, the rest. Every batch is moved to
-the device, images in the net's dtype and labels as int64.
+training rows, the first ``NUM_TRAIN`` images, and the validation rows, the rest. The notes leave
+``NUM_TRAIN`` undefined; here it is 49,000, as in the course that they follow. Every batch is moved
+to the device, images in the net's dtype and labels as int64.
 
 The example shows that a run can be resumed exactly only if the optimizer's state is saved with the
 weights: momentum is part of the run's state. The document specifies neither the width of the hidden
@@ -29,6 +30,7 @@ from refimpl import (
     Exact,
     Example,
     Facts,
+    Failure,
     Figure,
     Layer,
     Protocol,
@@ -138,13 +140,13 @@ def check_accuracy(net, batches):
 
 def save_checkpoint(file, net, optimizer):
     """Write the state of both."""
-    torch.save({"model": net.state_dict(), "optimizer": optimizer.state_dict()}, file)
+    torch.save({"state_dict": net.state_dict(), "optimizer": optimizer.state_dict()}, file)
 
 
 def load_checkpoint(file, net, optimizer):
     """Read the state of both."""
     checkpoint = torch.load(file, weights_only=True)
-    net.load_state_dict(checkpoint["model"])
+    net.load_state_dict(checkpoint["state_dict"])
     optimizer.load_state_dict(checkpoint["optimizer"])
 
 
@@ -208,6 +210,34 @@ def rows_of_samplers() -> tuple[list[int], list[int]]:
     return sorted(torchs), list(SubsetInOrder(range(10, 15), [3, 0, 4, 1, 2]))
 
 
+def gradient_of_squares() -> torch.Tensor:
+    """The gradient of Σx² at [[1, −1], [1, 1]]."""
+    x = torch.tensor([[1.0, -1.0], [1.0, 1.0]], requires_grad=True)
+    (x**2).sum().backward()
+    return x.grad
+
+
+def detached() -> tuple[bool, bool]:
+    """Whether what ``detach`` gives is a leaf, and whether it requires a gradient."""
+    x = torch.ones(2, requires_grad=True)
+    alone = (x * 2).detach()
+    return alone.is_leaf, alone.requires_grad
+
+
+def shuffled_with_a_sampler():
+    """A loader takes a sampler or shuffles, not both."""
+    images = TensorDataset(torch.zeros(4, 1))
+    DataLoader(images, sampler=SubsetRandomSampler(range(2)), shuffle=True)
+
+
+def keys_of_checkpoint() -> list[str]:
+    """What a checkpoint holds."""
+    net, file = TwoLayerNet(), io.BytesIO()
+    save_checkpoint(file, net, momentum_sgd(net.parameters(), lr=0.01))
+    file.seek(0)
+    return [*torch.load(file, weights_only=True)]
+
+
 def white_pixel() -> np.ndarray:
     """The three channels of a white pixel after normalisation."""
     white = np.full((1, 3, 32, 32), 255, dtype=np.uint8)
@@ -245,7 +275,13 @@ EXAMPLE = Example(
         Exact(
             "rows of both samplers", rows_of_samplers, ([10, 11, 12, 13, 14], [13, 10, 14, 11, 12])
         ),
+        Exact("gradient of a sum of squares", gradient_of_squares, [[2.0, -2.0], [2.0, 2.0]]),
+        Exact("detach gives a leaf, without a gradient", detached, (True, False)),
+        Exact("keys of a checkpoint", keys_of_checkpoint, ["state_dict", "optimizer"]),
         Exact("white, normalised", white_pixel, [2.5141, 2.5968, 2.7537], digits=4),
+    ),
+    failures=(
+        Failure("a sampler together with shuffle", shuffled_with_a_sampler, ValueError, "sampler"),
     ),
 )
 

@@ -204,6 +204,8 @@ EXAMPLE = Example(
             ),
             Figure("auc", 0.918, real=(0.89, 0.94)),
             Figure("loss", 0.402, real=(0.33, 0.48)),
+            Figure("val_auc", 0.806, real=(0.75, 0.86), epoch=1),
+            Figure("val_auc", 0.815, real=(0.78, 0.86), epoch=2),
         ),
     ),
     values=(
@@ -215,6 +217,11 @@ EXAMPLE = Example(
         ),
         Exact("a white image by ToTensor", pixels_to_tensor, (3, 32, 32, 1.0), needs="torchvision"),
         Exact("shapes of a batch", first_batch_shapes, ((50, 3, 32, 32), (50, 1))),
+        Exact(
+            "adaptive pooling of (10, 8, 32, 32)",
+            lambda: [*nn.AdaptiveMaxPool2d((1, 1))(torch.zeros(10, 8, 32, 32)).shape],
+            [10, 8, 1, 1],
+        ),
         Exact("ROC-AUC by ranks and by scikit-learn", area_two_ways, [0.875, 0.875]),
     ),
 )

@@ -28,7 +28,7 @@ from torch.utils.data import (
     random_split,
 )
 
-from refimpl import Erratum, Exact, Example, hookimpl
+from refimpl import Erratum, Exact, Example, Failure, hookimpl
 from refimpl.fixtures import iris
 
 
@@ -98,6 +98,63 @@ def one_to_forty_nine() -> DataLoader:
 def numbers_drawn() -> list[int]:
     """The numbers of all batches in one list."""
     return torch.cat([batch for (batch,) in one_to_forty_nine()]).tolist()
+
+
+class OneFilePerSample(Dataset):
+    """Texts that are read from their files only when they are drawn."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files = sorted(folder.iterdir())
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> str:
+        return self.files[index].read_text(encoding="utf-8")
+
+
+def texts_read() -> list[list[str]]:
+    """Five files in batches of two."""
+    with TemporaryDirectory() as folder:
+        for number in range(5):
+            Path(folder, f"{number}.txt").write_text(f"text {number}", encoding="utf-8")
+        return list(DataLoader(OneFilePerSample(Path(folder)), batch_size=2))
+
+
+class Nothing(Dataset):
+    """A data set without its methods."""
+
+
+def predicted(model: Callable[[Tensor], Tensor], loader: DataLoader) -> Tensor:
+    """The outputs for all batches of a loader, joined."""
+    return torch.cat([model(features) for features, _ in loader])
+
+
+def joined_predictions() -> list[list[int]]:
+    """The shape of predictions of all flowers, batch by batch and all at once."""
+    loader = DataLoader(flowers(), batch_size=8, generator=seeded())
+    model = nn.Linear(4, 3)
+    at_once = model(torch.stack([features for features, _ in flowers()]))
+    apart = (predicted(model, loader) - at_once).abs().max()
+    return [[*predicted(model, loader).shape], [int(apart > 1e-5)]]
+
+
+def same_with_workers() -> bool:
+    """Whether two workers give the batches that none gives."""
+    alone, together = (
+        [features for features, _ in DataLoader(
+            flowers(), batch_size=50, num_workers=workers, generator=seeded()
+        )]
+        for workers in (0, 2)
+    )  # fmt: skip
+    return all(map(torch.equal, alone, together))
+
+
+def shuffled_twice() -> bool:
+    """Whether a loader that shuffles gives the same order twice."""
+    loader = DataLoader(torch.arange(100), batch_size=100, shuffle=True, generator=seeded())
+    first, second = next(iter(loader)), next(iter(loader))
+    return torch.equal(first, second)
 
 
 # --- images in folders ---------------------------------------------------------------------------
@@ -281,6 +338,18 @@ PIPELINES = (
     ),
     Exact("distinct numbers drawn", lambda: len(set(numbers_drawn())), 40),
     Exact("numbers drawn from elsewhere", lambda: len({*numbers_drawn()} - {*range(1, 50)}), 0),
+    Exact(
+        "texts read from five files",
+        texts_read,
+        [["text 0", "text 1"], ["text 2", "text 3"], ["text 4"]],
+    ),
+    Exact(
+        "predictions of a loader joined, and whether they differ",
+        joined_predictions,
+        [[150, 3], [0]],
+    ),
+    Exact("the same batches from two workers", same_with_workers, True),
+    Exact("the same order from a loader that shuffles twice", shuffled_twice, False),
     Exact("numbers drawn in order", lambda: numbers_drawn() == sorted(numbers_drawn()), False),
 )
 
@@ -346,6 +415,12 @@ EXAMPLE = Example(
     document="20-days",
     section="5-1, 5-4",
     values=PIPELINES + IMAGES + LOG,
+    failures=(
+        Failure("length of a data set without __len__", lambda: len(Nothing()), TypeError, "len"),
+        Failure(
+            "a sample of a data set without __getitem__", lambda: Nothing()[0], NotImplementedError
+        ),
+    ),
     errata=(
         Erratum(
             "next() of a loader's iterator",

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from refimpl import (
     Epoch,
+    Erratum,
     Exact,
     Example,
     Facts,
@@ -276,6 +277,59 @@ def watched_by_autograd() -> tuple[bool, bool]:
     return tuple(function is not None for function, _ in inputs)
 
 
+def drawn_on(device: str) -> list[float]:
+    """a and b as torch draws them there after seed 42; its generators are restored afterwards."""
+    devices = [torch.cuda.current_device()] if device == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(42)
+        return [float(torch.randn(1, device=device)) for _ in range(2)]
+
+
+def made_on_the_device_is_a_leaf() -> tuple[str, bool]:
+    """A tensor that is made on a device, with ``device=``, is a leaf there."""
+    a = torch.ones(1, requires_grad=True, device="meta")
+    return a.device.type, a.is_leaf
+
+
+class WithUnusedLayer(nn.Module):
+    """A layer that ``forward`` does not use."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.unused = nn.Linear(1, 1), nn.Linear(1, 1)
+
+    def forward(self, x):
+        return self.linear(x)
+
+
+def kind_of_a_batch() -> tuple[str, list[int]]:
+    """What ``next(iter(loader))`` gives, and the shape of its first part."""
+    points = TensorDataset(torch.zeros(80, 1), torch.zeros(80, 1))
+    batch = next(iter(DataLoader(points, batch_size=16, shuffle=False)))
+    return type(batch).__name__, [*batch[0].shape]
+
+
+def nodes_of_the_loss() -> list[str]:
+    """The kinds of nodes of the loss's graph, from the loss to the leaves, without repeats."""
+    a, b = (torch.ones(1, requires_grad=True) for _ in range(2))
+    loss = ((torch.ones(80, 1) - (a + b * torch.ones(80, 1))) ** 2).mean()
+    found, left = [], [loss.grad_fn]
+    while left:
+        node = left.pop(0)
+        found.append(type(node).__name__)
+        left += [following for following, _ in node.next_functions if following is not None]
+    return found
+
+
+def warns_as_printed() -> bool:
+    """Whether the error of an update in place is worded as the document prints it."""
+    try:
+        update_in_place_under_autograd()
+    except RuntimeError as error:
+        return "has been used in an in-place operation" in str(error)
+    return False
+
+
 def optimum() -> list[float]:
     """The least-squares line, by scikit-learn."""
     from sklearn.linear_model import LinearRegression
@@ -404,12 +458,53 @@ EXAMPLE = Example(
     values=(
         Exact("scikit-learn's intercept and slope", optimum, [1.02354075, 1.96896447], digits=8),
         Exact("a leaf moved with .to() is still a leaf", moved_leaf_is_a_leaf, False),
+        Exact("a and b after seed 42", lambda: drawn_on("cpu"), [0.3367, 0.1288], digits=4),
+        Exact(
+            "a and b after seed 42 on a GPU",
+            lambda: drawn_on("cuda"),
+            [0.6226, 1.4505],
+            digits=4,
+            needs="cuda",
+        ),
+        Exact(
+            "device of a tensor made there, and whether it is a leaf",
+            made_on_the_device_is_a_leaf,
+            ("meta", True),
+        ),
+        Exact(
+            "parameters, with those of a layer that is not used",
+            lambda: [name for name, _ in WithUnusedLayer().named_parameters()],
+            ["linear.weight", "linear.bias", "unused.weight", "unused.bias"],
+        ),
+        Exact("kind of a batch, and its shape", kind_of_a_batch, ("list", [16, 1])),
+        Exact(
+            "nodes of the loss's graph",
+            nodes_of_the_loss,
+            [
+                "MeanBackward0",
+                "PowBackward0",
+                "SubBackward0",
+                "AddBackward0",
+                "AccumulateGrad",
+                "MulBackward0",
+                "AccumulateGrad",
+            ],
+        ),
         Exact("parameter and data in the graph", watched_by_autograd, (True, False)),
     ),
     failures=(
         Failure("numpy() of a CUDA tensor", numpy_of_a_cuda_tensor, TypeError, needs="cuda"),
         Failure("leaf lost by re-assignment", reassigned_leaf, AttributeError, "NoneType"),
         Failure("in-place update of a leaf", update_in_place_under_autograd, RuntimeError, "leaf"),
+    ),
+    errata=(
+        Erratum(
+            "wording of the in-place error",
+            says="a leaf Variable that requires grad has been used in an in-place operation",
+            today="… is being used in an in-place operation",
+            since="torch>=2.3",
+            holds=warns_as_printed,
+        ),
     ),
 )
 

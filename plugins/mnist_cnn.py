@@ -282,6 +282,27 @@ def facts(names: tuple[str, ...], *figures: Figure) -> Facts:
     )
 
 
+def real_bands(loss, low, high, accuracy, lowest, highest) -> tuple[Figure, Figure]:
+    """Mean training loss and accuracy of an epoch, and the bands they lie in on real data."""
+    return (
+        Figure("loss", loss, real=(low, high)),
+        Figure("accuracy", accuracy, real=(lowest, highest)),
+    )
+
+
+def valid_bands(loss, low, high, accuracy, lowest, highest) -> tuple[Figure, Figure]:
+    """The same of the validation figures."""
+    return (
+        Figure("val_loss", loss, real=(low, high)),
+        Figure("val_accuracy", accuracy, real=(lowest, highest)),
+    )
+
+
+def after_epoch(epoch: int | None, figures: tuple[Figure, ...]) -> tuple[Figure, ...]:
+    """The figures as those after an epoch."""
+    return tuple(replace(figure, epoch=epoch) for figure in figures)
+
+
 def protocol(learning_rate: float, stand_in_epochs: int) -> Protocol:
     """Three epochs of shuffled batches of 128."""
     return Protocol(
@@ -312,7 +333,15 @@ EXAMPLE = Example(
             ladder="style",
             protocol=protocol(0.01, stand_in_epochs=6),
             facts=facts(
-                BY_NAME, Figure("val_accuracy", 0.970, real=(0.96, 0.992), stand_in=(0.79, 0.97))
+                BY_NAME,
+                Figure("val_accuracy", 0.970, real=(0.96, 0.992), stand_in=(0.79, 0.97)),
+                Figure("loss", 0.098, real=(0.06, 0.12)),
+                Figure("accuracy", 0.971, real=(0.965, 0.98)),
+                Figure("val_loss", 0.113, real=(0.04, 0.15)),
+                *after_epoch(1, real_bands(0.281, 0.24, 0.35, 0.908, 0.88, 0.925)),
+                *after_epoch(1, valid_bands(0.087, 0.05, 0.15, 0.972, 0.95, 0.985)),
+                *after_epoch(2, real_bands(0.111, 0.085, 0.14, 0.967, 0.958, 0.975)),
+                *after_epoch(2, valid_bands(0.082, 0.04, 0.14, 0.976, 0.955, 0.985)),
             ),
         ),
         Variant(
@@ -329,7 +358,13 @@ EXAMPLE = Example(
             facts=facts(
                 BY_INDEX,
                 Figure("val_accuracy", 0.878, real=(0.80, 0.93)),
-                Figure("val_loss", None, stand_in=(2.24, 2.299)),
+                Figure("val_loss", 0.582, real=(0.45, 0.95), stand_in=(2.24, 2.299)),
+                *after_epoch(None, real_bands(1.074, 0.75, 1.5, 0.711, 0.55, 0.80)),
+                *after_epoch(1, real_bands(2.254, 2.2, 2.3, 0.195, 0.12, 0.32)),
+                *after_epoch(1, valid_bands(2.158, 2.0, 2.27, 0.301, 0.2, 0.65)),
+                *after_epoch(2, real_bands(1.905, 1.6, 2.2, 0.435, 0.3, 0.6)),
+                *after_epoch(2, valid_bands(1.469, 1.0, 1.9, 0.710, 0.45, 0.82)),
+                Figure("loss", 2.3274, real=(2.2, 2.45), epoch=0),
             ),
         ),
         Variant(
@@ -342,7 +377,12 @@ EXAMPLE = Example(
             ladder_depth="gradients",
             protocol=protocol(0.02, stand_in_epochs=6),
             facts=facts(
-                BY_INDEX, Figure("val_accuracy", 0.975, real=(0.95, 0.99), stand_in=(0.78, 0.97))
+                BY_INDEX,
+                Figure("val_accuracy", 0.975, real=(0.95, 0.99), stand_in=(0.78, 0.97)),
+                Figure("val_loss", 0.086, real=(0.05, 0.17)),
+                *after_epoch(None, real_bands(0.153, 0.1, 0.2, 0.959, 0.945, 0.97)),
+                Figure("val_accuracy", 0.972, real=(0.92, 0.985), epoch=1),
+                Figure("val_accuracy", 0.958, real=(0.94, 0.985), epoch=2),
             ),
         ),
     ),

@@ -12,6 +12,7 @@ Source: 20-days, chapters 4-3, 6-1.
 """
 
 import math
+import re
 from collections import OrderedDict
 from functools import partial
 
@@ -19,7 +20,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from refimpl import Exact, Example, Facts, Layer, Protocol, Sizes, Variant, hookimpl, pose
+from refimpl import (
+    Erratum,
+    Exact,
+    Example,
+    Facts,
+    Layer,
+    Protocol,
+    Sizes,
+    Variant,
+    hookimpl,
+    pose,
+)
 from refimpl.fixtures import cifar2
 
 # --- the layers ----------------------------------------------------------------------------------
@@ -127,15 +139,24 @@ BY_NAME = (
 )  # fmt: skip
 
 
+IN_DICT_ORDER = (
+    "conv1", "pool", "conv2", "pool", "dropout", "adaptive", "flatten", "linear1", "relu",
+    "linear2", "sigmoid",
+)  # fmt: skip
+
+
+ENTRIES = tuple(dict.fromkeys(IN_DICT_ORDER))
+
+
 class InDict(nn.Module):
-    """``forward`` selects entries of a ``ModuleDict`` by name; it may hold others."""
+    """``forward`` selects entries of a ``ModuleDict`` by name: ten entries, one pool used twice."""
 
     def __init__(self):
         super().__init__()
-        self.layers_dict = nn.ModuleDict({**layers(), "unused": nn.Tanh()})
+        self.layers_dict = nn.ModuleDict(dict(zip(IN_DICT_ORDER, layers().values(), strict=True)))
 
     def forward(self, x):
-        for name in BY_NAME:
+        for name in IN_DICT_ORDER:
             x = self.layers_dict[name](x)
         return x
 
@@ -269,6 +290,43 @@ def linear_by_hand_equals(bias: bool) -> tuple[tuple[int, ...], bool, bool]:
     return tuple(y.shape), len(start) == len(torch_start) and same_start, y.equal(of_torch(x))
 
 
+# --- functions and the classes around them -------------------------------------------------------
+
+PAIRS = (
+    "relu", "sigmoid", "tanh", "softmax", "linear", "conv2d", "max_pool2d", "dropout2d",
+    "embedding", "binary_cross_entropy", "mse_loss", "cross_entropy",
+)  # fmt: skip
+"""The functions of ``nn.functional`` that the document lists beside their classes."""
+
+
+def pairs_that_agree() -> list[str]:
+    """The functions that give what their classes give, bit for bit."""
+    x = torch.linspace(-1, 1, 2 * 3 * 4 * 4).reshape(2, 3, 4, 4)
+    rows, p, y = x.reshape(2, 48), torch.full((2, 1), 0.25), torch.tensor([[1.0], [0.0]])
+    ids, classes = torch.tensor([[0, 2], [1, 1]]), torch.tensor([3, 40])
+    linear, conv, embedding = nn.Linear(48, 5), nn.Conv2d(3, 2, 3), nn.Embedding(3, 4)
+    both = (
+        ("relu", F.relu(x), nn.ReLU()(x)),
+        ("sigmoid", torch.sigmoid(x), nn.Sigmoid()(x)),
+        ("tanh", torch.tanh(x), nn.Tanh()(x)),
+        ("softmax", F.softmax(rows, dim=1), nn.Softmax(dim=1)(rows)),
+        ("linear", F.linear(rows, linear.weight, linear.bias), linear(rows)),
+        ("conv2d", F.conv2d(x, conv.weight, conv.bias), conv(x)),
+        ("max_pool2d", F.max_pool2d(x, 2), nn.MaxPool2d(2)(x)),
+        ("dropout2d", F.dropout2d(x, 0.5, training=False), nn.Dropout2d(0.5).eval()(x)),
+        ("embedding", F.embedding(ids, embedding.weight), embedding(ids)),
+        ("binary_cross_entropy", F.binary_cross_entropy(p, y), nn.BCELoss()(p, y)),
+        ("mse_loss", F.mse_loss(p, y), nn.MSELoss()(p, y)),
+        ("cross_entropy", F.cross_entropy(rows, classes), nn.CrossEntropyLoss()(rows, classes)),
+    )
+    return [name for name, function, module in both if torch.equal(function, module)]
+
+
+def in_print(module: nn.Module) -> list[str]:
+    """The names of the direct parts in the order in which they are printed."""
+    return re.findall(r"^  \((\w+)\)", repr(module), re.MULTILINE)
+
+
 # --- what the document states --------------------------------------------------------------------
 
 ROWS = (
@@ -290,7 +348,7 @@ IN_CONTAINERS = (
     *(f"dense.{index}" for index in range(5)),
 )
 IN_LIST = tuple(f"layers.{index}" for index in range(11))
-IN_DICT = tuple(f"layers_dict.{name}" for name in BY_NAME)
+IN_DICT = tuple(f"layers_dict.{name}" for name in IN_DICT_ORDER)
 
 
 def keys(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -321,6 +379,9 @@ def built(name, build, names) -> Variant:
         facts=facts(names),
     )
 
+
+OLDEST = "torch>=2.3"
+"""The oldest torch that refimpl runs on; when it changed before that is not tried."""
 
 EXAMPLE = Example(
     name="model-building",
@@ -369,6 +430,36 @@ EXAMPLE = Example(
             "the same without a bias",
             partial(linear_by_hand_equals, bias=False),
             ((128, 30), True, True),
+        ),
+        Exact("entries of the ModuleDict", lambda: [*InDict().layers_dict], [*ENTRIES]),
+        Exact(
+            "parameters require their gradient",
+            lambda: [p.requires_grad for p in Holder().parameters()],
+            [True] * 5,
+        ),
+        Exact("functions that equal their classes", pairs_that_agree, PAIRS),
+    ),
+    errata=(
+        Erratum(
+            "a ModuleDict in print",
+            says="a ModuleDict prints its entries in alphabetical order",
+            today="prints them in the order in which they were inserted",
+            since=OLDEST,
+            holds=lambda: in_print(nn.ModuleDict({"b": nn.ReLU(), "a": nn.Tanh()})) == ["a", "b"],
+        ),
+        Erratum(
+            "a ParameterList in print",
+            says="a ParameterList prints its parameters as torch.FloatTensor",
+            today="prints them as torch.float32",
+            since=OLDEST,
+            holds=lambda: "torch.FloatTensor" in repr(Holder().params_list),
+        ),
+        Erratum(
+            "Flatten in print",
+            says="Flatten() is printed as Flatten()",
+            today="is printed as Flatten(start_dim=1, end_dim=-1)",
+            since=OLDEST,
+            holds=lambda: repr(nn.Flatten()) == "Flatten()",
         ),
     ),
 )

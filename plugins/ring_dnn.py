@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from refimpl import Example, Facts, Figure, Model, Protocol, Step, Variant, hookimpl
+from refimpl import Example, Facts, Figure, Layer, Model, Protocol, Sizes, Step, Variant, hookimpl
 from refimpl.fixtures import ring
 from refimpl.metrics import binary_accuracy
 
@@ -111,13 +111,29 @@ def high(problem):
 # --- what the document states --------------------------------------------------------------------
 
 
-def facts(*figures: Figure, output: tuple[int, int], state_dict: tuple[str, ...]) -> Facts:
-    """61 parameters in 6 tensors, and the figures at the end of training."""
-    return Facts(parameters=61, state_dict=state_dict, output=output, figures=figures)
-
-
 BY_HAND = ("w1", "b1", "w2", "b2", "w3", "b3")
 BY_LAYER = ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias", "fc3.weight", "fc3.bias")
+LAYERS = (
+    Layer("fc1", "Linear", (-1, 4), 12),
+    Layer("fc2", "Linear", (-1, 8), 40),
+    Layer("fc3", "Linear", (-1, 1), 9),
+)
+SIZES = Sizes(input=0.000008, forward_backward=0.000099, parameters=0.000233, total=0.000340)
+
+
+def facts(*figures: Figure, output: tuple[int, int], state_dict: tuple[str, ...]) -> Facts:
+    """61 parameters in 6 tensors, and the figures at the end of training."""
+    in_layers = state_dict == BY_LAYER
+    return Facts(
+        parameters=61,
+        layers=LAYERS if in_layers else (),
+        sizes=SIZES if in_layers else None,
+        state_dict=state_dict,
+        output=output,
+        figures=figures,
+    )
+
+
 LAYER_NAMES = {
     "fc1.weight": "w1.T",
     "fc1.bias": "b1",
@@ -153,6 +169,7 @@ EXAMPLE = Example(
             facts=facts(
                 Figure("accuracy", 0.927, real=(0.91, 0.94), stand_in=(0.85, 0.945)),
                 Figure("loss", 0.187, real=(0.157, 0.217), outside_because=OTHER_POINTS),
+                Figure("accuracy", 0.8945, real=(0.85, 0.945), epoch=100),
                 output=(20, 1),
                 state_dict=BY_HAND,
             ),
@@ -184,6 +201,8 @@ EXAMPLE = Example(
             facts=facts(
                 Figure("val_accuracy", 0.926, real=(0.90, 0.95), stand_in=(0.85, 0.95)),
                 Figure("val_loss", 0.173, real=(0.15, 0.24)),
+                Figure("loss", 0.168, real=(0.15, 0.20)),
+                Figure("accuracy", 0.937, real=(0.915, 0.945)),
                 output=(100, 1),
                 state_dict=BY_LAYER,
             ),

@@ -24,8 +24,10 @@ from refimpl import (
     Example,
     Facts,
     Figure,
+    Layer,
     Model,
     Protocol,
+    Sizes,
     Variant,
     hookimpl,
 )
@@ -205,6 +207,17 @@ def decayed_step() -> list[float]:
     return [w.item(), b.item()]
 
 
+def momentum_of_groups() -> list[float]:
+    """What each group of parameters takes over from the optimizer's defaults."""
+    net = Net()
+    groups = [
+        {"params": weights_of(net), "weight_decay": 1e-5},
+        {"params": biases_of(net), "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.SGD(groups, lr=1e-2, momentum=0.9)
+    return [group["momentum"] for group in optimizer.param_groups]
+
+
 def always_negative() -> list[float]:
     """Accuracy and recall of answering "negative" for all points."""
     splits = ring.UNBALANCED_RING.load("stand-in")
@@ -238,6 +251,12 @@ EXAMPLE = Example(
     variants=(Variant("focal", focal, build=Net, seed=1),),
     facts=Facts(
         parameters=61,
+        layers=(
+            Layer("fc1", "Linear", (-1, 4), 12),
+            Layer("fc2", "Linear", (-1, 8), 40),
+            Layer("fc3", "Linear", (-1, 1), 9),
+        ),
+        sizes=Sizes(input=0.000008, forward_backward=0.000099, parameters=0.000233, total=0.000340),
         state_dict=(
             "fc1.weight",
             "fc1.bias",
@@ -272,6 +291,7 @@ EXAMPLE = Example(
         Exact("L2 and L1 leave the biases out", penalties, [0.096, 0.096]),
         Exact("weight_decay against L2 in the loss", furthest_apart, 0.0, digits=12),
         Exact("(1 − lr·β)·w − lr·gradient, in one group of two", decayed_step, [1.6, 1.7]),
+        Exact("momentum of both groups of SGD", momentum_of_groups, [0.9, 0.9]),
         Exact("always negative: accuracy, recall", always_negative, [0.968, 0.0], digits=3),
     ),
     errata=(

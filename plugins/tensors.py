@@ -96,6 +96,16 @@ CHAPTER_2_1 = (
         [0, 1, 2, 3, 4],
     ),
     Exact("size of a scalar", lambda: tuple(tensor(True).size()), ()),
+    Exact(
+        "types of 8, 16 and 64 bits",
+        lambda: types(
+            tensor(1, dtype=torch.int8),
+            tensor(1, dtype=torch.uint8),
+            tensor(1, dtype=torch.int16),
+            tensor(1.0, dtype=torch.float16),
+        ),
+        ["torch.int8", "torch.uint8", "torch.int16", "torch.float16"],
+    ),
     Exact("size of a vector", lambda: tuple(tensor(VECTOR).size()), (4,)),
     Exact("size of a matrix", lambda: tuple(tensor(MATRIX).size()), (2, 2)),
     Exact(
@@ -110,6 +120,11 @@ CHAPTER_2_1 = (
     ),
     Exact(
         "a transpose is contiguous", lambda: torch.arange(12).view(2, 6).t().is_contiguous(), False
+    ),
+    Exact(
+        "view of a transpose made contiguous",
+        lambda: torch.arange(12).view(2, 6).t().contiguous().view(3, 4),
+        [[0, 6, 1, 7], [2, 8, 3, 9], [4, 10, 5, 11]],
     ),
     Exact(
         "reshape where view cannot",
@@ -273,6 +288,12 @@ INDEXING = (
             [[27, 4, 29], [82, 15, 32], [42, 91, 80]],
             [[72, 28, 87], [26, 60, 93], [33, 58, 59]],
         ],
+    ),
+    Exact("size of the marks", lambda: [*scores().shape], [4, 10, 7]),
+    Exact(
+        "index_select of a class",
+        lambda: torch.equal(scores().index_select(0, tensor([0]))[0], scores()[0]),
+        True,
     ),
     Exact("take", take_three_marks, [55, 14, 59]),
     Exact(
@@ -492,6 +513,11 @@ def u_s_v() -> tuple[Tensor, Tensor, Tensor]:
     return u, s, vh.t()
 
 
+def svd_agrees() -> bool:
+    """Whether the function of the document gives the same u, s and v."""
+    return all(map(torch.equal, torch.svd(tensor(TALL)), u_s_v()))
+
+
 MATRICES = (
     Exact(
         "matrix product",
@@ -520,6 +546,13 @@ MATRICES = (
         [[0.6196, 0.7849], [0.7849, 0.6196]],
         digits=4,
     ),
+    Exact(
+        "singular vectors on the left",
+        lambda: u_s_v()[0].abs(),
+        [[0.2298, 0.8835], [0.5247, 0.2408], [0.8196, 0.4019]],
+        digits=4,
+    ),
+    Exact("torch.svd gives V as linalg.svd gives its transpose", svd_agrees, True),
     Exact(
         "U·S·Vᵀ",
         lambda: torch.linalg.multi_dot([u_s_v()[0], u_s_v()[1].diag(), u_s_v()[2].t()]),
@@ -625,10 +658,17 @@ ERRATA = (
     ),
     Erratum(
         "shape of a scalar",
-        says="the shape of tensor(True) is [4]",
+        says="the shape of tensor(True) is [4] (another edition; the one at hand prints [])",
         today="it is [], as its size() is",
         since=FROM_THE_START,
         holds=lambda: shape(tensor(True)) == (4,),
+    ),
+    Erratum(
+        "first eigenvalue",
+        says="a comment gives the eigenvalue −2.5 + 2.7839j",
+        today="it is 2.5 + 2.7839j, as the code beside it prints",
+        since=FROM_THE_START,
+        holds=lambda: torch.linalg.eigvals(tensor(TURNING))[0].real.item() < 0,
     ),
 )
 
@@ -646,6 +686,7 @@ EXAMPLE = Example(
             RuntimeError,
             "view size is not compatible",
         ),
+        Failure("a tensor of text", lambda: tensor(["hello"]), ValueError, "str"),
         Failure(
             "inverse of integers",
             lambda: torch.inverse(tensor([[1, 2], [3, 4]])),

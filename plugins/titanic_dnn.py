@@ -68,6 +68,42 @@ def script(problem):
 # --- predictions, and saving what makes them -----------------------------------------------------
 
 
+def in_sequence() -> nn.Sequential:
+    """The net as the document builds it: a sequence of named layers."""
+    net = nn.Sequential()
+    for name, layer in Net().named_children():
+        net.add_module(name, layer)
+    return net
+
+
+def sequence_agrees() -> bool:
+    """Whether it has the same keys and, from the same weights, the same predictions."""
+    net, sequence = Net(), in_sequence()
+    sequence.load_state_dict(net.state_dict())
+    return torch.equal(predicted(sequence), predicted(net))
+
+
+PRINTED_PASSENGERS = pd.DataFrame(
+    [
+        (3, "male", None, 0, 0, 7.8958, None, "S"),
+        (1, "male", None, 0, 0, 30.5, "C", "S"),
+        (1, "female", 31.0, 1, 0, 113.275, "D", "C"),
+        (1, "male", 60.0, 0, 0, 26.55, None, "S"),
+        (3, "male", 28.0, 0, 0, 22.525, None, "S"),
+        (3, "male", 32.0, 0, 0, 8.3625, None, "S"),
+        (2, "female", 28.0, 0, 0, 13.0, None, "S"),
+        (1, "male", 36.0, 0, 1, 512.3292, "B", "C"),
+    ],
+    columns=["Pclass", "Sex", "Age", "SibSp", "Parch", "Fare", "Cabin", "Embarked"],
+)
+"""The eight passengers of the printed batch; of a cabin only whether it is known."""
+
+
+def printed_batch():
+    """The fifteen columns of each of the eight passengers, as printed."""
+    return titanic.features(PRINTED_PASSENGERS, "the printed batch")
+
+
 def shapes():
     """The shapes of x and y for training, then for testing."""
     splits = titanic.PASSENGERS.load("stand-in")
@@ -144,10 +180,33 @@ EXAMPLE = Example(
             Figure("val_accuracy", 0.810, real=(0.75, 0.85), stand_in=(0.70, 0.95)),
             Figure("val_loss", 0.415, real=(0.37, 0.52)),
             Figure("accuracy", 0.787, real=(0.74, 0.84)),
+            Figure("loss", 0.462, real=(0.41, 0.52)),
+            Figure("loss", 0.643, real=(0.59, 0.70), epoch=1),
+            Figure("accuracy", 0.673, real=(0.54, 0.72), epoch=1),
+            Figure("val_loss", 0.621, real=(0.45, 0.71), epoch=1),
+            Figure("val_accuracy", 0.725, real=(0.60, 0.80), epoch=1),
+            Figure("val_loss", 0.447, real=(0.37, 0.60), epoch=5),
+            Figure("val_accuracy", 0.804, real=(0.72, 0.85), epoch=5),
         ),
     ),
     values=(
         Exact("shapes of x and y", shapes, [(712, 15), (712, 1), (179, 15), (179, 1)]),
+        Exact(
+            "the printed batch of eight",
+            printed_batch,
+            [
+                [0, 0, 1, 0, 1, 0, 1, 0, 0, 7.8958, 1, 0, 0, 1, 0],
+                [1, 0, 0, 0, 1, 0, 1, 0, 0, 30.5, 0, 0, 0, 1, 0],
+                [1, 0, 0, 1, 0, 31, 0, 1, 0, 113.275, 0, 1, 0, 0, 0],
+                [1, 0, 0, 0, 1, 60, 0, 0, 0, 26.55, 1, 0, 0, 1, 0],
+                [0, 0, 1, 0, 1, 28, 0, 0, 0, 22.525, 1, 0, 0, 1, 0],
+                [0, 0, 1, 0, 1, 32, 0, 0, 0, 8.3625, 1, 0, 0, 1, 0],
+                [0, 1, 0, 1, 0, 28, 0, 0, 0, 13.0, 1, 0, 0, 1, 0],
+                [1, 0, 0, 0, 1, 36, 0, 0, 1, 512.3292, 0, 1, 0, 0, 0],
+            ],
+            digits=4,
+        ),
+        Exact("a Sequential of the same layers predicts the same", sequence_agrees, True),
         Exact("shape of ten predictions", lambda: [*predicted(Net()).shape], [10, 1]),
         Exact("classes of those printed", classes, [0, 1, 0, 1, 1, 1, 0, 1, 1, 0]),
         Exact("same predictions after the state dict", same_after_state_dict, True),

@@ -182,7 +182,9 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Figure:
-    """A number that the document reports at the end of training.
+    """A number that the document reports at the end of training, or after an ``epoch`` of it.
+
+    Epoch 0 is the first batch before any update: its ``loss``, or a metric of it.
 
     With ``digits`` it must be exact on the real tier: |measured − documented| is at most half a
     unit of that decimal. Otherwise ``real`` and ``stand_in`` are the ranges (low, high), both ends
@@ -198,6 +200,14 @@ class Figure:
     real: tuple[float, float] | None = None
     stand_in: tuple[float, float] | None = None
     outside_because: str = ""
+    epoch: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The metric, and after which epoch if it is not that of the end."""
+        if self.epoch is None:
+            return self.metric
+        return f"{self.metric} {f'after epoch {self.epoch}' if self.epoch else 'before training'}"
 
     def range_on(self, tier: Tier) -> tuple[float, float] | None:
         """The range that holds on this tier, or ``None`` if nothing is asserted."""

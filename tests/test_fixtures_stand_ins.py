@@ -154,7 +154,7 @@ class TestReviews:
     def test_tokens(self):
         text = "It's <br /><br />GOOD \\ film."
         assert imdb.tokens_keeping_markup(text) == ["its", "br", "br", "good", "\\", "film"]
-        assert imdb.tokens_without_markup(text) == ["its", "", "", "good", "", "film"]
+        assert imdb.tokens_without_markup(text) == ["its", "", "", "good", "", "film", ""]
 
     def test_words_are_ranked_by_frequency_then_by_spelling(self):
         reviews = [["b", "a", "z"], ["z", "a", "b", "z"], ["B"]]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from refimpl.baselines import committed
 from refimpl.baselines.bands import POWER, Band, Side, band, fails, stated
 from refimpl.baselines.committed import Baseline, Metric
 from refimpl.checking.checks import Measurement, Subject, check, true, within
+from refimpl.contract import Figure
 from refimpl.training.curves import Curve, learning_curves
+from refimpl.training.live_model import first_step
 from refimpl.training.loop import History
 from refimpl.training.runs import trained
 
@@ -42,29 +45,64 @@ def reaches_documented_figures(subject: Subject) -> Iterator[Measurement | Curve
     drawn = variant.documented_start is None and _has_baseline(subject)
     baseline = committed.read_for(subject.example, variant, subject.tier) if drawn else None
     for figure, (low, high) in variant.stated_ranges(subject.tier):
-        name = figure.metric
-        if name not in runs[0].final:
-            there = ", ".join(sorted(runs[0].final))
-            yield true(name, False, f"the run reports no {name} (it reports {there})")
-        elif baseline is None or name not in baseline.metrics:
-            yield within(name, runs[0].final[name], low, high)
+        if figure.epoch == 0:
+            yield within(figure.name, _before_training(subject, figure.metric), low, high)
+            continue
+        there = _figures_of(runs[0], figure.epoch)
+        others = _others(baseline, figure)
+        if figure.metric not in there:
+            known = ", ".join(sorted(there)) or f"only {len(runs[0].epochs)} epochs"
+            message = f"the run reports no {figure.name} (it reports {known})"
+            yield true(figure.name, False, message)
+        elif others:
+            yield _reached(subject, figure, runs, stated(low, high, others))
         else:
-            yield _reached(subject, name, runs, stated(low, high, baseline.finals(name)))
+            yield within(figure.name, there[figure.metric], low, high)
 
 
-def _reached(subject: Subject, name: str, runs: list[History], limits: Band) -> Measurement:
-    """Whether the program ends in a stated range, by its baseline and by these runs."""
-    figure = within(name, runs[0].final[name], limits.low, limits.high)
+def _before_training(subject: Subject, metric: str) -> float:
+    """The loss of the first batch before any update, or a metric of its output."""
+    step = first_step(subject.trained, subject.tier, subject.execution).step
+    if metric == "loss":
+        return float(step.total)
+    score = (subject.trained.metrics or {})[metric](step.output, step.target)
+    return float(score.double().mean())
+
+
+def _figures_of(run: History, epoch: int | None) -> Mapping[str, float]:
+    """The figures of a run's end, or those after an epoch; empty if it had no such epoch."""
+    if epoch is None:
+        return run.final
+    return run.epochs[epoch - 1].metrics if epoch <= len(run.epochs) else {}
+
+
+def _others(baseline: Baseline | None, figure: Figure) -> list[float]:
+    """The same figure of the baseline's runs; empty if they do not have it."""
+    if baseline is None or figure.metric not in baseline.metrics:
+        return []
+    if figure.epoch is None:
+        return list(baseline.finals(figure.metric))
+    if figure.epoch not in baseline.epochs:
+        return []
+    at = baseline.epochs.index(figure.epoch)
+    return [run.curves[figure.metric][at] for run in baseline.runs if figure.metric in run.curves]
+
+
+def _reached(subject: Subject, stated: Figure, runs: list[History], limits: Band) -> Measurement:
+    """Whether the program is in a stated range, by its baseline and by these runs."""
+    name = stated.name
+    value = partial(_value, figure=stated)
+    figure = within(name, value(runs[0]), limits.low, limits.high)
     if not limits.typical:
         message = (
             f"{limits.below} of {limits.runs} runs of the baseline end with {name} below "
             f"{figure.limit}, and {limits.above} above: most runs of the program miss this range"
         )
         return replace(figure, holds=False, message=message)
-    failed = fails(_sides(subject, name, runs, limits), limits.fresh)
+    failed = fails(_sides(subject, value, runs, limits), limits.fresh)
     rule = f"{figure.limit} ({_outside(limits)}; {limits.fresh} seeds in a row fail)"
     message = (
-        f"{_ends(name, runs, limits)} is {limits.side(runs[0].final[name])} "
+        f"{_ends(name, value, runs, limits)} is {limits.side(value(runs[0]))} "
         f"{figure.limit} each time; of the baseline's {limits.runs} runs, {limits.below} are below "
         f"and {limits.above} above"
     )
@@ -102,7 +140,8 @@ def stays_in_calibrated_band(subject: Subject) -> Iterator[Measurement | Curve]:
             yield true(name, False, f"the run reports no {name}, which its baseline has")
             continue
         limits = band(baseline.finals(name), metric)
-        failed = bool(fails(_sides(subject, name, runs, limits), limits.fresh))
+        value = partial(_value, figure=Figure(name, None))
+        failed = bool(fails(_sides(subject, value, runs, limits), limits.fresh))
         yield _judged(name, metric, runs, limits, failed)
 
 
@@ -117,12 +156,19 @@ def _run(subject: Subject, further: int) -> History:
     return trained(variant, subject.tier, subject.execution, seed)
 
 
-def _sides(subject: Subject, name: str, runs: list[History], limits: Band) -> Iterator[Side]:
+def _value(run: History, figure: Figure) -> float:
+    """What a run has for a figure."""
+    return _figures_of(run, figure.epoch)[figure.metric]
+
+
+def _sides(
+    subject: Subject, value: Callable[[History], float], runs: list[History], limits: Band
+) -> Iterator[Side]:
     """Where each run lies, one after the other; trains further runs when they are needed."""
     for further in range(limits.fresh):
         if further == len(runs):
             runs.append(_run(subject, further))
-        yield limits.side(runs[further].final[name])
+        yield limits.side(value(runs[further]))
 
 
 def _judged(
@@ -138,18 +184,21 @@ def _judged(
     if not failed:
         return replace(figure, limit=rule, holds=True)
     side = limits.side(runs[0].final[name])
+    value = partial(_value, figure=Figure(name, None))
     worse = {"lower": "above", "higher": "below"}.get(metric.better)
     verdict = "" if worse is None else ", worse" if side == worse else BETTER
     message = (
-        f"{_ends(name, runs, limits)} is {side} all {limits.runs} runs of the "
+        f"{_ends(name, value, runs, limits)} is {side} all {limits.runs} runs of the "
         f"baseline, {limits.low:.6g} … {limits.high:.6g}{verdict}"
     )
     return replace(figure, limit=rule, holds=False, message=message)
 
 
-def _ends(name: str, runs: Sequence[History], limits: Band) -> str:
-    """The final figures of the runs that the rule used."""
-    values = ", ".join(f"{run.final[name]:.6g}" for run in runs[: limits.fresh])
+def _ends(
+    name: str, value: Callable[[History], float], runs: Sequence[History], limits: Band
+) -> str:
+    """The figures of the runs that the rule used."""
+    values = ", ".join(f"{value(run):.6g}" for run in runs[: limits.fresh])
     return f"{name} of {limits.fresh} seeds ({values})"
 
 

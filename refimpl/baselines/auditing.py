@@ -366,7 +366,13 @@ def ranged(variant: Variant, baseline: Baseline) -> Iterator[Ranged]:
 
 def _drawn_ranges(variant: Variant, tier: Tier) -> list[tuple[Figure, tuple[float, float]]]:
     """The ranges of a variant whose start is drawn, so that the seed decides where it ends."""
-    return variant.stated_ranges(tier) if variant.documented_start is None else []
+    if variant.documented_start is not None:
+        return []
+    return [(figure, bounds) for figure, bounds in variant.stated_ranges(tier) if _at_end(figure)]
+
+
+def _at_end(figure: Figure) -> bool:
+    return figure.epoch is None
 
 
 def tried(
@@ -480,7 +486,7 @@ def _to_place(variant: Variant, tier: Tier) -> list[Figure]:
     figures = (
         variant.facts.figures if variant.facts and variant.figures_tier(tier) == "real" else ()
     )
-    return [figure for figure in figures if figure.documented is not None]
+    return [figure for figure in figures if figure.documented is not None and _at_end(figure)]
 
 
 def placed(variant: Variant, baseline: Baseline) -> Iterator[Placed]:

@@ -33,7 +33,6 @@ from __future__ import annotations
 
 import difflib
 import platform
-import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatch
@@ -45,15 +44,12 @@ from typing import TYPE_CHECKING, Any
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from refimpl import environment
+from refimpl.checking import brought
+from refimpl.checking.brought import strange_keys
 from refimpl.composition import is_device, parts_of
 from refimpl.data import TIERS
 from refimpl.errors import RefimplError
-from refimpl.reading import plain_text, require_shallow, why
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from refimpl.reading import why
 
 if TYPE_CHECKING:
     from refimpl.checking.checks import Cell, Result
@@ -173,11 +169,7 @@ def _admits(specifier: str | None, found: str | None) -> bool:
 
 def beside(source: Source) -> Path | None:
     """The file of expected failures that a plugin brings, or ``None`` if it brings none."""
-    if source.path is None:
-        return None
-    name = FILE if source.path.name == "__init__.py" else f"{source.path.stem}.{FILE}"
-    path = source.path.with_name(name)
-    return path if path.is_file() else None
+    return brought.beside(source, FILE)
 
 
 @cache
@@ -188,8 +180,7 @@ def read(path: Path) -> tuple[ExpectedFailure, ...]:
     entry lacks a key or has an unknown one, or a condition is invalid.
     """
     try:
-        content = tomllib.loads(plain_text(path))
-        require_shallow(content)
+        content = brought.content(path)
     except (OSError, ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError
         raise ExpectationsError(f"{path} cannot be read as TOML: {why(error)}") from error
     strange = content.keys() - {TABLE}
@@ -213,11 +204,7 @@ def _wrong(raw: Any) -> Iterator[str]:
     if not isinstance(raw, dict):
         yield f"write it under [[{TABLE}]], found {raw!r}"
         return
-    for key in sorted(raw.keys() - set(KEYS)):
-        near = difflib.get_close_matches(key, KEYS, n=1)
-        yield f"unknown key {key!r}; " + (
-            f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(KEYS)}"
-        )
+    yield from strange_keys(raw, KEYS)
     for key in OF_A_KERNEL if "kernel" in raw else REQUIRED:
         if key not in raw:
             yield f"it has no {key}"

@@ -18,6 +18,7 @@ from refimpl.errors import escaped
 if TYPE_CHECKING:
     from refimpl.authoring.linting import Linted
     from refimpl.baselines.auditing import Audit, Repeated
+    from refimpl.checking.claims import Judged
     from refimpl.checking.errata import Tried
     from refimpl.checking.manifest import Manifest
     from refimpl.contract import Example
@@ -153,6 +154,23 @@ def print_errata(found: Sequence[Tried]) -> None:
             verdict = f"the document is {'right' if line.holds else 'wrong'} on {line.found}"
             verdict += "" if line.as_expected else ", which is NOT as expected"
         console.print(Text(f"  here: {verdict}"))
+
+
+def print_claims(lines: Sequence[Judged]) -> None:
+    """Print each statement with its verdict, section by section, and where it is asserted."""
+    console = stdout()
+    for (document, section), group in groupby(
+        sorted(lines, key=lambda line: (line.document, line.claim.section)),
+        key=lambda line: (line.document, line.claim.section),
+    ):
+        console.print(Text(f"{document}, {section}", style="bold"))
+        for line in group:
+            figure = "" if line.claim.figure is None else f": {line.claim.figure}"
+            console.print(Text(f"  {line.sign} {line.claim.says}{figure}"))
+            if line.because:
+                console.print(Text(f"      {line.verdict}: {line.because}"))
+            if line.at:
+                console.print(Text(f"      {line.at}", style="dim"))
 
 
 def print_manifest(committed: Manifest, today: Manifest) -> int:

@@ -279,6 +279,8 @@ def _check_figure(figure: Figure) -> Iterator[Finding]:
         if limits is not None and not limits[0] <= limits[1]:
             reason = f"{who} has {tier}={limits}, which contains no number"
             yield Finding("bad-range", reason, "a range is (low, high)")
+    if figure.epoch is not None and figure.epoch < 0:
+        yield Finding("bad-figure", f"{who} has epoch={figure.epoch}", "epochs count from 1")
     if figure.digits is not None and figure.documented is None:
         yield Finding("bad-figure", f"{who} has digits but no documented number", "give both")
 

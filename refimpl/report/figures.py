@@ -57,7 +57,7 @@ def _stated(example: Example | None, variant: str) -> dict[str, Figure]:
     if example is None or variant not in {v.name for v in example.variants}:
         return {}
     facts = example.variant(variant).facts
-    return {figure.metric: figure for figure in facts.figures} if facts else {}
+    return {figure.name: figure for figure in facts.figures} if facts else {}
 
 
 def _verdict(measurement: Measurement, figure: Figure | None) -> str:
