@@ -14,7 +14,7 @@ FOLDERS = (
 MADE = {"__pycache__", "build"}
 GUIDE = ROOT / "CONTRIBUTING.md"
 
-WORDS = 45_000
+WORDS = 48_000
 LARGEST = 500_000
 
 
@@ -28,7 +28,10 @@ def files_of(*folders: str) -> list[Path]:
 
 def test_the_documentation_is_short_enough_to_be_read():
     """The text of the pages, without sources that are copied from the plugins."""
-    texts = [path for path in files_of("docs") if path.suffix == ".md"]
+    # The ledgers are tables to look a statement up in, made from data.
+    ledgers = ROOT / "docs" / "claims"
+    pages = [path for path in files_of("docs") if path.suffix == ".md"]
+    texts = [path for path in pages if ledgers not in path.parents]
     sources = re.compile(r"```(?:python|diff)\n.*?```", re.DOTALL)
     counts = {path: len(sources.sub("", path.read_text("utf-8")).split()) for path in texts}
     assert 10_000 < sum(counts.values()) <= WORDS, sorted(counts.items(), key=lambda own: own[1])
