@@ -683,10 +683,6 @@ def test_an_unknown_name_is_answered_with_the_nearest(refimpl, arguments, said):
         (["check", "--reseed", "-1"], "-1 is not in the range x>=0"),
         (["check", "--expected-failures", "/nope.toml"], "'/nope.toml' does not exist"),
         (["compare", "ring-dnn", "low"], "name two variants to compare, or give --execution"),
-        (
-            ["compare", "titanic-dnn", "--execution", "cpu", "--device", "nonsense"],
-            "--execution cpu says where to run; leave out --device nonsense",
-        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
