@@ -27,14 +27,14 @@ def stated(environment: Mapping[str, str] = os.environ) -> str | None:
 def limit(threads: int, environment: MutableMapping[str, str] = os.environ) -> None:
     """Let this process compute with this many threads, unless the caller has said otherwise.
 
-    The variables are read when torch and NumPy are imported; torch is set directly if it is already
-    imported.
+    What is said for one library is meant for all. The variables are read when torch and NumPy are
+    imported; torch is set directly if it is already imported.
     """
-    said = stated(environment) is not None
+    said = stated(environment)
     for variable in VARIABLES:
-        environment.setdefault(variable, str(threads))
+        environment.setdefault(variable, said or str(threads))
     torch = sys.modules.get("torch")
-    if torch is not None and not said:
+    if torch is not None and said is None:
         torch.set_num_threads(threads)
 
 

@@ -245,7 +245,7 @@ def test_a_value_has_the_expression_that_computes_it(tmp_path):
     titanic = load(only=["titanic-dnn"]).examples["titanic-dnn"]
     rows = rows_of(pages.page(titanic, tmp_path), "What it prints exactly")
     assert rows[0] == ["shapes of x and y", "`shapes()`", f"`{titanic.value.values[0].expected}`"]
-    assert rows[1][1] == "`[*predicted(Net()).shape]`"
+    assert "`[*predicted(Net()).shape]`" in [row[1] for row in rows]
 
 
 def test_a_page_beside_the_table_of_mutants_has_a_bug_that_was_caught(good, tmp_path):

@@ -125,7 +125,7 @@ def test_every_annotation_of_the_contract_can_be_held_against_a_value(kind):
         ),
         (
             contract.Facts(figures=(contract.Figure("loss", "0.4"),)),
-            ["figures[0].documented must be float or None, found str '0.4'"],
+            ["figures['loss'].documented must be float or None, found str '0.4'"],
         ),
         (
             contract.Example("a", "b", "c", "d", values=(contract.Exact("sum", 1, 1),)),

@@ -46,7 +46,7 @@ def test_what_the_caller_says_about_threads_stands(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(set_num_threads=seen.append))
     environment = {"OMP_NUM_THREADS": "7"}
     threads.limit(3, environment)
-    assert environment["OMP_NUM_THREADS"] == "7"
+    assert environment == dict.fromkeys(threads.VARIABLES, "7")
     assert seen == []
 
 
