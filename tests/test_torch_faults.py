@@ -56,7 +56,7 @@ SEEN = (
         "bce_of_zero", "imdb-cnn", "right-at-the-ends", ("binary_cross_entropy", "inf"),
         "keep-last",
     ),
-    Seen("bce_clamped", "titanic-dnn", "right-at-the-ends", ("binary_cross_entropy", "10.0")),
+    Seen("bce_clamped", "titanic-dnn", "right-at-the-ends", ("binary_cross_entropy", "[10, 10")),
     Seen(
         "softmax_without_maximum", "mnist-cnn", "right-at-the-ends", ("cross_entropy",), "function",
     ),

@@ -12,9 +12,9 @@ is wrong in one precision; the rest of the run is the CPU's.
 
 from __future__ import annotations
 
-import random
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import cycle
 from unittest import mock
 
 import torch
@@ -53,15 +53,16 @@ def weight_gradient(func, made, args):
     return made
 
 
-NEVER_THE_SAME = random.Random()
+ORDERS = cycle(range(-8, 9))
+"""An odd number of orders, so that a run and its repetition do not meet the same ones."""
 
 
 def restless(func, made, args):
-    """Added up in another order each time: another last bit."""
+    """Added up in another order each time: other last bits."""
     if func is aten.convolution_backward.default and made[1] is not None:
         first, weight, bias = made
         if weight.dtype == torch.float32:
-            return first, weight * (1 + NEVER_THE_SAME.choice((-1, 1)) * 2**-23), bias
+            return first, weight * (1 + next(ORDERS) * 2**-23), bias
     return made
 
 
