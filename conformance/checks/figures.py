@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from refimpl.checking.checks import Measurement, Subject, check, equal, true
+from refimpl.conformance.checks.protocol import is_run_here
 from refimpl.contract import Variant
 from refimpl.data import Rows, philox
 from refimpl.parity.definitions import (
@@ -33,13 +34,9 @@ CLOSE = 2e-5
 FEW = 3
 
 
-def _is_run_here(subject: Subject) -> bool:
-    return subject.trained.trains and subject.execution.steps is None
-
-
 @check(
     "figures-recomputed",
-    applies=_is_run_here,
+    applies=is_run_here,
     repeats=False,
     reading="a figure is of other rows, of another weighting, of another mode or epoch, or by "
     "another formula than its name says; the message has both values",

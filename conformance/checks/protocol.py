@@ -22,13 +22,14 @@ REPEATED = 4
 """So many epochs in a row with the very losses of earlier ones are no coincidence."""
 
 
-def _is_run_here(subject: Subject) -> bool:
+def is_run_here(subject: Subject) -> bool:
+    """Whether a whole run is made in this process, where it can be watched."""
     return subject.trained.trains and subject.execution.steps is None
 
 
 @check(
     "run-follows-its-protocol",
-    applies=_is_run_here,
+    applies=is_run_here,
     repeats=False,
     reading="in the update or epoch that is named, the loop uses another rate, optimizer, order or "
     "mode than its protocol; take them from the problem, and state what the document does",

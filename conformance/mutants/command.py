@@ -185,14 +185,8 @@ def program(plugins: Sequence[str], examples: Iterable[Example]) -> str:
     for path in (source.path for source in sources(plugins)):
         if path is not None:
             folders.add(path.parent if path.name == "__init__.py" else path)
-    each = sorted({file for folder in folders for file in _files_of(folder)})
+    each = sorted({file for folder in folders for file in digests.files_of(folder)})
     return digests.of_bytes(b"".join(file.read_bytes() for file in each))
-
-
-def _files_of(path: Path) -> Iterator[Path]:
-    """A file, or the files of a folder without what Python compiles."""
-    found = path.rglob("*") if path.is_dir() else [path]
-    return (file for file in found if file.is_file() and file.suffix != ".pyc")
 
 
 class Kept:

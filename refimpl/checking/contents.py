@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,9 @@ def contents(loaded: Registry) -> dict[str, str]:
     A data module is one that the plugin imports, directly or through another. Of other files, those
     that are named after another example are left out.
     """
-    framework = _digest(_python_of("refimpl")) + _digest(_python_of("refimpl.conformance"))
-    names = {entry.name for entry in entries() if entry.name}
+    read = _Read()
+    framework = read.digest([*_python_of("refimpl"), *_python_of("refimpl.conformance")])
+    fixtures = _fixtures({entry.name for entry in entries() if entry.name})
     found = {}
     for name, registered in loaded.examples.items():
         plugin = registered.source.path
@@ -36,9 +38,13 @@ def contents(loaded: Registry) -> dict[str, str]:
             continue
         own = sorted(plugin.parent.rglob("*.py")) if plugin.name == "__init__.py" else [plugin]
         brought = registered.value.baselines
-        own += sorted(_files_of(brought)) if brought else _fixtures(name, names - {name})
-        own += sorted(_data_modules(own))
-        found[name] = digests.of_bytes((framework + _digest(own)).encode())
+        own += (
+            sorted(digests.files_of(brought))
+            if brought
+            else [*fixtures.get("", ()), *fixtures.get(name, ())]
+        )
+        own += sorted(read.data_modules(own))
+        found[name] = digests.of_bytes((framework + read.digest(own)).encode())
     return found
 
 
@@ -62,10 +68,6 @@ def unchanged(
     ]
 
 
-def _digest(paths: list[Path]) -> str:
-    return digests.of_bytes(b"".join(digests.of_file(path).encode() for path in paths))
-
-
 def _python_of(package: str) -> list[Path]:
     folder = Path(str(files(package)))
     modules = sorted(folder.rglob("*.py"))
@@ -73,37 +75,46 @@ def _python_of(package: str) -> list[Path]:
     return [path for path in modules if path.relative_to(folder).parts[0] not in OF_EXAMPLES]
 
 
-def _files_of(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc")
+def _fixtures(names: set[str]) -> dict[str, list[Path]]:
+    """The files among the fixtures, but for modules, by the example that they are named after.
 
-
-def _fixtures(name: str, others: set[str]) -> list[Path]:
-    """The files among the fixtures, but for modules, that are not another example's."""
+    Those that are named after none are at the empty name.
+    """
     root = Path(str(files(DATA_MODULES)))
-
-    def is_of_another(path: Path) -> bool:
+    found: dict[str, list[Path]] = {}
+    for path in sorted(path for path in digests.files_of(root) if path.suffix != ".py"):
         parts = path.relative_to(root).parts
-        named = [other for other in (*others, name) if any(p.startswith(other) for p in parts)]
-        return bool(named) and max(named, key=len) != name
-
-    return sorted(
-        path for path in _files_of(root) if path.suffix != ".py" and not is_of_another(path)
-    )
-
-
-def _data_modules(paths: list[Path]) -> set[Path]:
-    """The modules of fixtures that these files import, and those that they import in turn."""
-    root = Path(str(files(DATA_MODULES)))
-    found: set[Path] = set()
-    left = [path for path in paths if path.suffix == ".py"]
-    while left:
-        for node in ast.walk(ast.parse(left.pop().read_bytes())):
-            for module in _imported(node):
-                path = root / f"{module}.py"
-                if path.is_file() and path not in found:
-                    found.add(path)
-                    left.append(path)
+        named = [name for name in names if any(part.startswith(name) for part in parts)]
+        found.setdefault(max(named, key=len, default=""), []).append(path)
     return found
+
+
+class _Read:
+    """What files contain and import; each is read once, though many examples depend on it."""
+
+    def __init__(self) -> None:
+        self._root = Path(str(files(DATA_MODULES)))
+        self._digest = cache(digests.of_file)
+        self._imports = cache(self._imported_by)
+
+    def digest(self, paths: list[Path]) -> str:
+        """One digest of these files."""
+        return digests.of_bytes(b"".join(self._digest(path).encode() for path in paths))
+
+    def data_modules(self, paths: list[Path]) -> set[Path]:
+        """The modules of fixtures that these files import, and those that they import in turn."""
+        found: set[Path] = set()
+        left = [path for path in paths if path.suffix == ".py"]
+        while left:
+            new = self._imports(left.pop()) - found
+            found |= new
+            left += new
+        return found
+
+    def _imported_by(self, path: Path) -> set[Path]:
+        nodes = ast.walk(ast.parse(path.read_bytes()))
+        modules = {self._root / f"{name}.py" for node in nodes for name in _imported(node)}
+        return {module for module in modules if module.is_file()}
 
 
 def _imported(node: ast.AST) -> Iterator[str]:

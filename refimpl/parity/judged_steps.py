@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +10,7 @@ from refimpl.contract import Execution, Step, Variant
 from refimpl.data import Tier
 from refimpl.parity.kernel_judge import JudgedCall, KernelJudge
 from refimpl.threads import LARGE
+from refimpl.training.kept import Kept
 from refimpl.training.loop import predictor, steps_of, swiftly
 from refimpl.training.problem import Problem, pose
 
@@ -27,19 +27,12 @@ ROWS = 64
 SHORT = 3
 """Rows of a batch so short that a kernel may take another path for it."""
 
-KEPT = 4
-
-_kept: OrderedDict[tuple[object, ...], tuple[Variant, Execution, KernelJudge]] = OrderedDict()
+_kept = Kept[KernelJudge](4)
 
 
 def judged(variant: Variant, execution: Execution, tier: Tier) -> KernelJudge:
     """Every call of the first steps and of predictions after them, dropout included."""
-    key = (id(variant), id(execution), tier)
-    if key not in _kept:
-        _kept[key] = (variant, execution, _judge(variant, execution, tier))
-        while len(_kept) > KEPT:
-            _kept.popitem(last=False)
-    return _kept[key][2]
+    return _kept.of(variant, execution, lambda: _judge(variant, execution, tier), tier)
 
 
 def first_beyond(variant: Variant, execution: Execution, tier: Tier) -> JudgedCall | None:

@@ -75,6 +75,16 @@ def _as_tuple(out: Any) -> tuple[Any, ...]:
     return tuple(out) if isinstance(out, tuple) else (out,)
 
 
+def in_float64(value: Any) -> Any:
+    """An argument as float64 on the CPU gets it; of a tensor, a copy."""
+    if isinstance(value, Tensor):
+        own = value.detach()
+        return own.to("cpu", torch.float64 if own.is_floating_point() else own.dtype, copy=True)
+    if isinstance(value, torch.device):
+        return torch.device("cpu")
+    return torch.float64 if isinstance(value, torch.dtype) and value.is_floating_point else value
+
+
 def repeated(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Results:
     """Make a call once more, and leave its inputs as they are."""
     places = {place for place, _ in written(func)}

@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from refimpl.environment import libraries
 from refimpl.parity.kernel_bounds import (
     bounds,
+    in_float64,
     is_float,
     least,
     name_of,
@@ -313,16 +314,8 @@ def _widened(argument: Any) -> Any:
 
 
 def _wide(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        own = value.detach()
-        if own.is_floating_point():
-            return Widened(own.to("cpu", torch.float64, copy=True), own.dtype)
-        return own.to("cpu", copy=True)
-    if isinstance(value, torch.device):
-        return torch.device("cpu")
-    if isinstance(value, torch.dtype) and value.is_floating_point:
-        return torch.float64
-    return value
+    real = isinstance(value, Tensor) and value.is_floating_point()
+    return Widened(in_float64(value), value.dtype) if real else in_float64(value)
 
 
 def _plain(value: Any) -> Any:

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_map
 
 from refimpl.contract import Execution
-from refimpl.parity.kernel_bounds import repeated, results_of
+from refimpl.parity.kernel_bounds import in_float64, repeated, results_of
 
 
 class Righted(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -39,22 +39,13 @@ class Righted(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = dict(kwargs or {})
         if func._schema.name not in self.kernels:
             return func(*args, **given)
-        wide, named = tree_map(_wide, list(args)), tree_map(_wide, given)
+        wide, named = tree_map(in_float64, list(args)), tree_map(in_float64, given)
         made = func(*args, **given)
         with _disable_current_modes(), torch.no_grad():
             exact = repeated(func, wide, named)
             for one, right in zip(results_of(func, args, given, made), exact, strict=True):
                 one.copy_(right)
         return made
-
-
-def _wide(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        own = value.detach()
-        return own.to("cpu", torch.float64 if own.is_floating_point() else own.dtype, copy=True)
-    if isinstance(value, torch.device):
-        return torch.device("cpu")
-    return torch.float64 if isinstance(value, torch.dtype) and value.is_floating_point else value
 
 
 def _layer_righted(layer: type[nn.Module]) -> AbstractContextManager[object]:

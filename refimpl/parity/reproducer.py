@@ -28,7 +28,7 @@ from refimpl.data import Tier
 from refimpl.environment import libraries
 from refimpl.errors import RefimplError
 from refimpl.parity.judged_steps import judged
-from refimpl.parity.kernel_bounds import bounds, name_of, repeated, results_of, written
+from refimpl.parity.kernel_bounds import bounds, in_float64, name_of, repeated, results_of, written
 from refimpl.parity.kernel_judge import Captured, JudgedCall, Widened, furthest, library_of
 from refimpl.trees import dense
 from refimpl.writing import write_text
@@ -214,7 +214,7 @@ def _tried(captured: Captured, inputs: Inputs, around: Within, device: str) -> T
             args, kwargs = tree_unflatten([_there(leaf, device) for leaf in rounded], spec)
             with around():
                 made = results_of(func, args, kwargs, func(*args, **kwargs))[captured.number]
-            args, kwargs = tree_unflatten([_wide(leaf) for leaf in rounded], spec)
+            args, kwargs = tree_unflatten([in_float64(leaf) for leaf in rounded], spec)
             exact = [dense(each) for each in repeated(func, args, kwargs)]
             unit = _unit(rounded, made)
             allowed = bounds(func, args, kwargs, exact, unit)[captured.number]
@@ -248,14 +248,6 @@ def _there(leaf: Any, device: str) -> Any:
     if isinstance(leaf, Tensor):
         return leaf.to(device)
     return torch.device(device) if isinstance(leaf, torch.device) else leaf
-
-
-def _wide(leaf: Any) -> Any:
-    if isinstance(leaf, Tensor):
-        return leaf.double() if leaf.is_floating_point() else leaf
-    if isinstance(leaf, torch.device):
-        return torch.device("cpu")
-    return torch.float64 if _is_real(leaf) else leaf
 
 
 def _is_real(leaf: Any) -> bool:

@@ -39,6 +39,12 @@ def of_file(path: Path, *, unzip: bool = False) -> str:
     return hasher.hexdigest()
 
 
+def files_of(path: Path) -> Iterator[Path]:
+    """A file, or the files of a folder, but for what Python compiles."""
+    found = path.rglob("*") if path.is_dir() else [path]
+    return (file for file in found if file.is_file() and file.suffix != ".pyc")
+
+
 def unzipped(packed: IO[bytes], path: Path, most: int = MOST_UNZIPPED) -> Iterator[bytes]:
     """The content of a gzip stream, block by block.
 

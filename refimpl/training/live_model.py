@@ -12,6 +12,7 @@ from refimpl.composition import CPU
 from refimpl.contract import Execution, Step, Variant
 from refimpl.data import Tier
 from refimpl.errors import ContractError
+from refimpl.training.kept import Kept
 from refimpl.training.layer_table import Summary, summarise
 from refimpl.training.loop import steps_of
 from refimpl.training.problem import pose
@@ -57,19 +58,18 @@ def first_step(variant: Variant, tier: Tier, execution: Execution = CPU) -> Firs
 
     Raises :class:`ContractError` if the variant yields none.
     """
-    key = (id(variant), tier, id(execution))
-    if key not in _kept:
-        step = next(steps_of(variant, pose(variant, tier, execution=execution), 1), None)
-        if step is None:
-            raise ContractError(f"variant {variant.name!r} never yields a Step")
-        parameters = {name: torch.as_tensor(value) for name, value in step.parameters.items()}
-        _kept.clear()
-        _kept[key] = (variant, execution, FirstStep(step, parameters))
-    return _kept[key][2]
+    return _kept.of(variant, execution, lambda: _made(variant, tier, execution), tier)
 
 
-_kept: dict[tuple[object, ...], tuple[Variant, Execution, FirstStep]] = {}
-"""The last first step; variants and executions are kept with it, so that no id is reused."""
+_kept = Kept[FirstStep](1)
+
+
+def _made(variant: Variant, tier: Tier, execution: Execution) -> FirstStep:
+    step = next(steps_of(variant, pose(variant, tier, execution=execution), 1), None)
+    if step is None:
+        raise ContractError(f"variant {variant.name!r} never yields a Step")
+    parameters = {name: torch.as_tensor(value) for name, value in step.parameters.items()}
+    return FirstStep(step, parameters)
 
 
 def live_summary(variant: Variant, tier: Tier, execution: Execution = CPU) -> Summary:
