@@ -86,6 +86,16 @@ def test_in_another_environment_everything_is_run_again(check, tmp_path):
     assert kept(tmp_path) == set()
 
 
+def test_an_expected_failure_is_run_again_where_nobody_expects_it_any_longer(check, tmp_path):
+    (tmp_path / "two.py").write_text(ONE.replace('"one"', '"two"').replace("1, 1", "1, 2"))
+    (tmp_path / "known.toml").write_text(
+        '[[expected-failure]]\nexample = "two"\ncheck = "exact-values"\nreason = "known"\n'
+    )
+    first = check("--expected-failures", "known.toml")
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert check("--changed").returncode == 1
+
+
 def test_without_earlier_results_the_command_says_what_it_needs(check):
     ended = check("--changed")
     assert ended.returncode == 2

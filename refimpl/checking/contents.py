@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from refimpl.checking import expectations
 from refimpl.checking.checks import Result
 from refimpl.loading.catalogue import entries
 from refimpl.loading.registry import Registry
@@ -22,14 +23,18 @@ SAME = ("tier", "device", "reseed", "environment", "data")
 """Fields of a header that must be the same for an answer to be that of an earlier run."""
 
 
-def contents(loaded: Registry) -> dict[str, str]:
+def contents(loaded: Registry, expected_failures: Sequence[Path] = ()) -> dict[str, str]:
     """For each example, the digest of its plugin, its data, the framework and the suite.
+
+    Expected failures decide outcomes too: those beside the plugin, and those of other files.
 
     A data module is one that the plugin imports, directly or through another. Of other files, those
     that are named after another example are left out.
     """
     read = _Read()
-    framework = read.digest([*_python_of("refimpl"), *_python_of("refimpl.conformance")])
+    framework = read.digest(
+        [*_python_of("refimpl"), *_python_of("refimpl.conformance"), *expected_failures]
+    )
     fixtures = _fixtures({entry.name for entry in entries() if entry.name})
     found = {}
     for name, registered in loaded.examples.items():
@@ -37,6 +42,8 @@ def contents(loaded: Registry) -> dict[str, str]:
         if plugin is None:
             continue
         own = sorted(plugin.parent.rglob("*.py")) if plugin.name == "__init__.py" else [plugin]
+        expected = expectations.beside(registered.source)
+        own += [expected] if expected else []
         brought = registered.value.baselines
         own += (
             sorted(digests.files_of(brought))

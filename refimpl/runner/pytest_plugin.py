@@ -385,7 +385,7 @@ def header(config: pytest.Config) -> dict[str, Any]:
         "data": files_held_to() if option.data == "real" else {},
         "plugins": {n: r.origin for n, r in sorted(loaded.examples.items())},
         "documents": {n: _document(r.value) for n, r in sorted(loaded.examples.items())},
-        "contents": contents(loaded),
+        "contents": contents(loaded, option.expected_failures),
         "problems": [str(problem) for problem in loaded.problems],
     }
 
