@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from refimpl.errors import ContractError, DataMissingError
 from refimpl.tiers import TIERS as TIERS
 from refimpl.tiers import Tier as Tier
-from refimpl.trees import is_ragged, leaves, named_leaves, rows_of
+from refimpl.trees import is_ragged, leaves, mapped, named_leaves, rows_of
 
 DATA_VARIABLE = "REFIMPL_DATA"
 
@@ -54,6 +54,12 @@ class Splits:
 
     train: Rows
     valid: Rows | None = None
+
+    @property
+    def shapes(self) -> list[Any]:
+        """Of arrays: the shapes of x and y to train on, then of those to validate on."""
+        parts = [rows for rows in (self.train, self.valid) if rows is not None]
+        return [mapped(np.shape, tree) for rows in parts for tree in (rows.x, rows.y)]
 
 
 @dataclass(frozen=True)

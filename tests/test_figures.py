@@ -1,6 +1,5 @@
 """The table of the documents' figures is made of results files, and of nothing else."""
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,16 +76,3 @@ def test_a_check_that_measured_nothing_has_no_line():
 def test_results_of_an_example_that_is_not_here_have_no_documented_figure():
     (line,) = lines([run(0.26)], {})
     assert line.documented is None
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 10])
-def test_a_picture_counts_epochs_in_whole_numbers(tmp_path, count):
-    from refimpl.authoring.plotting import plot_history
-    from refimpl.training.loop import EpochRecord, History
-
-    epochs = [EpochRecord(n, {"loss": 100.0 + n}, 0.0) for n in range(1, count + 1)]
-    plot_history(History(epochs=epochs), "", tmp_path / "curve.svg")
-    axis = (tmp_path / "curve.svg").read_text().partition('id="matplotlib.axis_1"')[2]
-    ticks = re.findall(r">([\d.]+)</text>", axis.partition('id="matplotlib.axis_2"')[0])
-    assert ticks
-    assert all(tick.isdigit() for tick in ticks)

@@ -244,7 +244,11 @@ def test_a_rung_that_computes_something_else_says_where(line):
 def test_a_value_has_the_expression_that_computes_it(tmp_path):
     titanic = load(only=["titanic-dnn"]).examples["titanic-dnn"]
     rows = rows_of(pages.page(titanic, tmp_path), "What it prints exactly")
-    assert rows[0] == ["shapes of x and y", "`shapes()`", f"`{titanic.value.values[0].expected}`"]
+    assert rows[0] == [
+        "shapes of x and y",
+        "`titanic.PASSENGERS.load('stand-in').shapes`",
+        f"`{titanic.value.values[0].expected}`",
+    ]
     assert "`[*predicted(Net()).shape]`" in [row[1] for row in rows]
 
 

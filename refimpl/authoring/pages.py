@@ -14,11 +14,13 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from refimpl.authoring.info import summary_of
 from refimpl.authoring.listings import expressions, listings, rung_before
+from refimpl.authoring.pictures import predicted_by
 from refimpl.authoring.plotting import plot_histories
 from refimpl.contract import Example, Figure, Layer, Variant
 from refimpl.data import DataSet
@@ -113,18 +115,23 @@ def page(
 def draw_curves(example: Example, path: Path) -> bool:
     """Train variants of an example on its stand-in data and draw their learning curves.
 
-    Variants that repeat the first of their ladder are left out. Returns ``False`` if there is
-    nothing to draw: a run of one epoch has no curve.
+    Variants that repeat the first of their ladder are left out. What the last of them predicts for
+    the first rows is drawn below. Returns ``False`` if there is nothing to draw: a run of one epoch
+    has no curve.
     """
-    histories = {
-        variant.name: train(variant, pose(variant))
-        for variant in _different(example)[:MOST_CURVES]
-        if _runs_here(variant)
-    }
-    histories = {name: h for name, h in histories.items() if len(h.epochs) > 1}
-    if histories:
-        plot_histories(histories, f"{example.name} on stand-in data", path)
-    return bool(histories)
+    histories, rows = {}, None
+    for variant in _different(example)[:MOST_CURVES]:
+        if not _runs_here(variant):
+            continue
+        problem = pose(variant)
+        history = train(variant, problem)
+        if len(history.epochs) > 1:
+            histories[variant.name] = history
+        if history.last is not None:
+            rows = predicted_by(variant, problem, history.last) or rows
+    if histories or rows:
+        plot_histories(histories, f"{example.name} on stand-in data", path, rows=rows)
+    return bool(histories or rows)
 
 
 def agreements_of(example: Example) -> dict[str, str]:
@@ -186,7 +193,8 @@ def _data(example: Example) -> Iterator[tuple[str, str, str]]:
     sets = {id(v.data): v.data for v in example.variants if v.data is not None}
     for data in sets.values():
         if missing_data(data, "stand-in") is None:
-            says = (inspect.getdoc(data.stand_in) or "").partition("\n")[0]
+            maker = data.stand_in.func if isinstance(data.stand_in, partial) else data.stand_in
+            says = (inspect.getdoc(maker) or "").partition("\n")[0]
             yield data.name, _markdown(says), _shapes(data)
 
 

@@ -44,7 +44,11 @@ LINES_OF_PROGRESS = 20
               help="Seed of start values and batch order (default: the start that the document "
               "prints, if it prints one, or else the variant's own seed).")  # fmt: skip
 @device_option
-@output_option("--plot", help="Draw the learning curves to this file; missing folders are created.")
+@output_option(
+    "--plot",
+    help="Draw the learning curves, the rows and what is predicted for them to this file; "
+    "missing folders are created.",
+)
 @click.option("--resume", type=click.Path(path_type=Path), metavar="FILE",
               help="Go on from a file of --save, with its variant, data and seed.")  # fmt: skip
 @output_option("--save", help="Save parameters and optimizer state to this file; "
@@ -124,12 +128,14 @@ def run(
         save_checkpoint(take(history.last, problem.first_step + history.steps, **about), save)
         say(f"saved {save}")
     if plot:
+        from refimpl.authoring.pictures import predicted_by
         from refimpl.authoring.plotting import plot_history
 
+        assert history.last is not None
         make_folder(plot)
         figures = chosen.facts.figures if chosen.facts else ()
-        documented = {f.metric: f.documented for f in figures if f.documented is not None}
-        plot_history(history, f"{name} · {chosen.name} · {tier} data", plot, documented)
+        rows = predicted_by(chosen, problem, history.last)
+        plot_history(history, f"{name} · {chosen.name} · {tier} data", plot, figures, rows)
         say(f"plotted {plot}")
     say(final_line(history.final))
 
