@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from refimpl import Schedule
 from refimpl.authoring.export import PROVIDED, ExportError, _offered, export
 from refimpl.authoring.scaffold import new_file
 from refimpl.loading.registry import load
@@ -113,12 +112,41 @@ def test_a_loop_that_needs_more_of_the_problem_is_refused(tmp_path):
     )
 
 
-def test_a_schedule_of_the_frameworks_loop_is_refused(tmp_path):
-    example = example_of("model-building")
-    variant = example.variant("module")
-    protocol = replace(variant.protocol, schedule=Schedule(lambda epoch: 0.5**epoch))
-    said = refused(example, replace(variant, protocol=protocol), tmp_path)
-    assert said.endswith("the framework's loop clips, schedules or accumulates for it")
+BY_ITS_PROTOCOL = """
+import torch
+from torch import nn
+
+from refimpl import Example, Facts, Protocol, Schedule, Stop, Variant, hookimpl
+from refimpl.fixtures import plane
+
+def halved(step):
+    return 0.5 ** (step // 7)
+
+@hookimpl
+def refimpl_examples():
+    return [Example(
+        name="by-its-protocol", title="Clipped, scheduled, accumulated, ended early", document="d",
+        section="1", data=plane.PLANE_SPLIT, loss=nn.MSELoss(),
+        protocol=Protocol(epochs=12, learning_rate=0.2, batch_size=25, accumulate=3, clip=CLIP,
+                          schedule=Schedule(halved, per="PER"), stop=Stop("val_loss", 2)),
+        variants=(Variant("module", build=lambda: nn.Sequential(nn.Linear(2, 1)),
+                          optimizer=torch.optim.SGD, facts=Facts()),),
+    )]
+"""
+
+
+@pytest.mark.parametrize(("per", "clip", "ends_early"), [("step", 1.5, False), ("epoch", 99, True)])
+def test_a_script_clips_schedules_accumulates_and_ends_early_as_the_protocol_says(
+    tmp_path, per, clip, ends_early
+):
+    plugin = tmp_path / "plugin.py"
+    plugin.write_text(BY_ITS_PROTOCOL.replace("PER", per).replace("CLIP", str(clip)))
+    words = ("by-its-protocol", "--plugin", plugin.name)
+    with_refimpl = run("-m", "refimpl", "run", *words, where=tmp_path)
+    run("-m", "refimpl", "export", *words, "--script", where=tmp_path)
+    alone = run("-c", ALONE, "by_its_protocol_module.py", where=tmp_path)
+    assert alone[-1] == with_refimpl[-1]
+    assert with_refimpl[-2].startswith("epoch 12/12") != ends_early
 
 
 def test_a_loop_that_another_function_made_is_refused(tmp_path):
@@ -158,5 +186,5 @@ def test_the_names_that_a_program_defines_are_those_that_an_example_may_not_have
     defined = {n.name for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
     targets = [t for n in tree.body if isinstance(n, ast.Assign) for t in ast.walk(n.targets[0])]
     defined |= {target.id for target in targets if isinstance(target, ast.Name)}
-    assert defined - {"sequential"} == set(PROVIDED)
+    assert defined - {"sequential"} == set(PROVIDED) - {"ends"}  # only of runs that may end early
     assert {"load", "start", "batches", "train", "valid", "lr"} <= _offered()

@@ -39,7 +39,7 @@ TEMPLATE = "program.py.jinja"
 
 PROVIDED = (
     "Step", "Epoch", "Rows", "Problem", "SAVED", "SEED", "DROPOUT_SEED", "LOSS", "METRICS", "NAMES",
-    "mean", "figures_on", "figures_of", "parameters_of", "line_of", "main", "train_module",
+    "mean", "figures_on", "figures_of", "parameters_of", "line_of", "ends", "main", "train_module",
 )  # fmt: skip
 """The names that the program itself defines."""
 
@@ -110,10 +110,6 @@ def _beyond(variant: Variant) -> Iterator[str]:
         yield "its data is a stream"
     elif variant.collate is not None:
         yield "its rows are collated"
-    if protocol.stop is not None:
-        yield "its run may end early"
-    if variant.steps is None and (protocol.clip or protocol.schedule or protocol.accumulate > 1):
-        yield "the framework's loop clips, schedules or accumulates for it"
     if variant.loss is None:
         yield "it states no loss"
 
@@ -136,6 +132,7 @@ def _text(example: Example, variant: Variant, problem: Problem, form: Form, save
         "loss": source(variant.loss),
         "metrics": f"{{{metrics}}}",
         "prepared": f"{source(variant.prepare)}(x)" if variant.prepare else "x",
+        "schedule": source(protocol.schedule.factor) if protocol.schedule else "",
     }
     lacking = excerpt.attributes_of("problem") - _offered()
     if lacking:
@@ -168,6 +165,11 @@ def _text(example: Example, variant: Variant, problem: Problem, form: Form, save
         valid_batch_size=protocol.valid_batch_size,
         epochs=protocol.epochs_on(problem.tier),
         shuffle=protocol.shuffle,
+        plainly=protocol.clip is None and protocol.schedule is None and protocol.accumulate == 1,
+        accumulate=protocol.accumulate,
+        clip=protocol.clip or 'float("inf")',
+        per_step=protocol.schedule is not None and protocol.schedule.per == "step",
+        stop=protocol.stop,
         report=protocol.report,
         weighted=protocol.average == "samples",
         names={n: s for n in first.parameters if (s := shared_name(variant, n)[0]) != n},
@@ -189,7 +191,7 @@ def _offered() -> set[str]:
     text = files("refimpl.authoring").joinpath("templates").joinpath(TEMPLATE).read_text("utf-8")
     own = text.partition("\nclass Problem:")[2].partition("\n# --- ")[0]
     return set(re.findall(r"\n    def (\w+)\(", own)) | set(re.findall(r"self\.(\w+) =", own)) | {
-        "device", "dtype", "lr", "seed", "first_step",
+        "device", "dtype", "lr", "seed", "first_step", "clip",
     }  # fmt: skip
 
 
