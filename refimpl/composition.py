@@ -142,6 +142,7 @@ def compose(parts: Sequence[Execution], device: str = "cpu") -> Execution:
     setting = _settings(asked, parts)
     where = setting[DEVICE].device
     own = [p.per_device(where) if p.per_device is not None else p for p in parts]
+    own = [p.beside(own) if p.beside is not None else p for p in own]
     own.sort(key=_order)
     for part in own:
         wraps = [other.name for other in own if other.wrap is not None]
@@ -170,6 +171,7 @@ def compose(parts: Sequence[Execution], device: str = "cpu") -> Execution:
         wrappable=all(part.wrappable for part in own),
         sets=tuple(what for part in own for what in part.sets),
         per_device=None,
+        beside=None,
     )
 
 

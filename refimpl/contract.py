@@ -605,7 +605,8 @@ class Execution:
 
     Executions are composed by name (``cuda+bf16+compile``). A part whose ``device`` is the CPU
     leaves the device to others. ``per_device(device)`` gives the part for a device, where it
-    differs from one to the next. ``sets`` says in words what else it settles ("the compiler"): of
+    differs from one to the next; ``beside(parts)`` gives it for a composition, where it depends on
+    the other parts. ``sets`` says in words what else it settles ("the compiler"): of
     two parts that settle the same, one is refused. ``wrappable`` is ``False`` if it does not call
     the module that ``wrap`` gives. ``unfit(variant)`` says why a variant that it supports cannot be
     run with it; the check is then skipped for that reason.
@@ -627,6 +628,7 @@ class Execution:
     wrappable: bool = True
     unfit: Callable[[Variant], str | None] = _fits
     per_device: Callable[[str], Execution] | None = None
+    beside: Callable[[Sequence[Execution]], Execution] | None = None
     suits: InitVar[Callable[[Variant], bool] | None] = None
 
     def __post_init__(self, suits: Callable[[Variant], bool] | None) -> None:

@@ -17,11 +17,16 @@ NEEDS_CUDA = "needs a CUDA device"
 NEEDS_TWO_CUDA = "needs 2 CUDA devices"
 NEEDS_TF32 = "needs a CUDA device with TF32"
 NEEDS_GLOO = "needs gloo"
+NEEDS_FULLY_SHARD = "needs torch 2.6 for fully_shard"
 NEEDS_COMPILER = "needs a C++ compiler"
 NEEDS_REAL_DATA = "needs real data: set REFIMPL_DATA"
 NUMPY_ON_CPU = "computes in NumPy, so only on the CPU"
 
 REFUSES_BCE = "needs no BCELoss: torch refuses it under autocast on a GPU, as unsafe"
+
+ESCAPES_AUTOCAST = (
+    "needs a linear layer: on the CPU, autocast does not reach convolutions under vmap"
+)
 
 EXEMPT = "exempt: "
 """Before the reason for which a variant is exempt from a check, as its plugin states it."""
@@ -40,10 +45,12 @@ REASONS = frozenset(
         NEEDS_TWO_CUDA,
         NEEDS_TF32,
         NEEDS_GLOO,
+        NEEDS_FULLY_SHARD,
         NEEDS_COMPILER,
         NEEDS_REAL_DATA,
         NUMPY_ON_CPU,
         REFUSES_BCE,
+        ESCAPES_AUTOCAST,
         *(f"needs {package}" for package in EXTRAS),
     }
 )

@@ -99,6 +99,22 @@ def test_a_layer_that_is_off_by_a_factor_when_called_alone_is_named_with_factor_
     assert finding.first_seen == ""
 
 
+@pytest.mark.parametrize(
+    ("found", "expected", "says"),
+    [
+        (float("nan"), 0.5, "BCELoss is not finite"),
+        (float("inf"), 100.0, "BCELoss is not finite"),
+        (1.5, 0.5, "BCELoss is 3 times what it should be"),
+        (-0.5, 0.5, "BCELoss is -1 times what it should be"),
+    ],
+)
+def test_what_is_far_off_or_not_finite_is_said_so(found, expected, says):
+    own = alone("BCELoss", found=found, expected=expected)
+    shows = failed("imdb-cnn", "right-at-the-ends", variant="keep-last", measurements=(own,))
+    (finding,) = findings([shows])
+    assert finding.sentence == says
+
+
 def test_a_kernel_is_named_before_the_layer_that_calls_it_and_another_kernel_apart():
     layer, kernel = alone("Linear"), alone("aten::addmm")
     results = [

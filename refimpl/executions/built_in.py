@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -22,8 +22,10 @@ from refimpl.contract import Execution, Variant
 from refimpl.executions import distributed, ensemble
 from refimpl.hookspecs import hookimpl
 from refimpl.requirements import (
+    ESCAPES_AUTOCAST,
     NEEDS_COMPILER,
     NEEDS_CUDA,
+    NEEDS_FULLY_SHARD,
     NEEDS_GLOO,
     NEEDS_TF32,
     NEEDS_TWO_CUDA,
@@ -70,16 +72,24 @@ def _casts(variant: Variant) -> bool:
 
 
 def _has_products(variant: Variant) -> bool:
+    return variant.has_module and (
+        variant.build is None or any(n > 1 for n in _dimensions(variant))
+    )
+
+
+def _has_matrices(variant: Variant) -> bool:
+    """A product of matrices, besides convolutions."""
+    return 2 in _dimensions(variant)
+
+
+def _dimensions(variant: Variant) -> Iterator[int]:
+    """How many dimensions each parameter has that takes part in a product or a sum."""
     from torch import nn
 
-    build = variant.build
-    has_matrix = build is None or any(
-        parameter.ndim > 1
-        for layer in build().modules()
-        if not isinstance(layer, (nn.Embedding, nn.EmbeddingBag))
-        for parameter in layer.parameters(recurse=False)
-    )
-    return variant.has_module and has_matrix
+    assert variant.build is not None
+    for layer in variant.build().modules():
+        if not isinstance(layer, (nn.Embedding, nn.EmbeddingBag)):
+            yield from (parameter.ndim for parameter in layer.parameters(recurse=False))
 
 
 def _autocast(device: str, dtype: str) -> AbstractContextManager[object]:
@@ -173,6 +183,12 @@ def _no_compiler() -> str | None:
     return None if found and sys.platform != "win32" else NEEDS_COMPILER
 
 
+def _exported(module: nn.Module) -> nn.Module:
+    from refimpl.executions.exported import Exported
+
+    return Exported(module)
+
+
 def _only_cuda(device: str) -> str | None:
     if device.partition(":")[0] != "cuda":
         return NEEDS_CUDA
@@ -235,6 +251,44 @@ DDP = Execution(
 )  # fmt: skip
 
 
+def _not_sharded(device: str) -> str | None:
+    """FSDP came to the CPU, and to its present name, with torch 2.6."""
+    import torch.distributed.fsdp as fsdp
+
+    return _no_processes(device) or (None if hasattr(fsdp, "fully_shard") else NEEDS_FULLY_SHARD)
+
+
+def _sharded_on(device: str) -> Execution:
+    return replace(FSDP, missing=partial(_not_sharded, device))
+
+
+FSDP = Execution(
+    "fsdp", "FullyShardedDataParallel in two processes (gloo, NCCL)", supports=_has_shards,
+    steps=distributed.sharded_steps, missing=partial(_not_sharded, "cpu"),
+    sees_outputs=False, sets=(REPLICAS,), per_device=_sharded_on,
+)  # fmt: skip
+
+
+# --- many at once --------------------------------------------------------------------------------
+
+
+def _convolutions_alone(variant: Variant) -> str | None:
+    """On the CPU, autocast's list has ``conv2d`` but not what vmap makes of it."""
+    return ESCAPES_AUTOCAST if variant.build is not None and not _has_matrices(variant) else None
+
+
+def _together(parts: Sequence[Execution]) -> Execution:
+    narrow = any(part.rounding is not None for part in parts)
+    on_cpu = all(part.device == "cpu" for part in parts)
+    return replace(ENSEMBLE, unfit=_convolutions_alone) if narrow and on_cpu else ENSEMBLE
+
+
+ENSEMBLE = Execution(
+    "ensemble", "many seeds at once under torch.func.vmap", supports=ensemble.supports,
+    steps=ensemble.ensemble_steps, wrappable=False, beside=_together,
+)  # fmt: skip
+
+
 # --- modes ---------------------------------------------------------------------------------------
 
 
@@ -274,12 +328,14 @@ def refimpl_executions() -> list[Execution]:
             missing=_no_compiler, sets=(COMPILER,),
         ),
         GRAPHS,
+        Execution(
+            "export", "the graph that torch.export makes of the module", wrap=_exported,
+            supports=_has_module, sets=(COMPILER,),
+        ),
         DATA_PARALLEL,
         DDP,
-        Execution(
-            "ensemble", "many seeds at once under torch.func.vmap",
-            supports=ensemble.supports, steps=ensemble.ensemble_steps, wrappable=False,
-        ),
+        FSDP,
+        ENSEMBLE,
         Execution(
             "deterministic", "with deterministic algorithms, and an error where there is none",
             around=_deterministic, supports=_in_torch, sets=(DETERMINISM,),

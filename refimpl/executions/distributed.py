@@ -1,7 +1,8 @@
-"""DistributedDataParallel in real processes, started by torch's own elastic launcher.
+"""Data parallelism in real processes, started by torch's own elastic launcher: DDP and FSDP.
 
 Each process computes on its shard of every batch. Gradients are weighted by the sizes of the
-shards, so they equal those of the whole batch even if the shards are uneven.
+shards, so they equal those of the whole batch even if the shards are uneven. Under FSDP each
+process keeps a part of every parameter, of its gradient and of the optimizer's state.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ from refimpl.loading.discovery import find_spec
 from refimpl.processes import end_with_parent
 from refimpl.training.loop import steps_of
 from refimpl.training.problem import Problem
-from refimpl.trees import rows_of
+from refimpl.trees import leaves, rows_of
 
 PROCESSES = 2
+
+Wrap = Callable[[nn.Module], nn.Module]
 
 
 class DistributedError(RefimplError):
@@ -39,6 +42,19 @@ def distributed_steps(variant: Variant, problem: Problem) -> Iterator[Step]:
 
     ``problem.horizon`` must say how many steps to make. Raises :class:`DistributedError` if it does
     not, if a batch of them has fewer rows than there are processes, or if a process fails.
+    """
+    return _in_processes(variant, problem, _weighted_ddp)
+
+
+def sharded_steps(variant: Variant, problem: Problem) -> Iterator[Step]:
+    """The same under FSDP (``fully_shard``): no process has all of the parameters."""
+    return _in_processes(variant, problem, _weighted_fsdp)
+
+
+def _in_processes(variant: Variant, problem: Problem, replicated: Wrap) -> Iterator[Step]:
+    """The steps of a variant whose modules are ``replicated`` in every process.
+
+    It is a generator, so that nothing starts before the first step is asked for.
     """
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -60,7 +76,7 @@ def distributed_steps(variant: Variant, problem: Problem) -> Iterator[Step]:
             run_id=Path(folder).name,
         )
         try:
-            elastic_launch(config, _process)(_packed(variant, problem), folder)
+            elastic_launch(config, _process)(_packed(variant, problem), replicated, folder)
         except ChildFailedError as error:
             raise DistributedError(f"a process of the distributed run failed: {error}") from error
         shards = [torch.load(Path(folder) / f"{rank}.pt") for rank in range(PROCESSES)]
@@ -109,7 +125,7 @@ def _callables(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _process(packed: bytes, folder: str) -> None:
+def _process(packed: bytes, replicated: Wrap, folder: str) -> None:
     """One process: trains on its shard of every batch and saves what it sees to a file."""
     import cloudpickle
     import torch.distributed as dist
@@ -125,7 +141,7 @@ def _process(packed: bytes, folder: str) -> None:
         whole = problem.execution
         execution = replace(
             whole, device=f"cuda:{rank}" if on_gpu else "cpu", steps=None,
-            wrap=partial(_wrapped, whole.wrap),
+            wrap=partial(_wrapped, replicated, whole.wrap),
         )  # fmt: skip
         own = replace(problem, execution=execution, shard=(rank, dist.get_world_size()))
         seen = []
@@ -144,9 +160,9 @@ def _process(packed: bytes, folder: str) -> None:
         dist.destroy_process_group()
 
 
-def _wrapped(inner: Callable[[nn.Module], nn.Module] | None, module: nn.Module) -> nn.Module:
-    """What the execution puts around the module, and DDP around that."""
-    return _weighted_ddp(module if inner is None else inner(module))
+def _wrapped(replicated: Wrap, inner: Wrap | None, module: nn.Module) -> nn.Module:
+    """What the execution puts around the module, and DDP or FSDP around that."""
+    return replicated(module if inner is None else inner(module))
 
 
 def _weighted_ddp(module: nn.Module) -> nn.Module:
@@ -172,8 +188,37 @@ def _weighted_ddp(module: nn.Module) -> nn.Module:
     return wrapped
 
 
+def _weighted_fsdp(module: nn.Module) -> nn.Module:
+    """``module`` under FSDP, with gradients averaged over rows instead of processes."""
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    device = next(module.parameters()).device.type
+    fully_shard(module, mesh=init_device_mesh(device, (dist.get_world_size(),)))
+    share = torch.ones(())
+
+    def count(_: nn.Module, args: tuple[Any, ...]) -> None:
+        rows = torch.tensor(float(rows_of(args)), dtype=torch.float64, device=device)
+        total = rows.clone()
+        dist.all_reduce(total)
+        share.fill_(float(dist.get_world_size() * rows / total))
+
+    def weighted(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        # FSDP takes the mean over processes; what goes back into the module is scaled for it.
+        own = float(share)
+        for leaf in leaves(output):
+            if isinstance(leaf, Tensor) and leaf.requires_grad:
+                leaf.register_hook(lambda gradient: gradient * own)
+
+    module.register_forward_pre_hook(count)
+    module.register_forward_hook(weighted)
+    return module
+
+
 def _copies(tensors: Any) -> dict[str, Tensor]:
-    return {n: t.detach().cpu().clone() for n, t in tensors.items() if t is not None}
+    whole = {n: t.full_tensor() if hasattr(t, "full_tensor") else t for n, t in tensors.items()}
+    return {n: t.detach().cpu().clone() for n, t in whole.items() if t is not None}
 
 
 def _gathered(shards: list[list[dict[str, Any]]]) -> Iterator[Step]:

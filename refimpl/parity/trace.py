@@ -78,6 +78,8 @@ def _recording() -> Iterator[list[tuple[nn.Module, Any, Any]]]:
     calls: list[tuple[nn.Module, Any, Any]] = []
 
     def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if torch.compiler.is_compiling():  # the tensors of torch.export have no values
+            return
         first = output[0] if isinstance(output, tuple) else output
         calls.append((module, args[0] if args else None, first))
 

@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from math import isfinite
 from typing import TypeAlias
 
 from refimpl.checking.checks import VERDICTS, Measurement, Place, Result
@@ -283,11 +284,15 @@ def _factor(results: Iterable[Result]) -> str:
     ratios = [p.found / p.expected - 1 for p in first if p.expected and p.kind in KINDS[:2]]
     if not ratios:
         return ""
+    if not all(map(isfinite, ratios)):
+        return "not finite"
     middle = sorted(ratios)[len(ratios) // 2]
     if not middle or any(abs(ratio - middle) > ALIKE * abs(middle) for ratio in ratios):
         return ""
     size = abs(middle)
-    by = f"{size:.2g} times" if size >= 1 else f"{size:.1%}" if size >= 0.01 else _power(size)
+    if size >= 1:
+        return f"{middle + 1:.2g} times what it should be"
+    by = f"{size:.1%}" if size >= 0.01 else _power(size)
     return f"{by} too {'large' if middle > 0 else 'small'}"
 
 
