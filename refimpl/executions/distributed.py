@@ -209,7 +209,7 @@ def _weighted_fsdp(module: nn.Module) -> nn.Module:
         own = float(share)
         for leaf in leaves(output):
             if isinstance(leaf, Tensor) and leaf.requires_grad:
-                leaf.register_hook(lambda gradient: gradient * own)
+                leaf.register_hook(lambda gradient: gradient * own)  # type: ignore[no-untyped-call]
 
     module.register_forward_pre_hook(count)
     module.register_forward_hook(weighted)
