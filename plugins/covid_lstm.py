@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from refimpl import (
     Epoch,
@@ -107,10 +108,10 @@ def single_start(problem):
     optimizer = problem.resume(torch.optim.Adagrad(net.parameters(), lr=problem.lr))
     model = Model(net)
     model.compile(mspe, optimizer)
-    yield from model.fit(problem.batches())
+    yield from model.steps(problem.batches())
     x, y = problem.train.x, problem.train.y
     growth = torch.cat([x[0], y])  # (8, 3) and (38, 3) are the whole series, (46, 3)
-    days = first_zero_days(roll_out(model.predict, growth))
+    days = first_zero_days(roll_out(model, growth))
     yield Epoch({**model.evaluate([(x, y)]), **days})
 
 
@@ -131,7 +132,7 @@ def several_starts(problem):
         optimizer = attempt.resume(torch.optim.Adagrad(net.parameters(), lr=problem.lr))
         model = Model(net)
         model.compile(mspe, optimizer)
-        yield from model.fit(batch for epoch in epochs for batch in problem.epoch_batches(epoch))
+        yield from model.steps(batch for epoch in epochs for batch in problem.epoch_batches(epoch))
         losses.append(model.evaluate([samples])["val_loss"])
         converged = np.mean([loss < CONVERGED for loss in losses])
         yield Epoch({"converged": float(converged), "best_loss": min(losses)})
@@ -144,6 +145,27 @@ def shapes() -> tuple[tuple[int, ...], ...]:
     """Inputs and targets: 47 days give 46 differences, and these give 38 windows of eight."""
     samples = covid.COVID.load("stand-in").train
     return samples.x.shape, samples.y.shape
+
+
+class Windows(Dataset):
+    """The same windows, cut only when they are drawn."""
+
+    def __init__(self, growth: Tensor, length: int = 8) -> None:
+        self.growth, self.length = growth, length
+
+    def __len__(self) -> int:
+        return len(self.growth) - self.length
+
+    def __getitem__(self, day: int) -> tuple[Tensor, Tensor]:
+        return self.growth[day : day + self.length], self.growth[day + self.length]
+
+
+def one_batch_of_windows() -> bool:
+    """Whether a loader of all 38 windows gives the inputs and targets that are trained on."""
+    samples = covid.COVID.load("stand-in").train
+    windows = Windows(torch.tensor(covid.growth(samples)))
+    [(inputs, targets)] = DataLoader(windows, batch_size=38, generator=torch.Generator())
+    return bool((inputs.numpy() == samples.x).all() and (targets.numpy() == samples.y).all())
 
 
 def block_output() -> Tensor:
@@ -246,6 +268,9 @@ EXAMPLE = Example(
         ),
     ),
     values=(
+        Exact(
+            "one batch of a Dataset of windows is what is trained on", one_batch_of_windows, True
+        ),
         Exact("shapes of inputs and of targets", shapes, ((38, 8, 3), (38, 3))),
         Exact(
             "growth of -200 %, 0 % and 50 % through the block", block_output, [[0.0, 10.0, 15.0]]

@@ -157,6 +157,13 @@ def shuffled_twice() -> bool:
     return torch.equal(first, second)
 
 
+def predicted_twice() -> bool:
+    """Whether a loader that shuffles has its predictions in the same order twice."""
+    loader = DataLoader(flowers(), batch_size=8, shuffle=True, generator=seeded())
+    model = nn.Linear(4, 3)
+    return torch.equal(predicted(model, loader), predicted(model, loader))
+
+
 # --- images in folders ---------------------------------------------------------------------------
 
 CLASSES = ("0_airplane", "1_automobile")
@@ -214,12 +221,19 @@ def pixel_range(dataset: Dataset) -> list[float]:
     return [images.min().item(), images.max().item()]
 
 
-def grid_shape(dataset: Dataset) -> tuple[int, ...]:
-    """The shape of fifty images tiled into one, eight per row, with a margin of two pixels."""
+def tiled(images: Tensor) -> Tensor:
+    """Fifty images (50, 3, 32, 32) in one, eight per row, each with a margin of two pixels."""
+    empty = nn.functional.pad(images, (0, 2, 0, 2, 0, 0, 0, 6))  # (56, 3, 34, 34): seven rows
+    rows = empty.unflatten(0, (7, 8)).permute(2, 0, 3, 1, 4)  # (3, 7, 34, 8, 34)
+    return nn.functional.pad(rows.reshape(3, 7 * 34, 8 * 34), (2, 0, 2, 0))
+
+
+def grid_of(dataset: Dataset) -> tuple[tuple[int, ...], bool]:
+    """The shape of torchvision's grid of fifty images, and whether tiling by hand gives it."""
     from torchvision.utils import make_grid
 
     images, _ = fifty_images(dataset)
-    return tuple(make_grid(images).shape)
+    return tuple(make_grid(images).shape), torch.equal(make_grid(images), tiled(images))
 
 
 # --- a log for TensorBoard -----------------------------------------------------------------------
@@ -237,16 +251,57 @@ def logged(write: Callable):
         return EventAccumulator(folder, size_guidance=everything).Reload()
 
 
-def log_graph(writer) -> None:
-    """The graph of a small network, from a sample input."""
-    net = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 1))
-    writer.add_graph(net, torch.zeros(10, 2))
+class Net(nn.Module):
+    """The image net whose graph the document shows. It is not trained here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 32, kernel_size=3)
+        self.pool = nn.MaxPool2d(kernel_size=2, stride=2)
+        self.conv2 = nn.Conv2d(32, 64, kernel_size=5)
+        self.dropout = nn.Dropout2d(p=0.1)
+        self.adaptive_pool = nn.AdaptiveMaxPool2d((1, 1))
+        self.flatten = nn.Flatten()
+        self.linear1 = nn.Linear(64, 32)
+        self.relu = nn.ReLU()
+        self.linear2 = nn.Linear(32, 1)
+        self.sigmoid = nn.Sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, 3, 32, 32) -> (N, 1)
+        x = self.pool(self.conv2(self.pool(self.conv1(x))))
+        x = self.flatten(self.adaptive_pool(self.dropout(x)))
+        return self.sigmoid(self.linear2(self.relu(self.linear1(x))))
 
 
-def layers_in_graph() -> list[bool]:
-    """Whether the logged graph names the linear layers and the one between them."""
-    names = {node.name.split("/")[1] for node in logged(log_graph).Graph().node if "/" in node.name}
-    return [layer in names for layer in ("Linear[0]", "ReLU[1]", "Linear[2]")]
+class Line(nn.Module):
+    """The first net whose graph the document shows: two parameters, no layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(2, 1))
+        self.b = nn.Parameter(torch.zeros(1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, 2) -> (N, 1)
+        return x @ self.w + self.b
+
+
+def nodes_of(net: nn.Module, sample: Tensor) -> set[str]:
+    """The names in the logged graph of ``net``: its parts, its parameters and its operations."""
+    graph = logged(lambda writer: writer.add_graph(net, sample)).Graph()
+    return {part for node in graph.node for part in node.name.split("/")}
+
+
+def layers_in_graph() -> list[str]:
+    """Which of its layers the logged graph of the image net names."""
+    nodes = nodes_of(Net(), torch.zeros(1, 3, 32, 32))
+    layers = [(name, type(layer).__name__) for name, layer in Net().named_children()]
+    return [name for name, kind in layers if f"{kind}[{name}]" in nodes]
+
+
+def parameters_in_graph() -> list[bool]:
+    """Whether the logged graph of the line names w and b."""
+    nodes = nodes_of(Line(), torch.zeros(10, 2))
+    return [name in nodes for name in ("w", "b")]
 
 
 def log_scalars(writer) -> None:
@@ -282,8 +337,9 @@ def histograms_read() -> list[list[float]]:
 
 
 def log_images(writer) -> None:
-    """One image, then fifty at once."""
+    """One image, then fifty as a grid, then fifty at once."""
     images = torch.rand(50, 3, 32, 32, generator=seeded())
+    writer.add_image("grid", tiled(images))
     writer.add_image("one", images[0])
     writer.add_images("fifty", images, global_step=0)
 
@@ -350,6 +406,7 @@ PIPELINES = (
     ),
     Exact("the same batches from two workers", same_with_workers, True),
     Exact("the same order from a loader that shuffles twice", shuffled_twice, False),
+    Exact("the same predictions from a loader that shuffles twice", predicted_twice, False),
     Exact("numbers drawn in order", lambda: numbers_drawn() == sorted(numbers_drawn()), False),
 )
 
@@ -373,15 +430,43 @@ IMAGES = (
         needs="torchvision",
     ),
     Exact(
-        "fifty images in a grid",
-        lambda: with_image_folder(grid_shape),
-        (3, 240, 274),
+        "fifty images in a grid, and whether by hand too",
+        lambda: with_image_folder(grid_of),
+        ((3, 240, 274), True),
         needs="torchvision",
     ),
 )
 
 LOG = (
-    Exact("layers in the logged graph", layers_in_graph, [True, True, True], needs="tensorboard"),
+    Exact(
+        "layers in the logged graph of the image net",
+        layers_in_graph,
+        [
+            "conv1",
+            "pool",
+            "conv2",
+            "dropout",
+            "adaptive_pool",
+            "flatten",
+            "linear1",
+            "relu",
+            "linear2",
+            "sigmoid",
+        ],
+        needs="tensorboard",
+    ),
+    Exact(
+        "parameters in the logged graph of a line",
+        parameters_in_graph,
+        [True, True],
+        needs="tensorboard",
+    ),
+    Exact(
+        "a logged grid of fifty images",
+        lambda: image_size(log_images, "grid"),
+        [274, 240],
+        needs="tensorboard",
+    ),
     Exact(
         "logged x", lambda: scalars_read("x"), [500.0, 499.0, 1.0], digits=4, needs="tensorboard"
     ),

@@ -104,7 +104,7 @@ class BatchFirst:
 def keep_first(problem):
     """Compile, then fit on the transposed batches."""
     model = compiled(problem, problem.load(Net()))
-    yield from model.fit(BatchFirst(time_first(problem.batches())))
+    yield from model.steps(BatchFirst(time_first(problem.batches())))
 
 
 def frozen_net():
@@ -118,7 +118,7 @@ def frozen_net():
 def frozen(problem):
     """The optimizer gets only the parameters left to train."""
     model = compiled(problem, problem.load(frozen_net()))
-    yield from model.fit(BatchFirst(time_first(problem.batches())))
+    yield from model.steps(BatchFirst(time_first(problem.batches())))
 
 
 # --- pipeline (b): a data set of one's own -------------------------------------------------------
@@ -143,7 +143,7 @@ def keep_last(problem):
     reviews = Reviews(problem.train.x, problem.train.y)
     for epoch in problem.epochs():
         sampler = BatchSampler(problem.order(epoch), problem.batch_size, drop_last=False)
-        yield from model.fit(DataLoader(reviews, batch_sampler=sampler))
+        yield from model.steps(DataLoader(reviews, batch_sampler=sampler))
 
 
 # --- exact values --------------------------------------------------------------------------------

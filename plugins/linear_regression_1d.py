@@ -502,7 +502,7 @@ EXAMPLE = Example(
             "wording of the in-place error",
             says="a leaf Variable that requires grad has been used in an in-place operation",
             today="… is being used in an in-place operation",
-            since="torch>=2.3",
+            since="torch>=1.5",
             holds=warns_as_printed,
         ),
     ),

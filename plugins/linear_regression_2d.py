@@ -122,7 +122,7 @@ def high(problem):
     optimizer = problem.resume(torch.optim.Adam(net.parameters(), lr=problem.lr))
     model = Model(net)
     model.compile(nn.MSELoss(), optimizer, ERRORS)
-    yield from model.fit(problem.batches())
+    yield from model.steps(problem.batches())
 
 
 # --- large: a million points at once -------------------------------------------------------------
@@ -210,6 +210,25 @@ def first_loss_of_the_million() -> float:
     return float(np.mean((predictions - points.y) ** 2))
 
 
+def faster_on_a_gpu(device: str = "cuda", count: int = 50) -> bool:
+    """Whether updates of the million points take less time there than on the CPU."""
+    from torch.utils.benchmark import Timer
+
+    points, seconds = plane.LARGE.load("real").train, []
+    for where in ("cpu", device):
+        model, loss_func = Plane().to(where), nn.MSELoss()
+        x, y = torch.tensor(points.x, device=where), torch.tensor(points.y, device=where)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+
+        def update(model=model, loss_func=loss_func, optimizer=optimizer, x=x, y=y):
+            optimizer.zero_grad()
+            loss_func(model(x), y).backward()
+            optimizer.step()
+
+        seconds.append(Timer("update()", globals={"update": update}).timeit(count).median)
+    return seconds[1] < seconds[0]
+
+
 def gradients_of_both_losses() -> list[float]:
     """The ratio of the squared error's gradient to that of its half, for w and b."""
     points = plane.PLANE.load("stand-in").train
@@ -235,6 +254,14 @@ def of_other_points(metric, documented, **ranges):
     return Figure(metric, documented, **ranges, outside_because=why)
 
 
+def printed(names, by_epoch):
+    """The parameters that the document prints after some epochs; they stay near the plane."""
+    near = ((1.75, 2.3), (-3.3, -2.75), (9.5, 10.4))
+    for epoch, values in by_epoch.items():
+        for name, value, band in zip(names, values, near, strict=True):
+            yield Figure(name, value, real=band, epoch=epoch)
+
+
 ERRORS = {"mae": absolute_error, "mape": absolute_percentage_error}
 
 EXAMPLE = Example(
@@ -258,6 +285,15 @@ EXAMPLE = Example(
                     of_other_points("w[0]", 2.0313, real=(1.9, 2.1), stand_in=(2.00, 2.03)),
                     of_other_points("w[1]", -2.9648, real=(-3.1, -2.9), stand_in=(-3.03, -3.00)),
                     of_other_points("b", 10.0781, real=(9.7, 10.3), stand_in=(9.72, 9.79)),
+                    *printed(
+                        ("w[0]", "w[1]", "b"),
+                        {
+                            200: (2.0283, -2.9632, 10.0748),
+                            400: (2.0300, -2.9643, 10.0781),
+                            600: (2.0290, -2.9630, 10.0781),
+                            800: (2.0314, -2.9649, 10.0785),
+                        },
+                    ),
                 ),
             ),
         ),
@@ -276,6 +312,14 @@ EXAMPLE = Example(
                     Figure("weight[0]", 2.1134, real=(1.8, 2.25), stand_in=(1.8, 2.25)),
                     Figure("weight[1]", -2.9306, real=(-3.25, -2.8), stand_in=(-3.25, -2.8)),
                     of_other_points("bias", 9.9722, real=(9.6, 10.3), stand_in=(9.76, 9.92)),
+                    *printed(
+                        ("weight[0]", "weight[1]", "bias"),
+                        {
+                            50: (1.9315, -2.9573, 9.9625),
+                            100: (1.9760, -2.9398, 9.9428),
+                            150: (2.1075, -2.9509, 9.9599),
+                        },
+                    ),
                 ),
             ),
         ),
@@ -305,6 +349,8 @@ EXAMPLE = Example(
                     of_other_points("val_loss", 3.749, real=(2.5, 5.5), stand_in=(4.45, 4.70)),
                     of_other_points("val_mae", 1.534, real=(1.25, 1.95), stand_in=(1.73, 1.80)),
                     of_other_points("val_mape", 0.363, real=(0.1, 1.2), stand_in=(0.42, 0.45)),
+                    Figure("loss", 226.768, real=(100, 260), stand_in=(100, 260), epoch=1, step=20),
+                    Figure("mae", 12.198, real=(8.5, 13), stand_in=(8.5, 13), epoch=1, step=20),
                 ),
             ),
         ),
@@ -337,6 +383,7 @@ EXAMPLE = Example(
         Exact("gradient at the least-squares plane", gradient_at_optimum, [0.0] * 3, digits=9),
         Exact("residual variance of the million points", residual_variance, 4.0, digits=1),
         Exact("gradient of MSE over that of its half", gradients_of_both_losses, [2.0] * 3),
+        Exact("updates are faster on the GPU", faster_on_a_gpu, True, needs="cuda"),
     ),
     errata=(
         Erratum(

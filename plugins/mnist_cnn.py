@@ -16,6 +16,7 @@ Source: 20-days, chapters 6-2, 6-3.
 """
 
 import io
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -168,7 +169,7 @@ def class_style(problem, make_optimizer=torch.optim.Adam):
     optimizer = problem.resume(make_optimizer(net.parameters(), lr=problem.lr))
     model.compile(nn.CrossEntropyLoss(), optimizer, {"accuracy": accuracy})
     for epoch in problem.epochs():
-        yield from model.fit(problem.epoch_batches(epoch))
+        yield from model.steps(problem.epoch_batches(epoch))
         yield Epoch(model.evaluate(problem.valid_batches()))
 
 
@@ -199,6 +200,20 @@ def product_shape(device: str) -> tuple[int, ...]:
     return (left @ right).shape
 
 
+def product_is_faster(device: str = "cuda") -> bool:
+    """Whether that product takes less time on a GPU than on the CPU."""
+    from torch.utils.benchmark import Timer
+
+    seconds = []
+    for where in ("cpu", device):
+        factors = {
+            "left": torch.rand(10000, 200, device=where),
+            "right": torch.rand(200, 10000, device=where),
+        }
+        seconds.append(Timer("left @ right", globals=factors).timeit(3).median)
+    return seconds[1] < seconds[0]
+
+
 def data_parallel(net: nn.Module) -> nn.DataParallel:
     """``net`` under ``DataParallel`` on the first GPU; without a GPU the wrapper just calls it."""
     if torch.cuda.is_available():
@@ -226,7 +241,7 @@ def bare_net_evaluates_the_same() -> bool:
     model = compiled(data_parallel(problem.load(CnnModel())))
     device = next(model.net.parameters()).device
     training = ((x.to(device), y.to(device)) for x, y in islice(problem.batches(), 5))
-    for _ in model.fit(training):
+    for _ in model.steps(training):
         pass
     file = io.BytesIO()
     torch.save(model.net.module.state_dict(), file)
@@ -235,6 +250,39 @@ def bare_net_evaluates_the_same() -> bool:
     bare.load_state_dict(torch.load(file, weights_only=True))
     validation = [(x.to(device), y.to(device)) for x, y in problem.valid_batches()]
     return model.evaluate(validation) == compiled(bare).evaluate(validation)
+
+
+def fitted() -> tuple[Model, dict[str, list[float]], list]:
+    """A model that was fitted as the document does, its history, and its validation batches."""
+    problem = pose(EXAMPLE.variant("class"), seed=0)
+    model = compiled(problem.load(CnnModel()))
+    training, validation = list(islice(problem.batches(), 3)), list(problem.valid_batches())
+    return model, model.fit(2, dl_train=training, dl_val=validation), validation
+
+
+def clone_evaluates_the_same() -> bool:
+    """Load the saved weights into another model, compile it without an optimizer, evaluate both."""
+    model, _, validation = fitted()
+    clone = Model(CnnModel())
+    clone.load_state_dict(model.state_dict())
+    clone.compile(loss_func=nn.CrossEntropyLoss(), metrics_dict={"accuracy": accuracy})
+    return clone.evaluate(validation) == model.evaluate(validation)
+
+
+def predictions_of_a_loader() -> list[int]:
+    """How many validation images there are, and the shape of their predictions."""
+    model, _, validation = fitted()
+    return [sum(len(labels) for _, labels in validation), *model.predict(validation).shape]
+
+
+def parallel_and_back() -> list[str]:
+    """What a model trains when it is compiled with ``device_ids``, and again without."""
+    model = Model(CnnModel())
+    found = []
+    for device_ids in ([0], None):
+        model.compile(nn.CrossEntropyLoss(), device_ids=device_ids)
+        found.append(type(model.net).__name__)
+    return [*found, *(["prefixed"] if "layers.0.weight" not in model.state_dict() else [])]
 
 
 def weights_of_the_wrapper():
@@ -303,6 +351,15 @@ def after_epoch(epoch: int | None, figures: tuple[Figure, ...]) -> tuple[Figure,
     return tuple(replace(figure, epoch=epoch) for figure in figures)
 
 
+def so_far(*rows: tuple[float, ...]) -> Iterator[Figure]:
+    """Means of the first epoch up to some steps, with their bands on real data.
+
+    A row is the step, the loss, its lowest and highest, and the same of the accuracy.
+    """
+    for step, *bands in rows:
+        yield from (replace(f, epoch=1, step=int(step)) for f in real_bands(*bands))
+
+
 def protocol(learning_rate: float, stand_in_epochs: int) -> Protocol:
     """Three epochs of shuffled batches of 128."""
     return Protocol(
@@ -342,6 +399,12 @@ EXAMPLE = Example(
                 *after_epoch(1, valid_bands(0.087, 0.05, 0.15, 0.972, 0.95, 0.985)),
                 *after_epoch(2, real_bands(0.111, 0.085, 0.14, 0.967, 0.958, 0.975)),
                 *after_epoch(2, valid_bands(0.082, 0.04, 0.14, 0.976, 0.955, 0.985)),
+                *so_far(
+                    (100, 0.742, 0.5, 1.05, 0.745, 0.62, 0.85),
+                    (200, 0.466, 0.33, 0.63, 0.843, 0.77, 0.9),
+                    (300, 0.363, 0.26, 0.48, 0.88, 0.83, 0.92),
+                    (400, 0.31, 0.22, 0.41, 0.898, 0.86, 0.93),
+                ),
             ),
         ),
         Variant(
@@ -365,6 +428,12 @@ EXAMPLE = Example(
                 *after_epoch(2, real_bands(1.905, 1.6, 2.2, 0.435, 0.3, 0.6)),
                 *after_epoch(2, valid_bands(1.469, 1.0, 1.9, 0.710, 0.45, 0.82)),
                 Figure("loss", 2.3274, real=(2.2, 2.45), epoch=0),
+                *so_far(
+                    (100, 2.298, 2.26, 2.33, 0.137, 0.07, 0.25),
+                    (200, 2.288, 2.24, 2.32, 0.145, 0.07, 0.28),
+                    (300, 2.278, 2.22, 2.315, 0.165, 0.08, 0.3),
+                    (400, 2.265, 2.2, 2.31, 0.183, 0.09, 0.32),
+                ),
             ),
         ),
         Variant(
@@ -383,6 +452,12 @@ EXAMPLE = Example(
                 *after_epoch(None, real_bands(0.153, 0.1, 0.2, 0.959, 0.945, 0.97)),
                 Figure("val_accuracy", 0.972, real=(0.92, 0.985), epoch=1),
                 Figure("val_accuracy", 0.958, real=(0.94, 0.985), epoch=2),
+                *so_far(
+                    (100, 0.976, 0.65, 1.35, 0.664, 0.52, 0.78),
+                    (200, 0.611, 0.42, 0.85, 0.795, 0.7, 0.86),
+                    (300, 0.478, 0.33, 0.66, 0.841, 0.77, 0.89),
+                    (400, 0.403, 0.28, 0.56, 0.868, 0.8, 0.91),
+                ),
             ),
         ),
     ),
@@ -401,6 +476,24 @@ EXAMPLE = Example(
             partial(product_shape, "cuda"),
             (10000, 10000),
             needs="cuda",
+        ),
+        Exact("the large product is faster on the GPU", product_is_faster, True, needs="cuda"),
+        Exact(
+            "columns of the history of fit",
+            lambda: list(fitted()[1]),
+            ["epoch", "loss", "accuracy", "val_loss", "val_accuracy"],
+        ),
+        Exact("a clone of the model evaluates the same", clone_evaluates_the_same, True),
+        Exact("images, and predictions of the loader", predictions_of_a_loader, [1000, 1000, 10]),
+        Exact(
+            "a model's parameters, without a prefix",
+            lambda: list(Model(CnnModel()).state_dict()),
+            list(keys(BY_INDEX)),
+        ),
+        Exact(
+            "a model with device_ids, and without",
+            parallel_and_back,
+            ["DataParallel", "CnnModel"],
         ),
         Exact("DataParallel takes every GPU", takes_every_device, True),
         Exact("same evaluation from DataParallel's weights", bare_net_evaluates_the_same, True),

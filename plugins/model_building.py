@@ -380,9 +380,6 @@ def built(name, build, names) -> Variant:
     )
 
 
-OLDEST = "torch>=2.3"
-"""The oldest torch that refimpl runs on; when it changed before that is not tried."""
-
 EXAMPLE = Example(
     name="model-building",
     title="One network built in seven ways",
@@ -444,21 +441,21 @@ EXAMPLE = Example(
             "a ModuleDict in print",
             says="a ModuleDict prints its entries in alphabetical order",
             today="prints them in the order in which they were inserted",
-            since=OLDEST,
+            since="torch>=1.7",
             holds=lambda: in_print(nn.ModuleDict({"b": nn.ReLU(), "a": nn.Tanh()})) == ["a", "b"],
         ),
         Erratum(
             "a ParameterList in print",
             says="a ParameterList prints its parameters as torch.FloatTensor",
             today="prints them as torch.float32",
-            since=OLDEST,
+            since="torch>=1.13",
             holds=lambda: "torch.FloatTensor" in repr(Holder().params_list),
         ),
         Erratum(
             "Flatten in print",
             says="Flatten() is printed as Flatten()",
             today="is printed as Flatten(start_dim=1, end_dim=-1)",
-            since=OLDEST,
+            since="torch>=1.7",
             holds=lambda: repr(nn.Flatten()) == "Flatten()",
         ),
     ),

@@ -12,7 +12,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from refimpl import Example, Facts, Figure, Layer, Model, Protocol, Sizes, Step, Variant, hookimpl
+from refimpl import (
+    Exact,
+    Example,
+    Facts,
+    Figure,
+    Layer,
+    Model,
+    Protocol,
+    Sizes,
+    Step,
+    Variant,
+    hookimpl,
+)
 from refimpl.fixtures import ring
 from refimpl.metrics import binary_accuracy
 
@@ -47,6 +59,16 @@ def clamped_bce(p, y):
     """Binary cross entropy, with p kept 1e-7 away from 0 and 1 so that its logarithm is finite."""
     p = p.clamp(1e-7, 1 - 1e-7)
     return -(y * torch.log(p) + (1 - y) * torch.log(1 - p)).mean()
+
+
+def of_even_odds() -> list[float]:
+    """Loss and metric of p = ½ for one label of each kind, as they are and with p and y swapped.
+
+    Swapped, the labels are clamped: a certain answer that is half wrong costs −½·log 1e-7.
+    """
+    p, y = torch.tensor([[0.5], [0.5]]), torch.tensor([[0.0], [1.0]])
+    right_of = (1 - (p - y.round()).abs()).mean()
+    return [clamped_bce(p, y).item(), clamped_bce(y, p).item(), right_of.item()]
 
 
 def low(problem):
@@ -105,7 +127,7 @@ def high(problem):
     model = Model(net)
     optimizer = problem.resume(torch.optim.Adam(net.parameters(), lr=problem.lr))
     model.compile(nn.BCELoss(), optimizer, {"accuracy": binary_accuracy})
-    yield from model.fit(problem.batches())
+    yield from model.steps(problem.batches())
 
 
 # --- what the document states --------------------------------------------------------------------
@@ -184,6 +206,9 @@ EXAMPLE = Example(
             protocol=Protocol(epochs=300, learning_rate=0.001, batch_size=10, stand_in_epochs=25),
             facts=facts(
                 Figure("accuracy", 0.9315, real=(0.90, 0.945), stand_in=(0.87, 0.945)),
+                Figure("loss", 0.294, real=(0.15, 0.35)),
+                Figure("loss", 0.235, real=(0.15, 0.35), epoch=100),
+                Figure("loss", 0.247, real=(0.15, 0.35), epoch=200),
                 output=(10, 1),
                 state_dict=BY_LAYER,
             ),
@@ -203,9 +228,19 @@ EXAMPLE = Example(
                 Figure("val_loss", 0.173, real=(0.15, 0.24)),
                 Figure("loss", 0.168, real=(0.15, 0.20)),
                 Figure("accuracy", 0.937, real=(0.915, 0.945), outside_because=OTHER_POINTS),
+                Figure("loss", 0.733, real=(0.64, 0.80), stand_in=(0.64, 0.80), epoch=1, step=10),
+                Figure("loss", 0.713, real=(0.63, 0.77), stand_in=(0.63, 0.77), epoch=1, step=20),
                 output=(100, 1),
                 state_dict=BY_LAYER,
             ),
+        ),
+    ),
+    values=(
+        Exact(
+            "loss at even odds, with swapped arguments, and the metric then",
+            of_even_odds,
+            [0.6931, 8.0151, 0.5],
+            digits=4,
         ),
     ),
 )

@@ -53,10 +53,10 @@ def array_changed() -> tuple[list, list]:
     return array.tolist(), shared.tolist()
 
 
-def tensor_changed(copy: bool) -> tuple[list, list]:
-    """A tensor and the array made from it, or from a copy, after 1 is added to the tensor."""
+def tensor_changed(made_from: Callable[[Tensor], Tensor]) -> tuple[list, list]:
+    """A tensor, and the array of what is made from it, after 1 is added to the tensor."""
     t = torch.zeros(3)
-    array = (t.clone() if copy else t).numpy()
+    array = made_from(t).numpy()
     t.add_(1)
     return t.tolist(), array.tolist()
 
@@ -76,6 +76,13 @@ CHAPTER_2_1 = (
         "types of the typed constructors",
         lambda: types(torch.IntTensor(1), torch.Tensor(np.array(2.0)), torch.BoolTensor([1, 0])),
         ["torch.int32", "torch.float32", "torch.bool"],
+    ),
+    Exact(
+        "types of two names",
+        lambda: types(
+            *(tensor(1, dtype=t) for t in (torch.double, torch.float, torch.long, torch.int))
+        ),
+        ["torch.float64", "torch.float32", "torch.int64", "torch.int32"],
     ),
     Exact("Tensor of an array", lambda: torch.Tensor(np.array(2.0)).item(), 2.0),
     Exact(
@@ -108,6 +115,7 @@ CHAPTER_2_1 = (
     ),
     Exact("size of a vector", lambda: tuple(tensor(VECTOR).size()), (4,)),
     Exact("size of a matrix", lambda: tuple(tensor(MATRIX).size()), (2, 2)),
+    Exact("size of three rows of two", lambda: tuple(tensor(TALL).size()), (3, 2)),
     Exact(
         "view",
         lambda: torch.arange(12).view(3, 4),
@@ -131,14 +139,17 @@ CHAPTER_2_1 = (
         lambda: torch.arange(12).view(2, 6).t().reshape(3, 4),
         [[0, 6, 1, 7], [2, 8, 3, 9], [4, 10, 5, 11]],
     ),
+    Exact("type of from_numpy", lambda: types(torch.from_numpy(np.zeros(3))), ["torch.float64"]),
     Exact("from_numpy shares memory", array_changed, ([1.0, 1.0, 1.0], [1.0, 1.0, 1.0])),
     Exact(
         "numpy() shares memory",
-        lambda: tensor_changed(copy=False),
+        lambda: tensor_changed(lambda t: t),
         ([1.0, 1.0, 1.0], [1.0, 1.0, 1.0]),
     ),
     Exact(
-        "clone() does not", lambda: tensor_changed(copy=True), ([1.0, 1.0, 1.0], [0.0, 0.0, 0.0])
+        "clone() does not",
+        lambda: tensor_changed(torch.clone),
+        ([1.0, 1.0, 1.0], [0.0, 0.0, 0.0]),
     ),
     Exact("type of item()", lambda: type(tensor(1.0).item()).__name__, "float"),
     Exact("type of tolist()", lambda: type(tensor(MATRIX).tolist()).__name__, "list"),
@@ -160,6 +171,30 @@ def scores() -> Tensor:
         return torch.floor(100 * torch.rand(4, 10, 7)).int()
 
     return after_seed_0(draw)
+
+
+PRINTED_SCORES = """
+55 95 3 18 37 30 93 17 26 15 3 20 92 72 74 52 24 58 3 13 24 81 79 27 48 81 99 69 56 83 20 59 11
+15 24 72 70 20 65 77 43 51 61 81 98 11 31 69 91 93 94 59 6 54 18 3 94 88 0 59 41 41 27 69 20 68
+75 85 68 0
+
+17 74 60 10 21 97 83 28 37 2 49 12 11 47 57 29 79 19 95 84 7 37 52 57 61 69 52 25 73 2 20 37 25
+32 9 39 60 17 47 85 44 51 45 60 81 97 81 97 46 5 26 84 49 25 11 3 7 39 77 77 1 81 10 39 29 40 40
+5 6 42
+
+50 27 68 4 46 93 29 95 68 4 81 44 27 89 9 55 39 85 63 74 67 37 39 8 77 89 84 14 52 14 22 20 67
+20 48 52 82 12 15 20 84 32 92 68 56 49 40 56 38 49 56 10 23 90 9 46 99 68 51 6 74 14 35 33 42 50
+91 56 94 80
+
+18 72 14 28 64 66 87 33 50 75 1 86 8 50 41 23 56 91 35 20 31 0 72 25 16 21 78 76 88 68 33 36 64
+91 63 26 26 2 60 21 5 93 17 44 64 51 16 9 89 58 91 33 64 38 47 19 66 65 48 38 19 84 12 70 33 25
+58 24 61 59
+"""
+
+
+def printed_scores() -> np.ndarray:
+    """All 280 marks as they are printed."""
+    return np.array(PRINTED_SCORES.split(), dtype=int).reshape(4, 10, 7)
 
 
 def image() -> Tensor:
@@ -289,6 +324,7 @@ INDEXING = (
             [[72, 28, 87], [26, 60, 93], [33, 58, 59]],
         ],
     ),
+    Exact("all 280 marks", scores, printed_scores().tolist()),
     Exact("size of the marks", lambda: [*scores().shape], [4, 10, 7]),
     Exact(
         "index_select of a class",
@@ -343,6 +379,11 @@ SHAPES = (
         "transpose twice: channels from last to second",
         lambda: shape(torch.zeros(10, 6, 5, 4).transpose(1, 2).transpose(1, 3)),
         (10, 4, 6, 5),
+    ),
+    Exact(
+        "t() is transpose(0, 1)",
+        lambda: torch.equal(tensor(MARKS).t(), torch.transpose(tensor(MARKS), 0, 1)),
+        True,
     ),
     Exact("t()", lambda: tensor([[1, 2, 3], [4, 5, 6]]).t(), [[1, 4], [2, 5], [3, 6]]),
 )  # fmt: skip
@@ -403,6 +444,14 @@ ELEMENTWISE = (
     ),
     Exact(
         "x ≥ 2 or x ≤ 3", lambda: (tensor(X) >= 2) | (tensor(X) <= 3), [[True, True], [True, True]]
+    ),
+    Exact(
+        "ge and eq are ≥ and =",
+        lambda: [
+            torch.equal(torch.ge(tensor(X), 2), tensor(X) >= 2),
+            torch.equal(torch.eq(tensor(X), 5), tensor(X) == 5),
+        ],
+        [True, True],
     ),
     Exact("x = 5", lambda: tensor(X) == 5, [[False, False], [False, False]]),
     Exact(
@@ -502,6 +551,14 @@ def eigenvectors_stretched() -> float:
     return (a.to(vectors.dtype) @ vectors - vectors * values).abs().max().item()
 
 
+def positive_below(vectors: Tensor) -> Tensor:
+    """Eigenvectors in columns, (2, 2), each times ±1 so that its second number is positive.
+
+    They have length 1 and that number is real; their sign is left to the build of LAPACK.
+    """
+    return vectors * vectors[1].real.sign()
+
+
 def q_and_r() -> tuple[Tensor, Tensor]:
     """The QR decomposition of a square matrix."""
     return torch.linalg.qr(tensor(MATRIX))
@@ -524,6 +581,14 @@ MATRICES = (
         lambda: tensor([[1, 2], [3, 4]]) @ tensor([[2, 0], [0, 2]]),
         [[2, 4], [6, 8]],
     ),
+    Exact(
+        "matmul and mm are @",
+        lambda: [
+            torch.equal(product(tensor(A), tensor(B)), tensor(A) @ tensor(B))
+            for product in (torch.matmul, torch.mm)
+        ],
+        [True, True],
+    ),
     Exact("transpose", lambda: tensor(MATRIX).t(), [[1.0, 3.0], [2.0, 4.0]]),
     Exact("inverse", lambda: torch.inverse(tensor(MATRIX)), [[-2.0, 1.0], [1.5, -0.5]], digits=4),
     Exact("trace", lambda: torch.trace(tensor(MATRIX)), 5.0),
@@ -535,21 +600,27 @@ MATRICES = (
         [2.5 + 2.7839j, 2.5 - 2.7839j],
         digits=4,
     ),
+    Exact(
+        "eigenvectors, if their second row is positive",
+        lambda: torch.view_as_real(positive_below(torch.linalg.eig(tensor(TURNING))[1])),
+        [[[0.2535, -0.4706], [0.2535, 0.4706]], [[0.8452, 0.0], [0.8452, 0.0]]],
+        digits=4,
+    ),
     Exact("A·V − V·Λ", eigenvectors_stretched, 0.0, digits=4),
     Exact("Q·R", lambda: torch.matmul(*q_and_r()), MATRIX, digits=4),
     Exact("Qᵀ·Q", lambda: q_and_r()[0].t() @ q_and_r()[0], [[1.0, 0.0], [0.0, 1.0]], digits=4),
     Exact("R below its diagonal", lambda: q_and_r()[1][1, 0].item(), 0.0),
     Exact("singular values", lambda: u_s_v()[1], [9.5255, 0.5143], digits=4),
     Exact(
-        "singular vectors on the right, but for their signs",
-        lambda: u_s_v()[2].abs(),
-        [[0.6196, 0.7849], [0.7849, 0.6196]],
+        "singular vectors on the right",
+        lambda: u_s_v()[2],
+        [[-0.6196, -0.7849], [-0.7849, 0.6196]],
         digits=4,
     ),
     Exact(
         "singular vectors on the left",
-        lambda: u_s_v()[0].abs(),
-        [[0.2298, 0.8835], [0.5247, 0.2408], [0.8196, 0.4019]],
+        lambda: u_s_v()[0],
+        [[-0.2298, 0.8835], [-0.5247, 0.2408], [-0.8196, -0.4019]],
         digits=4,
     ),
     Exact("torch.svd gives V as linalg.svd gives its transpose", svd_agrees, True),
@@ -565,6 +636,11 @@ ROW, COLUMNS = [1, 2, 3], [[0, 0, 0], [1, 1, 1], [2, 2, 2]]
 
 BROADCASTING = (
     Exact("table + row", lambda: tensor(COLUMNS) + tensor(ROW), [[1, 2, 3], [2, 3, 4], [3, 4, 5]]),
+    Exact(
+        "lengths after broadcasting, and NumPy's",
+        lambda: [torch.broadcast_shapes((4, 1), (3,)), np.broadcast_shapes((4, 1), (3,))],
+        [(4, 3), (4, 3)],
+    ),
     Exact(
         "broadcast_tensors",
         lambda: parts(torch.broadcast_tensors(tensor(ROW), tensor(COLUMNS))),
@@ -664,6 +740,41 @@ ERRATA = (
         holds=lambda: shape(tensor(True)) == (4,),
     ),
     Erratum(
+        "array of data",
+        says="t.data.numpy() has memory of its own, as t.clone().numpy() has",
+        today="it shares the tensor's: after t.add_(1) the array is 1 too",
+        since=FROM_THE_START,
+        holds=lambda: tensor_changed(lambda t: t.data)[1] == [0.0, 0.0, 0.0],
+    ),
+    Erratum(
+        "rows of a slice",
+        says="a comment: t[1:4, :4:2] goes from row 1 to the last row, and to the last column",
+        today="row 4 and column 4 are left out: (3, 2) of a table of (5, 5)",
+        since=FROM_THE_START,
+        holds=lambda: shape(digits()[1:4, :4:2]) == (4, 3),
+    ),
+    Erratum(
+        "number of parts",
+        says="split takes the number of equal parts",
+        today="it takes the length of a part: six rows split by 2 are three parts",
+        since=FROM_THE_START,
+        holds=lambda: len(torch.cat(abc()).split(2)) == 2,
+    ),
+    Erratum(
+        "halves rounded",
+        says="round rounds halves away from zero, as at school",
+        today="it rounds them to the even neighbour: 2.5 to 2",
+        since=FROM_THE_START,
+        holds=lambda: torch.round(tensor(2.5)).item() == 3,
+    ),
+    Erratum(
+        "sign of the remainder",
+        says="remainder is never negative",
+        today="it has the sign of the divisor: remainder(2.6, −2) is −1.4",
+        since=FROM_THE_START,
+        holds=lambda: torch.remainder(tensor(2.6), -2).item() >= 0,
+    ),
+    Erratum(
         "first eigenvalue",
         says="a comment gives the eigenvalue −2.5 + 2.7839j",
         today="it is 2.5 + 2.7839j, as the code beside it prints",
@@ -687,6 +798,12 @@ EXAMPLE = Example(
             "view size is not compatible",
         ),
         Failure("a tensor of text", lambda: tensor(["hello"]), ValueError, "str"),
+        Failure(
+            "lengths that do not broadcast",
+            lambda: torch.zeros(2, 3) + torch.zeros(2),
+            RuntimeError,
+            "must match",
+        ),
         Failure(
             "inverse of integers",
             lambda: torch.inverse(tensor([[1, 2], [3, 4]])),

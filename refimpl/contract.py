@@ -184,7 +184,8 @@ class Sizes:
 class Figure:
     """A number that the document reports at the end of training, or after an ``epoch`` of it.
 
-    Epoch 0 is the first batch before any update: its ``loss``, or a metric of it.
+    Epoch 0 is the first batch before any update: its ``loss``, or a metric of it. With a ``step``
+    it is the mean over the first ``step`` batches of that epoch, as it is printed during it.
 
     With ``digits`` it must be exact on the real tier: |measured − documented| is at most half a
     unit of that decimal. Otherwise ``real`` and ``stand_in`` are the ranges (low, high), both ends
@@ -201,12 +202,15 @@ class Figure:
     stand_in: tuple[float, float] | None = None
     outside_because: str = ""
     epoch: int | None = None
+    step: int | None = None
 
     @property
     def name(self) -> str:
-        """The metric, and after which epoch if it is not that of the end."""
+        """The metric, and after which epoch or step if it is not that of the end."""
         if self.epoch is None:
             return self.metric
+        if self.step is not None:
+            return f"{self.metric} at step {self.step} of epoch {self.epoch}"
         return f"{self.metric} {f'after epoch {self.epoch}' if self.epoch else 'before training'}"
 
     def range_on(self, tier: Tier) -> tuple[float, float] | None:

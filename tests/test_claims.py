@@ -131,6 +131,13 @@ def test_the_figure_in_the_ledger_must_be_the_one_that_is_asserted():
     assert fault.endswith("is [1, 3] in the ledger, and (1, 2) in the plugin")
 
 
+def test_a_figure_of_another_run_must_lie_in_the_range_of_the_real_data():
+    other = replace(COMPLETE[4], figure=0.6)
+    assert found(*COMPLETE, other) == []
+    (fault,) = found(*COMPLETE, replace(other, figure=0.61))
+    assert fault.endswith("is 0.61 in the ledger, and 0.5 in the plugin")
+
+
 # --- verdicts ------------------------------------------------------------------------------------
 
 
@@ -188,6 +195,13 @@ def test_a_figure_of_a_run_lies_in_a_band_or_was_not_run():
     )
 
 
+def test_what_only_real_data_shows_is_not_run_on_the_stand_in():
+    rows = claim("data-as-recorded", "", tier="real")
+    run = result("data-as-recorded", "passed")
+    assert verdict(rows, run) == ("not run", "no result of data-as-recorded on real data")
+    assert verdict(rows, run, replace(run, tier="real"))[0] == "holds"
+
+
 def test_what_is_not_asserted_says_why():
     lost = Claim("1", "it took 5 s", "timing", unchecked="the time of another machine")
     assert verdict(lost) == ("not checkable", "the time of another machine")
@@ -206,6 +220,10 @@ def test_what_is_not_asserted_says_why():
         ("[[claim]]\nsection = '1'\nsays = 'x'\nkind = 'exact'", "give either the check"),
         ("[[claim]]\nsection = '1'\nsays = 'x'\nkind = 'wish'\ncheck = 'c'", "is no kind"),
         ("[[claim]]\nsektion = '1'", "did you mean 'section'"),
+        (
+            "[[claim]]\nsection = '1'\nsays = 'x'\nkind = 'exact'\ncheck = 'c'\ntier = 'raw'",
+            "tier = 'raw' is none; there are: stand-in, real",
+        ),
         ("[[own]]\ncheck = 'c'", "it has no why"),
         ("claim = 3", "write each entry under [[claim]]"),
     ],
@@ -250,6 +268,14 @@ def test_a_plugin_of_others_brings_its_own(capsys, tmp_path):
     assert "✓ one and one: 2" in out
     assert ended.value.code == 1
     assert "exact-values · more has no claim" in err
+
+
+def test_warnings_that_assertions_provoke_are_not_shown(capfd, recwarn):
+    with pytest.raises(SystemExit) as ended:
+        main.main(["claims", "layers", "--summary"])  # reads a number off a tensor with a graph
+    assert ended.value.code == 0
+    assert not recwarn.list
+    assert "Warning" not in "".join(capfd.readouterr())
 
 
 def test_a_page_links_each_statement_to_its_assertion():

@@ -182,7 +182,7 @@ def begun_again(problem: Problem, same: bool) -> Steps:
         model = Model(net)
         model.compile(F.cross_entropy, torch.optim.SGD(net.parameters(), lr=problem.lr))
         for epoch in range(8 * number, 8 * number + 8):
-            yield from model.fit(problem.epoch_batches(epoch))
+            yield from model.steps(problem.epoch_batches(epoch))
 
 
 @pytest.mark.parametrize("same", [True, False])

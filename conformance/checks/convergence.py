@@ -48,7 +48,7 @@ def reaches_documented_figures(subject: Subject) -> Iterator[Measurement | Curve
         if figure.epoch == 0:
             yield within(figure.name, _before_training(subject, figure.metric), low, high)
             continue
-        there = _figures_of(runs[0], figure.epoch)
+        there = _figures_of(runs[0], figure)
         others = _others(baseline, figure)
         if figure.metric not in there:
             known = ", ".join(sorted(there)) or f"only {len(runs[0].epochs)} epochs"
@@ -69,16 +69,18 @@ def _before_training(subject: Subject, metric: str) -> float:
     return float(score.double().mean())
 
 
-def _figures_of(run: History, epoch: int | None) -> Mapping[str, float]:
-    """The figures of a run's end, or those after an epoch; empty if it had no such epoch."""
-    if epoch is None:
+def _figures_of(run: History, stated: Figure) -> Mapping[str, float]:
+    """A run's figures at the end, or at a figure's epoch and step; empty if it had none such."""
+    if stated.epoch is None:
         return run.final
-    return run.epochs[epoch - 1].metrics if epoch <= len(run.epochs) else {}
+    if stated.epoch > len(run.epochs):
+        return {}
+    return run.epochs[stated.epoch - 1].figures_at(stated.step)
 
 
 def _others(baseline: Baseline | None, figure: Figure) -> list[float]:
     """The same figure of the baseline's runs; empty if they do not have it."""
-    if baseline is None or figure.metric not in baseline.metrics:
+    if baseline is None or figure.metric not in baseline.metrics or figure.step is not None:
         return []
     if figure.epoch is None:
         return list(baseline.finals(figure.metric))
@@ -158,7 +160,7 @@ def _run(subject: Subject, further: int) -> History:
 
 def _value(run: History, figure: Figure) -> float:
     """What a run has for a figure."""
-    return _figures_of(run, figure.epoch)[figure.metric]
+    return _figures_of(run, figure)[figure.metric]
 
 
 def _sides(

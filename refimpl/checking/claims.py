@@ -24,8 +24,9 @@ a plugin that is a package, ``NAME.claims.toml`` beside one that is a module ``N
 
 A claim names the ``check`` that asserts it and, where a check has many assertions, ``what`` of the
 plugin it is: the name of an exact value, a failure or an erratum, or the metric of a figure. A
-``variant`` narrows it. A ``figure`` that is no text must be what the plugin asserts. An entry
-``own`` lists an assertion that no document makes, and says why it is there. If a plugin brings
+``variant`` narrows it, and a ``tier`` if only the real data shows it. A ``figure`` that is no text
+must be what the plugin asserts, or lie in the range that it asserts on real data. An entry ``own``
+lists an assertion that no document makes, and says why it is there. If a plugin brings
 several examples, each entry names its ``example``; so it does with ``document`` if that is not the
 example's.
 
@@ -46,6 +47,7 @@ from refimpl.checking import brought
 from refimpl.checking.brought import strange_keys
 from refimpl.checking.checks import Measurement, Result
 from refimpl.contract import Erratum, Exact, Example, Facts, Failure, Figure
+from refimpl.data import TIERS
 from refimpl.errors import RefimplError
 from refimpl.reading import why
 
@@ -108,6 +110,7 @@ class Claim:
     check: str = ""
     what: str = ""
     variant: str = ""
+    tier: str = ""
     unchecked: str = ""
     example: str = ""
     document: str = ""
@@ -187,6 +190,8 @@ def _wrong(entry: dict[str, Any], own: bool) -> Iterator[str]:
         return
     if entry["kind"] not in KINDS:
         yield f"kind = {entry['kind']!r} is no kind; there are: {', '.join(KINDS)}"
+    if entry.get("tier", "real") not in TIERS:
+        yield f"tier = {entry['tier']!r} is none; there are: {', '.join(TIERS)}"
     if ("check" in entry) == ("unchecked" in entry):
         yield "give either the check that asserts it, or unchecked = why none can"
 
@@ -276,7 +281,7 @@ def faults(example: Example, ledger: Ledger, checks: Collection[tuple[str, str]]
             yield from (
                 f"{who} is {entry.figure} in the ledger, and {each.expected} in the plugin"
                 for each in found
-                if not _same(entry.figure, each.expected)
+                if not _same(entry.figure, each)
             )
     for each in everything:
         if not any(_points_at(entry, each) for entry in entries):
@@ -286,11 +291,17 @@ def faults(example: Example, ledger: Ledger, checks: Collection[tuple[str, str]]
             )
 
 
-def _same(figure: Any, expected: Any) -> bool:
-    """Whether the ledger's figure is the plugin's, if it is given as more than a text."""
-    if figure is None or isinstance(figure, str) or expected is None:
+def _same(figure: Any, stated: Assertion) -> bool:
+    """Whether the ledger's figure is the plugin's, if it is given as more than a text.
+
+    A figure of a run may be that of another run in the document, which must lie in the same range.
+    """
+    if figure is None or isinstance(figure, str) or stated.expected is None:
         return True
-    return bool(_plain(figure) == _plain(expected))
+    limits = stated.source.real if isinstance(stated.source, Figure) else None
+    if limits is not None and limits[0] <= figure <= limits[1]:
+        return True
+    return bool(_plain(figure) == _plain(stated.expected))
 
 
 def _plain(value: Any) -> Any:
@@ -371,11 +382,17 @@ def _judged(line: Judged, results: Sequence[Result]) -> Judged:
     claim = line.claim
     if line.verdict in ("not asserted", "not checkable"):
         return line
-    own = [r for r in results if r.check == claim.check and claim.variant in ("", r.variant)]
+    own = [
+        result
+        for result in results
+        if result.check == claim.check
+        and claim.variant in ("", result.variant)
+        and claim.tier in ("", result.tier)
+    ]
     run = [r for r in own if r.outcome != "skipped"]
     if not run:
-        reason = own[0].reason if own else f"no result of {claim.check}"
-        return _as(line, "not run", reason)
+        on = f" on {claim.tier} data" if claim.tier else ""
+        return _as(line, "not run", own[0].reason if own else f"no result of {claim.check}{on}")
     measured = [m for r in run for m in r.measurements if _is_of(m, claim)]
     if claim.what and not measured and all(r.outcome == "passed" for r in run):
         return _as(line, "not run", _why_not_measured(claim))

@@ -241,6 +241,11 @@ def _check_claims(example: Example) -> Iterator[Finding]:
         )
     for facts in _each_once(every_facts):
         yield from _check_facts(facts)
+    for variant in example.variants:
+        facts, protocol = variant.facts or example.facts, variant.protocol or example.protocol
+        if protocol and protocol.report != "epoch" and any(f.step for f in facts.figures):
+            reason = f"variant {variant.name!r} states figures at a step and reports the last batch"
+            yield Finding("bad-figure", reason, "a figure at a step needs report='epoch'")
     for failure in example.failures:
         yield from _check_failure(failure)
     for erratum in example.errata:
@@ -281,6 +286,9 @@ def _check_figure(figure: Figure) -> Iterator[Finding]:
             yield Finding("bad-range", reason, "a range is (low, high)")
     if figure.epoch is not None and figure.epoch < 0:
         yield Finding("bad-figure", f"{who} has epoch={figure.epoch}", "epochs count from 1")
+    if figure.step is not None and (figure.step < 1 or not figure.epoch):
+        reason = f"{who} has step={figure.step} and epoch={figure.epoch}"
+        yield Finding("bad-figure", reason, "a step is one of an epoch; both count from 1")
     if figure.digits is not None and figure.documented is None:
         yield Finding("bad-figure", f"{who} has digits but no documented number", "give both")
 

@@ -1,12 +1,15 @@
-"""A small Keras-like model around a module: the class style of *20-days*, written once.
+"""A small Keras-like model around a net: the class style of *20-days*, written once.
 
-Several examples train in this style, so it is here and not in one of them.
+Several examples train in this style, so it is here and not in one of them. The document uses it
+whole: ``compile``, ``fit``, ``evaluate``, ``predict``, ``summary``. A variant of the suite yields
+each step of its training, and takes :meth:`Model.steps` for that, from which ``fit`` is made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,67 +24,185 @@ Batch = tuple[Tensor, Tensor]
 Score = Callable[[Tensor, Tensor], Tensor]
 
 
-class Model:
+@dataclass(frozen=True)
+class Compiled:
+    """What a model is compiled with. It is no module, so the loss is no part of the net."""
+
+    loss_func: Score
+    optimizer: torch.optim.Optimizer | None
+    metrics_dict: Mapping[str, Score]
+    device: torch.device | str | None
+
+    def place(self, part: Any) -> Any:
+        """A tensor or a module on the model's device."""
+        return part if self.device is None else part.to(self.device)
+
+    def scores(self, predictions: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Each metric of a batch."""
+        return {name: score(predictions, labels) for name, score in self.metrics_dict.items()}
+
+
+class Model(nn.Module):
     """``compile`` it, then ``fit``, ``evaluate``, ``predict`` and ``summary``.
 
-    ``metrics`` are functions of (output, target); see :mod:`refimpl.metrics`.
+    ``Model(net)`` trains a net; a subclass that has layers of its own writes ``forward`` instead.
+    Its state dict is that of the bare net, so that either loads the other's.
     """
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: nn.Module | None = None) -> None:
+        super().__init__()
         self.net = net
-        self.loss: Score | None = None
-        self.optimizer: torch.optim.Optimizer | None = None
-        self.metrics: Mapping[str, Score] = {}
+        self._parallel = False
+        self._compiled: Compiled | None = None
 
     def compile(
-        self, loss: Score, optimizer: torch.optim.Optimizer, metrics: Mapping[str, Score] = {}
+        self,
+        loss_func: Score,
+        optimizer: torch.optim.Optimizer | None = None,
+        metrics_dict: Mapping[str, Score] = {},
+        device: torch.device | str | None = None,
+        device_ids: Sequence[int] | None = None,
     ) -> None:
-        """Set the loss, the optimizer and the metrics to report."""
-        self.loss, self.optimizer, self.metrics = loss, optimizer, metrics
+        """Set the loss, and what else is needed: an optimizer to fit, metrics, a device.
 
-    def fit(self, batches: Iterable[Batch]) -> Iterator[Step]:
+        ``metrics_dict`` has functions of (output, target), such as :mod:`refimpl.metrics` has. The
+        net is moved to ``device``, and batches follow it. With ``device_ids`` it is put under
+        ``DataParallel`` on these GPUs; without, it is taken out of it if it was put there so.
+        Raises :class:`ContractError` for ``device_ids`` without a net.
+        """
+        if device_ids is not None and self.net is None:
+            raise ContractError("device_ids need a net to wrap: compile Model(net)")
+        self._compiled = Compiled(loss_func, optimizer, metrics_dict, device)
+        self._compiled.place(self)
+        if device_ids is not None:
+            self.net = nn.DataParallel(self._bare(), device_ids=list(device_ids))
+        elif self._parallel:
+            self.net = self._bare()
+        self._parallel = device_ids is not None
+
+    def forward(self, *features: Any) -> Any:
+        """The net's output."""
+        if self.net is None:
+            raise NotImplementedError("give Model a net, or write forward in the subclass")
+        return self.net(*features)
+
+    def steps(self, batches: Iterable[Batch]) -> Iterator[Step]:
         """Train on each batch once, yielding a step after each update."""
-        loss_of, optimizer = self._compiled()
+        compiled, net = self._ready(), self if self.net is None else self.net
+        optimizer = compiled.optimizer
+        if optimizer is None:
+            raise ContractError("compile(loss_func, optimizer) the model before fitting it")
         for features, labels in batches:
-            if not self.net.training:  # at first perhaps, and after each evaluation
-                self.net.train()
-            predictions = self.net(features)
-            loss = loss_of(predictions, labels)
+            if not net.training:  # at first perhaps, and after each evaluation
+                net.train()
+            features, labels = compiled.place(features), compiled.place(labels)
+            predictions = net(features)
+            loss = compiled.loss_func(predictions, labels)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            yield Step(loss, self.net, predictions, labels, optimizer)
+            yield Step(loss, net, predictions, labels, optimizer)
+
+    def fit(
+        self,
+        epochs: int,
+        dl_train: Iterable[Batch],
+        dl_val: Iterable[Batch] | None = None,
+        log_step_freq: int = 0,
+    ) -> dict[str, list[float]]:
+        """Train for some epochs; each figure, epoch by epoch, as ``pandas.DataFrame`` takes it.
+
+        The figures are means over the batches: ``loss`` and each metric, and the same of
+        ``dl_val`` as ``val_…``. Every ``log_step_freq`` steps those so far are printed.
+        """
+        history: dict[str, list[float]] = {}
+        for epoch in range(1, epochs + 1):
+            means = Means()
+            for number, step in enumerate(self.steps(dl_train), start=1):
+                with torch.no_grad():
+                    scores = self._ready().scores(step.output, step.target)
+                means.add({"loss": step.loss, **scores})
+                if log_step_freq and number % log_step_freq == 0:
+                    so_far = {name: round(value, 3) for name, value in means.of_all().items()}
+                    print({"step": number, **so_far})
+            validation = {} if dl_val is None else self.evaluate(dl_val)
+            for name, value in {"epoch": epoch, **means.of_all(), **validation}.items():
+                history.setdefault(name, []).append(value)
+        return history
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """``val_loss`` and each metric as ``val_…``: means over the batches, in evaluation mode."""
-        loss_of, _ = self._compiled()
-        self.net.eval()
-        sums: dict[str, float] = {}
-        count = 0
+        compiled, means = self._ready(), Means()
+        self.eval()
         for features, labels in batches:
-            predictions = self.net(features)
-            scores = {"loss": loss_of(predictions, labels)}
-            scores.update({name: m(predictions, labels) for name, m in self.metrics.items()})
-            for name, score in scores.items():
-                sums[name] = sums.get(name, 0.0) + float(score.double().mean())
-            count += 1
-        return {f"val_{name}": total / count for name, total in sums.items()}
+            features, labels = compiled.place(features), compiled.place(labels)
+            predictions = self(features)
+            loss = compiled.loss_func(predictions, labels)
+            means.add({"loss": loss, **compiled.scores(predictions, labels)})
+        return {f"val_{name}": value for name, value in means.of_all().items()}
 
     @torch.no_grad()
-    def predict(self, features: Tensor) -> Tensor:
-        """The outputs for these features, in evaluation mode."""
-        self.net.eval()
-        predictions: Tensor = self.net(features)
-        return predictions
+    def predict(self, batches: Iterable[Any]) -> Tensor:
+        """The outputs for all batches of a loader, joined, in evaluation mode.
 
-    def summary(self, sample: Tensor) -> Summary:
-        """Layer table and size rows for inputs like ``sample`` (one row, with its batch axis)."""
+        A batch is a tensor of features, or a tuple or list that begins with one.
+        """
+        self.eval()
+        outputs = []
+        for batch in batches:
+            features = batch[0] if isinstance(batch, (tuple, list)) else batch
+            outputs.append(self(self._compiled.place(features) if self._compiled else features))
+        return torch.cat(outputs)
+
+    def summary(
+        self, input_shape: Sequence[int], input_dtype: torch.dtype = torch.float32
+    ) -> Summary:
+        """Layer table and size rows for inputs of this shape (without the batch axis)."""
         from refimpl.training.layer_table import summarise
 
-        return summarise(self.net, sample)
+        device = next((p.device for p in self.parameters()), torch.device("cpu"))
+        return summarise(self._bare(), torch.zeros(1, *input_shape, device=device).to(input_dtype))
 
-    def _compiled(self) -> tuple[Score, torch.optim.Optimizer]:
-        if self.loss is None or self.optimizer is None:
-            raise ContractError("compile(loss, optimizer) the model before fitting or evaluating")
-        return self.loss, self.optimizer
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """That of the bare net: no prefix for this model or for ``DataParallel``."""
+        bare = self._bare()
+        if bare is self:
+            return super().state_dict(*args, **kwargs)
+        return bare.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Load the state dict of a bare net, or of another model around one."""
+        bare = self._bare()
+        if bare is self:
+            return super().load_state_dict(state_dict, *args, **kwargs)
+        return bare.load_state_dict(state_dict, *args, **kwargs)
+
+    def _bare(self) -> nn.Module:
+        """The net without wrappers; the model itself if its layers are its own."""
+        net = self if self.net is None else self.net
+        return net.module if isinstance(net, nn.DataParallel) else net
+
+    def _ready(self) -> Compiled:
+        if self._compiled is None:
+            raise ContractError("compile(loss_func) the model before fitting or evaluating")
+        return self._compiled
+
+
+class Means:
+    """Means of scores over the batches seen so far."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.count = 0
+
+    def add(self, scores: Mapping[str, Any]) -> None:
+        """Count the scores of one more batch: tensors, which are averaged, or numbers."""
+        for name, score in scores.items():
+            value = float(torch.as_tensor(score).detach().double().mean())
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.count += 1
+
+    def of_all(self) -> dict[str, float]:
+        """The mean of each score."""
+        return {name: total / self.count for name, total in self.sums.items()}

@@ -142,11 +142,22 @@ def steps_of(variant: Variant, problem: Problem, count: int | None = None) -> It
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """The figures of one epoch, counted from 1, and the seconds it took."""
+    """The figures of one epoch, counted from 1, and the seconds it took.
+
+    ``printed`` has what the variant's document prints besides: under 0 the parameters after the
+    epoch, if they are few, and under a step the means over the epoch's batches up to it.
+    """
 
     epoch: int
     metrics: Mapping[str, float]
     seconds: float
+    printed: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+
+    def figures_at(self, step: int | None) -> Mapping[str, float]:
+        """The figures after the epoch, or those so far at one of its steps that is printed."""
+        if step is not None:
+            return self.printed.get(step, {})
+        return {**self.printed.get(0, {}), **self.metrics}
 
 
 @dataclass
@@ -248,7 +259,9 @@ def _history_of(
             figures = training_figures(variant, problem, step, seen, number)
             if not validated:
                 figures |= validation_figures(variant, step, held_out, weighted)
-            history.epochs.append(EpochRecord(number, figures, time.perf_counter() - began))
+            seconds = time.perf_counter() - began
+            printed = _printed(variant, problem, seen, number)
+            history.epochs.append(EpochRecord(number, figures, seconds, printed))
             seen, in_epoch, began = [], 0, time.perf_counter()
     ended = stop is not None and not seen and stop.ends(history.curve(stop.metric))
     if history.steps != expected and not ended:
@@ -266,6 +279,21 @@ def _history_of(
     if history.last is not None:
         history.parameters = few_parameters(to_ladder(variant, history.last.parameters))
     return history
+
+
+def _printed(
+    variant: Variant, problem: Problem, seen: Sequence[Step], epoch: int
+) -> dict[int, dict[str, float]]:
+    """What the document prints of an epoch besides its figures; see :class:`EpochRecord`."""
+    stated = [f for f in (variant.facts.figures if variant.facts else ()) if f.epoch == epoch]
+    if not stated:
+        return {}
+    printed = {0: few_parameters(to_ladder(variant, seen[-1].parameters))}
+    if len(seen) < problem.steps_per_epoch:  # resumed within this epoch
+        return printed
+    for step in sorted({f.step for f in stated if f.step is not None and f.step <= len(seen)}):
+        printed[step] = training_figures(variant, problem, seen[step - 1], seen[:step], epoch)
+    return printed
 
 
 def swiftly(problem: Problem) -> Problem:
