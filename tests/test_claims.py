@@ -278,6 +278,15 @@ def test_warnings_that_assertions_provoke_are_not_shown(capfd, recwarn):
     assert "Warning" not in "".join(capfd.readouterr())
 
 
+def test_a_page_begins_with_what_no_longer_holds():
+    text = claims_page.page("a document", list(stated(EXAMPLE, Ledger(COMPLETE))))
+    first = text.partition("## ")[2]
+    assert first.startswith("No longer holds: 1\n")
+    assert "| ✗ 1 | it says so | `torch>=1.5` | it is gone | [made](../examples/made.md#" in first
+    none = claims_page.page("a document", list(stated(EXAMPLE, Ledger(COMPLETE[:1]))))
+    assert "No longer holds:" not in none
+
+
 def test_a_page_links_each_statement_to_its_assertion():
     text = claims_page.page("a document", list(stated(EXAMPLE, Ledger(COMPLETE))))
     assert "| ✗ | it says so<br>*since torch>=1.5: it is gone* |" in text

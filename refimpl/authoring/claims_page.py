@@ -58,6 +58,7 @@ def page(document: str, lines: Sequence[Judged]) -> str:
         "| --- | --- |",
         *(f"| {sign} | {text} |" for sign, text in EXPLAINED.items()),
         "",
+        *_gone([line for line in ordered if line.verdict == "no longer holds"]),
     ]
     for section, own in groupby(ordered, key=lambda line: line.claim.section):
         head += [
@@ -69,6 +70,23 @@ def page(document: str, lines: Sequence[Judged]) -> str:
         head += [_row(line) for line in own]
         head.append("")
     return "\n".join(head)
+
+
+def _gone(lines: Sequence[Judged]) -> Iterator[str]:
+    """What no longer holds, before everything else: since when, and what holds instead."""
+    if not lines:
+        return
+    yield from (
+        f"## No longer holds: {len(lines)}",
+        "",
+        "| section | statement | since | today | asserted by |",
+        "| --- | --- | --- | --- | --- |",
+    )
+    for line in lines:
+        since, _, today = line.because.removeprefix("since ").partition(": ")
+        cells = (line.claim.section, line.claim.says, f"`{since}`", today)
+        yield f"| ✗ {' | '.join(map(_cell, cells))} | {_link(line)} |"
+    yield ""
 
 
 def _in_order(section: str) -> list[tuple[int, int | str]]:
