@@ -5,6 +5,7 @@ from __future__ import annotations
 from refimpl.checking.checks import Check
 from refimpl.conformance.checks import (
     agreement,
+    computed,
     convergence,
     data,
     dropout,
@@ -31,6 +32,7 @@ ALL: list[Check] = [
     data.data_as_recorded,
     data.splits_do_not_mix,
     facts.exact_values,
+    computed.values_computed_as_recorded,
     facts.documented_failures,
     facts.errata,
     starts.starts_as_torch_does,

@@ -20,9 +20,9 @@ from refimpl.errors import RefimplError
 from refimpl.reading import ShapeError, decoded, plain_text, why
 from refimpl.writing import plain, write_text
 
-Kind: TypeAlias = Literal["data"]
+Kind: TypeAlias = Literal["data", "values"]
 
-KINDS: tuple[Kind, ...] = ("data",)
+KINDS: tuple[Kind, ...] = ("data", "values")
 
 MOVES_KEPT = 12
 """The most moves that a file keeps of one change."""

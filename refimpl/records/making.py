@@ -8,7 +8,7 @@ from typing import Any
 
 from refimpl.contract import Example
 from refimpl.data import Tier
-from refimpl.records import files, of_data
+from refimpl.records import files, of_data, of_values
 from refimpl.records.files import KINDS, Kind
 from refimpl.requirements import missing, missing_data
 
@@ -19,6 +19,9 @@ def today(
     """Each file of records that these examples have, and its records as they are now."""
     done: set[str] = set()
     for example in examples:
+        values = of_values.record(example) if "values" in kinds and tier == "stand-in" else {}
+        if values:
+            yield files.path_of("values", example.name, example), values
         for variant in example.variants if "data" in kinds else ():
             data = variant.data
             if data is None or data.stand_in is None or data.name in done:

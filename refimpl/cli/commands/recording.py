@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from refimpl.data import Tier
     from refimpl.records.files import Kind
 
-KINDS: tuple[Kind, ...] = ("data",)
+KINDS: tuple[Kind, ...] = ("data", "values")
 
 BECAUSE = click.option("--because", default="", metavar="REASON",
                        help="Why what is kept may change; the file keeps the reason beside what "
@@ -37,7 +37,7 @@ def record(
     because: str,
     plugins: tuple[str, ...],
 ) -> int:
-    """Keep facts about the data, the models and the runs.
+    """Keep facts about the data, and what exact values are computed by.
 
     Covers the named examples (default: all). What is not recorded yet is added. Where something
     recorded moves, it is shown, and only written with --because.

@@ -1,0 +1,39 @@
+"""Exact values: computed by the calls, and from the numbers, that they claim to test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from refimpl.checking.checks import Measurement, Subject, check, true
+from refimpl.records import files, of_values
+from refimpl.requirements import missing
+
+
+def _path(subject: Subject) -> Path:
+    return files.path_of("values", subject.example.name, subject.example)
+
+
+@check(
+    "values-computed-as-recorded",
+    about="example",
+    on_cpu=True,
+    applies=lambda s: (
+        bool(s.example.values or s.example.errata) and bool(files.read(_path(s)).records)
+    ),
+    reading="the plugin computes the value by other functions of torch, or from other numbers, "
+    "than it did, so that it may be right and test nothing; if that is meant, refimpl record NAME "
+    "--kind values --because REASON keeps the new calls, and the reason",
+)
+def values_computed_as_recorded(subject: Subject) -> Iterator[Measurement]:
+    """Is each exact value and erratum computed by the recorded calls, from the recorded numbers?"""
+    recorded = files.read(_path(subject)).records
+    for value in (*subject.example.values, *subject.example.errata):
+        if missing(value.needs) is not None:
+            continue
+        if value.name not in recorded:
+            hint = f"refimpl record {subject.example.name} --kind values"
+            yield true(value.name, False, f"{value.name} is not recorded; run: {hint}")
+            continue
+        moved = of_values.difference(of_values.of_value(value), recorded[value.name])
+        yield true(value.name, not moved, f"{value.name} is computed otherwise: {moved}")

@@ -1,0 +1,217 @@
+"""What exact values and errata are computed by: the calls of torch that their own code makes.
+
+A value may be right and test nothing: a result that is compared with itself, a minimum that was the
+start. So it is recorded which functions the plugin's code calls, and with what: shapes, sizes of
+the numbers, constants. Calls that torch makes inside are left out; they differ between versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode, resolve_name
+
+from refimpl.contract import Erratum, Exact, Example
+from refimpl.requirements import missing
+from refimpl.whereabouts import unwrapped
+
+FIRST, LAST = 12, 6
+"""How many calls are kept at both ends; those between are counted, and their names digested."""
+
+SEEDS = (0, 1)
+"""A value is computed once with each; what depends on an unset seed is not kept."""
+
+TOLERANCE = 1e-3
+"""How far sizes of numbers may be apart: other machines round otherwise before the call."""
+
+WRAPPERS = ("torch.overrides", "torch._tensor", "torch.functional", "torch.nn.functional")
+"""Modules in which a public function of torch itself is written in Python."""
+
+Call = list[Any]
+
+
+@dataclass
+class Calls(TorchFunctionMode):
+    """The calls that one module's own code makes while this mode is entered."""
+
+    module: str
+    seen: list[Call] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self._own(sys._getframe(1)):
+            self.note(_name(func), (*args, *kwargs.values()))
+        return func(*args, **kwargs)
+
+    def note(self, name: str, given: tuple[Any, ...]) -> None:
+        """Keep a call and what it was given."""
+        self.seen.append([name, *(said for each in given for said in _said(each))])
+
+    def called(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """A hook for every module of torch that the code calls."""
+        if type(module).__module__.startswith("torch.nn.") and self._own(sys._getframe(1)):
+            self.note(type(module).__name__, args)
+
+    def _own(self, frame: FrameType | None) -> bool:
+        """Whether the call was written in this module, and not somewhere in torch."""
+        while frame is not None:
+            name = frame.f_globals.get("__name__", "")
+            if name == self.module:
+                return True
+            if name not in WRAPPERS and name != "torch.nn.modules.module":
+                return False
+            frame = frame.f_back
+        return False
+
+
+@cache
+def _name(func: Callable[..., Any]) -> str:
+    try:
+        name = resolve_name(func)
+    except Exception:  # a function that torch does not list
+        name = None
+    return name or getattr(func, "__name__", type(func).__name__)
+
+
+def _said(value: Any) -> Iterator[Any]:
+    """What is kept of an argument: of numbers their shape and size, of a constant its text."""
+    if isinstance(value, (Tensor, np.ndarray)):
+        yield list(value.shape)
+        yield _size(value)
+    elif isinstance(value, (list, tuple)):
+        for each in value[:LAST]:
+            yield from _said(each)
+    elif isinstance(value, (bool, int, str, torch.dtype, slice, type(Ellipsis))):
+        yield str(value)
+    elif isinstance(value, float):
+        yield value
+
+
+def _size(value: Any) -> float | None:
+    """A number that other numbers do not have: the mean, with weights that see their order."""
+    if isinstance(value, Tensor):
+        if value.is_complex() or value.is_sparse or value.device.type == "meta":
+            return None
+        value = value.detach().cpu().to(torch.float64).numpy()
+    if value.dtype.kind not in "fiub":
+        return None
+    flat = np.abs(value.astype(np.float64)).reshape(-1)
+    if not flat.size or not np.isfinite(flat).all():
+        return None
+    weights = 1 + np.arange(flat.size) / flat.size
+    return float(f"{np.average(flat * weights):.6g}")
+
+
+@contextmanager
+def _watching(module: str) -> Iterator[Calls]:
+    calls = Calls(module)
+    hook = nn.modules.module.register_module_forward_pre_hook(calls.called)
+    try:
+        with calls:
+            yield calls
+    finally:
+        hook.remove()
+
+
+# --- records -------------------------------------------------------------------------------------
+
+
+def record(example: Example) -> dict[str, Any]:
+    """Of each exact value and erratum that can be tried here, what it is computed by."""
+    tried: tuple[Exact | Erratum, ...] = (*example.values, *example.errata)
+    return {value.name: of_value(value) for value in tried if missing(value.needs) is None}
+
+
+def of_value(value: Exact | Erratum) -> dict[str, Any]:
+    """How many calls it makes, the first and the last of them, and how it ends."""
+    first, second = (_calls_of(value, seed) for seed in SEEDS)
+    steady = [_steady(*pair) for pair in zip(first[0], second[0], strict=False)]
+    names = "\n".join(call[0] for call in steady).encode()
+    return {
+        "ends": first[1],
+        "calls": len(steady),
+        "names": hashlib.blake2b(names, digest_size=4).hexdigest(),
+        "first": steady[:FIRST],
+        "last": steady[FIRST:][-LAST:],
+    }
+
+
+def _calls_of(value: Exact | Erratum, seed: int) -> tuple[list[Call], str]:
+    compute = value.compute if isinstance(value, Exact) else value.holds
+    with torch.random.fork_rng(devices=[]), _watching(unwrapped(compute).__module__) as calls:
+        torch.manual_seed(seed)
+        try:
+            compute()
+        except Exception as error:
+            return calls.seen, type(error).__name__
+    return calls.seen, "value"
+
+
+def _steady(call: Call, other: Call) -> Call:
+    """A call without what another seed makes another."""
+    if len(call) != len(other) or call[0] != other[0]:
+        return call[:1]
+    return [own if _same(own, its) else None for own, its in zip(call, other, strict=True)]
+
+
+def _same(own: Any, other: Any) -> bool:
+    if isinstance(own, float) and isinstance(other, float):
+        return abs(own - other) <= TOLERANCE * max(abs(own), abs(other)) + 1e-6
+    return bool(own == other)
+
+
+def difference(found: Mapping[str, Any], recorded: Mapping[str, Any]) -> str:
+    """What is computed otherwise than recorded, in words; "" if nothing is.
+
+    Where the value ends in another way, it is of another version, and nothing is compared.
+    """
+    if found["ends"] != recorded["ends"]:
+        return ""
+    for part in ("first", "last"):
+        for number, (own, was) in enumerate(zip(found[part], recorded[part], strict=False), 1):
+            if own[0] != was[0]:
+                return f"its {_place(part, number)} call is {own[0]}, recorded {was[0]}"
+            if not _alike(own, was):
+                given = f"{own[0]} is given {_shown(own)}, recorded {_shown(was)}"
+                return f"in its {_place(part, number)} call, {given}"
+    if found["calls"] != recorded["calls"]:
+        return f"it makes {found['calls']} calls of torch, recorded {recorded['calls']}"
+    if found["names"] != recorded["names"]:
+        return "between its first and last calls it calls other functions than recorded"
+    return ""
+
+
+def _place(part: str, number: int) -> str:
+    return f"{number}." if part == "first" else f"{number}. of the last"
+
+
+def _alike(own: Call, was: Call) -> bool:
+    return len(own) == len(was) and all(
+        a is None or b is None or _same(a, b) for a, b in zip(own, was, strict=True)
+    )
+
+
+def _shown(call: Call) -> str:
+    return ", ".join(
+        str(tuple(part)) if isinstance(part, list) else "…" if part is None else f"{part}"
+        for part in call[1:]
+    )
