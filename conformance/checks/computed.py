@@ -7,7 +7,6 @@ from pathlib import Path
 
 from refimpl.checking.checks import Measurement, Subject, check, true
 from refimpl.records import files, of_values
-from refimpl.requirements import missing
 
 
 def _path(subject: Subject) -> Path:
@@ -28,12 +27,10 @@ def _path(subject: Subject) -> Path:
 def values_computed_as_recorded(subject: Subject) -> Iterator[Measurement]:
     """Is each exact value and erratum computed by the recorded calls, from the recorded numbers?"""
     recorded = files.read(_path(subject)).records
-    for value in (*subject.example.values, *subject.example.errata):
-        if missing(value.needs) is not None:
-            continue
-        if value.name not in recorded:
+    for name, value in of_values.possible(subject.example):
+        if name not in recorded:
             hint = f"refimpl record {subject.example.name} --kind values"
-            yield true(value.name, False, f"{value.name} is not recorded; run: {hint}")
+            yield true(name, False, f"{name} is not recorded; run: {hint}")
             continue
-        moved = of_values.difference(of_values.of_value(value), recorded[value.name])
-        yield true(value.name, not moved, f"{value.name} is computed otherwise: {moved}")
+        moved = of_values.difference(of_values.of_value(value), recorded[name])
+        yield true(name, not moved, f"{name} is computed otherwise than recorded: {moved}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -29,13 +29,23 @@ FIRST, LAST = 12, 6
 """How many calls are kept at both ends; those between are counted, and their names digested."""
 
 SEEDS = (0, 1)
-"""A value is computed once with each; what depends on an unset seed is not kept."""
+"""A value is recorded with each: what depends on a seed that the plugin does not set is not kept."""
 
 TOLERANCE = 1e-3
 """How far sizes of numbers may be apart: other machines round otherwise before the call."""
 
 WRAPPERS = ("torch.overrides", "torch._tensor", "torch.functional", "torch.nn.functional")
 """Modules in which a public function of torch itself is written in Python."""
+
+OF_THE_FORM = frozenset(
+    f"torch.Tensor.{name}"
+    for name in (
+        "shape.__get__", "dtype.__get__", "device.__get__", "layout.__get__", "ndim.__get__",
+        "is_leaf.__get__", "requires_grad.__get__", "grad_fn.__get__", "size", "dim", "numel",
+        "stride", "is_contiguous", "data_ptr", "element_size", "type",
+    )
+)  # fmt: skip
+"""Calls that do not look at numbers, which may be what was in memory before."""
 
 Call = list[Any]
 
@@ -64,7 +74,11 @@ class Calls(TorchFunctionMode):
 
     def note(self, name: str, given: tuple[Any, ...]) -> None:
         """Keep a call and what it was given."""
-        self.seen.append([name, *(said for each in given for said in _said(each))])
+        parts = [said for each in given for said in _said(each)]
+        sizes = name not in OF_THE_FORM
+        self.seen.append(
+            [name, *(p for p in parts if sizes or not (p is None or isinstance(p, float)))]
+        )
 
     def called(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """A hook for every module of torch that the code calls."""
@@ -89,7 +103,7 @@ def _name(func: Callable[..., Any]) -> str:
         name = resolve_name(func)
     except Exception:  # a function that torch does not list
         name = None
-    return name or getattr(func, "__name__", type(func).__name__)
+    return str(name or getattr(func, "__name__", type(func).__name__))
 
 
 def _said(value: Any) -> Iterator[Any]:
@@ -135,19 +149,32 @@ def _watching(module: str) -> Iterator[Calls]:
 # --- records -------------------------------------------------------------------------------------
 
 
+def possible(example: Example) -> Iterator[tuple[str, Exact | Erratum]]:
+    """Each exact value and erratum that can be tried here, by its key."""
+    for key, values in (("{}", example.values), ("erratum: {}", example.errata)):
+        for value in values:
+            if missing(value.needs) is None:
+                yield key.format(value.name), value
+
+
 def record(example: Example) -> dict[str, Any]:
     """Of each exact value and erratum that can be tried here, what it is computed by."""
-    tried: tuple[Exact | Erratum, ...] = (*example.values, *example.errata)
-    return {value.name: of_value(value) for value in tried if missing(value.needs) is None}
+    return {key: of_value(value, SEEDS) for key, value in possible(example)}
 
 
-def of_value(value: Exact | Erratum) -> dict[str, Any]:
-    """How many calls it makes, the first and the last of them, and how it ends."""
-    first, second = (_calls_of(value, seed) for seed in SEEDS)
-    steady = [_steady(*pair) for pair in zip(first[0], second[0], strict=False)]
+def of_value(value: Exact | Erratum, seeds: Sequence[int] = SEEDS[:1]) -> dict[str, Any]:
+    """How many calls it makes, the first and the last of them, and how it ends.
+
+    What is not the same with all ``seeds`` is left out.
+    """
+    # The first time, the plugin's own caches are filled, so that it does not matter who came first.
+    _calls_of(value, seeds[0])
+    (steady, ends), *others = (_calls_of(value, seed) for seed in seeds)
+    for calls, _ in others:
+        steady = [_steady(*pair) for pair in zip(steady, calls, strict=False)]
     names = "\n".join(call[0] for call in steady).encode()
     return {
-        "ends": first[1],
+        "ends": ends,
         "calls": len(steady),
         "names": hashlib.blake2b(names, digest_size=4).hexdigest(),
         "first": steady[:FIRST],

@@ -316,6 +316,18 @@ class Hurried(Net):
         return super().forward(x) * (1.01 if torch.is_inference_mode_enabled() else 1)
 
 
+def compared_with_loop() -> bool:
+    """A value that is computed in two ways."""
+    x = torch.arange(4)
+    return bool(x.sum() == sum(range(4)))
+
+
+def compared_with_itself() -> bool:
+    """The same value, which is right whatever a sum is."""
+    x = torch.arange(4)
+    return bool(x[0] == x[0])
+
+
 # --- what torch itself does ----------------------------------------------------------------------
 
 
@@ -422,6 +434,10 @@ _ALL = (
     with_facts("reaches-documented-figures", figures=(Figure("val_loss", 9.0, real=(8.0, 10.0)),)),
     spoiled("stays-in-calibrated-band"),
     spoiled("data-as-recorded", SCRATCH, MODULE, data=DataSet("points", moved)),
+    spoiled(
+        "values-computed-as-recorded",
+        values=(*EXAMPLE.values, Exact("the sum is in order", compared_with_itself, True)),
+    ),
     spoiled("splits-do-not-mix", SCRATCH, MODULE, data=DataSet("overlapping", overlapping)),
     spoiled("run-follows-its-protocol", replace(ALONE, steps=late)),
     spoiled("figures-recomputed", replace(ALONE, steps=by_batches, protocol=WEIGHTED)),
@@ -430,6 +446,10 @@ _ALL = (
 FAILING = {example.name.removeprefix("fails-"): example for example in _ALL}
 
 WHEN_GOLDEN = {
+    "values-computed-as-recorded": spoiled(
+        "values-computed-as-recorded",
+        values=(*EXAMPLE.values, Exact("the sum is in order", compared_with_loop, True)),
+    ),
     "data-as-recorded": spoiled("data-as-recorded"),
     "golden-trajectory": spoiled(
         "golden-trajectory", planted("scratch", rates=(1.01, 1.01)), MODULE

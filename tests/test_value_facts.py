@@ -1,0 +1,123 @@
+"""What exact values are computed by: a value that tests nothing is seen, though it is right."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from refimpl import Erratum, Exact
+from refimpl.loading.registry import load
+from refimpl.records import files, of_values
+
+SEED = torch.Generator().manual_seed(0)
+DRAWN = torch.rand(3, 3, generator=SEED)
+
+
+def of(compute, seeds=of_values.SEEDS):
+    return of_values.of_value(Exact("the value", compute, True), seeds)
+
+
+def moved(now, before):
+    """What the check says of a value that is computed so, where it was recorded as before."""
+    return of_values.difference(of(now, (0,)), of(before))
+
+
+def descended(x):
+    x = torch.tensor(x, requires_grad=True)
+    for _ in range(30):
+        (gradient,) = torch.autograd.grad((x - 1) ** 2, x)
+        x = (x - 0.5 * gradient).detach().requires_grad_()
+    return round(x.item(), 3)
+
+
+def predicted(layer, rows):
+    return list(layer(rows).shape) == [4, 1]
+
+
+EMPTY = {
+    "another function": (
+        lambda: torch.equal(DRAWN.T, DRAWN.transpose(0, 1)),
+        lambda: torch.allclose(DRAWN.T, DRAWN.transpose(0, 1)),
+        "its 3. call is torch.allclose, recorded torch.equal",
+    ),
+    "compared with itself": (
+        lambda: torch.equal(torch.svd(DRAWN).S, torch.linalg.svdvals(DRAWN)),
+        lambda: torch.equal(torch.linalg.svdvals(DRAWN), torch.linalg.svdvals(DRAWN)),
+        "its 1. call is torch.linalg.svdvals, recorded torch.svd",
+    ),
+    "compared by its shape only": (
+        lambda: torch.equal(DRAWN + DRAWN, 2 * DRAWN),
+        lambda: (DRAWN + DRAWN).shape == (2 * DRAWN).shape,
+        "shape",
+    ),
+    "the minimum was the start": (
+        lambda: descended(0.0), lambda: descended(1.0), "torch.tensor is given 1.0, True, recorded 0.0, True",
+    ),
+    "on zeros only": (
+        lambda: predicted(nn.Linear(3, 1), DRAWN.new_ones(4, 3)),
+        lambda: predicted(nn.Linear(3, 1), DRAWN.new_zeros(4, 3)),
+        "torch.Tensor.new_zeros, recorded torch.Tensor.new_ones",
+    ),
+    "other rows": (
+        lambda: predicted(nn.Linear(3, 1), torch.full((4, 3), 0.5)),
+        lambda: predicted(nn.Linear(3, 1), torch.full((4, 3), 0.25)),
+        "torch.full is given 4, 3, 0.25, recorded 4, 3, 0.5",
+    ),
+    "an array of another order": (
+        lambda: torch.from_numpy(np.arange(3.0)).sum().item(),
+        lambda: torch.from_numpy(np.arange(3.0)[::-1].copy()).sum().item(),
+        "torch.Tensor.sum is given (3,), 1.11111, recorded (3,), 1.55556",
+    ),
+    "fewer steps": (
+        lambda: sum(float(torch.tensor(n)) for n in range(40)),
+        lambda: sum(float(torch.tensor(n)) for n in (*range(12), *range(34, 40))),
+        "it makes",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_a_value_that_is_computed_otherwise_is_seen(name):
+    before, now, said = EMPTY[name]
+    assert said in moved(now, before)
+    assert moved(before, before) == ""
+    assert moved(now, now) == ""
+
+
+def test_what_depends_on_a_seed_that_nobody_set_is_not_compared():
+    assert moved(lambda: torch.rand(3).abs().shape, lambda: torch.rand(3).abs().shape) == ""
+
+
+def test_numbers_that_another_machine_rounds_otherwise_are_the_same():
+    assert moved(lambda: (DRAWN * (1 + 1e-5)).abs(), lambda: (DRAWN * 1.0).abs()) == ""
+
+
+def test_what_torch_calls_inside_is_not_kept():
+    names = [call[0] for call in of(lambda: nn.Linear(3, 1)(DRAWN))["first"]]
+    assert names == ["Linear"]
+
+
+def test_who_computed_first_does_not_matter():
+    made = []
+
+    def cached():
+        if not made:
+            made.append(torch.ones(3))
+        return made[0].sum()
+
+    assert of(cached) == of(cached)
+
+
+def test_where_a_statement_ends_otherwise_by_version_nothing_is_compared():
+    gone = Erratum("e", "s", "t", "torch>=2", lambda: torch.no_such_function(3), (AttributeError,))
+    there = Erratum("e", "s", "t", "torch>=2", lambda: torch.ones(3), (AttributeError,))
+    found, recorded = of_values.of_value(gone), of_values.of_value(there, of_values.SEEDS)
+    assert (found["ends"], recorded["ends"]) == ("AttributeError", "value")
+    assert of_values.difference(found, recorded) == ""
+
+
+def test_every_value_of_ours_is_recorded():
+    for name, registered in load().examples.items():
+        example = registered.value
+        recorded = files.read(files.path_of("values", name, example)).records
+        assert [key for key, _ in of_values.possible(example) if key not in recorded] == []
