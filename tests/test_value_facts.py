@@ -51,7 +51,7 @@ EMPTY = {
         "shape",
     ),
     "the minimum was the start": (
-        lambda: descended(0.0), lambda: descended(1.0), "torch.tensor is given 1.0, True, recorded 0.0, True",
+        lambda: descended(0.0), lambda: descended(1.0), "is given 1.0, True, recorded 0.0, True",
     ),
     "on zeros only": (
         lambda: predicted(nn.Linear(3, 1), DRAWN.new_ones(4, 3)),

@@ -29,7 +29,7 @@ FIRST, LAST = 12, 6
 """How many calls are kept at both ends; those between are counted, and their names digested."""
 
 SEEDS = (0, 1)
-"""A value is recorded with each: what depends on a seed that the plugin does not set is not kept."""
+"""A value is recorded with each: what depends on a seed that the plugin leaves open is not kept."""
 
 TOLERANCE = 1e-3
 """How far sizes of numbers may be apart: other machines round otherwise before the call."""
