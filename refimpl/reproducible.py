@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
@@ -36,3 +37,30 @@ def reproducible(device: str) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(mode, warn_only=warn)
         cudnn.deterministic, cudnn.benchmark = of_cudnn, benchmark
+
+
+@contextmanager
+def by_default() -> Iterator[None]:
+    """The kernels that torch takes if nothing is asked for; what was set before is put back."""
+    import torch
+
+    cudnn = torch.backends.cudnn
+    mode = torch.are_deterministic_algorithms_enabled()
+    warn = torch.is_deterministic_algorithms_warn_only_enabled()
+    of_cudnn = cudnn.deterministic
+    torch.use_deterministic_algorithms(False)
+    cudnn.deterministic = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(mode, warn_only=warn)
+        cudnn.deterministic = of_cudnn
+
+
+def irreproducible(texts: Iterable[str]) -> list[str]:
+    """The operations that torch's warnings name as having no reproducible kernel."""
+    found = (_NO_KERNEL.search(text) for text in texts)
+    return sorted({match[1] for match in found if match is not None})
+
+
+_NO_KERNEL = re.compile(r"(\S+) does not have a deterministic implementation")

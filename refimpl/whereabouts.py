@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -16,8 +17,17 @@ from refimpl.errors import one_line
 _NOT_OF_PLUGINS = ("torch", "numpy", "builtins", "functools")
 
 
+_TIMEOUT = re.compile(r"Timeout \(>([\d.]+)s\) from pytest-timeout")
+
+
 def describe_error(example: Example, error: BaseException) -> str:
-    """An exception on one line: its type, its text and the place in the example's modules."""
+    """An exception on one line: its type, its text and the place in the example's modules.
+
+    That a check was stopped by its timeout is said in plain words.
+    """
+    if late := _TIMEOUT.match(str(error)):
+        limit = f"{float(late[1]):g}"
+        return f"it did not end within {limit} s, and was stopped{_place(example, error)}"
     return f"{type(error).__name__}: {one_line(error)}{_place(example, error)}"
 
 

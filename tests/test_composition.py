@@ -32,6 +32,7 @@ IMPOSSIBLE = {
     ("ensemble", "export"): "ensemble does not call the module that export wraps",
     ("ensemble", "fsdp"): "both set how steps are made",
     ("ddp", "fsdp"): "both set how steps are made",
+    ("channels-last", "fsdp"): "both set the memory format",
     ("f64", "bf16"): "both set the precision",
     ("compile", "ensemble"): "ensemble does not call the module that compile wraps",
     ("channels-last", "ensemble"): "ensemble does not call the module that channels-last wraps",

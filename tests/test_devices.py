@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from fakes.sound import EXAMPLE
+from fakes.sound import EXAMPLE, MODULE
 
+from benchmarks import on_a_gpu
 from refimpl import Execution
 from refimpl.capabilities import YES, capabilities, lacks
 from refimpl.checking import results
-from refimpl.checking.checks import Cell, Subject, equal, run_check
+from refimpl.checking.checks import Cell, Measurement, Result, Subject, equal, run_check
 from refimpl.checking.checks import check as check_of
 from refimpl.checking.requests import default_executions
-from refimpl.composition import CPU
+from refimpl.composition import CPU, compose
+from refimpl.conformance.checks.repetition import spread_by_default
+from refimpl.conformance.checks.slopes32 import gradient_is_the_slope_in_float32
 from refimpl.environment import capability, cudnn_version, environment, libraries
 from refimpl.reproducible import CUBLAS, WORKSPACE, reproducible
 
@@ -70,6 +76,122 @@ def test_a_device_whose_linear_layers_are_off_by_a_hundredth_fails(check):
     assert status == 1
     failed = [r for r in found.checks if r.outcome == "failed"]
     assert {r.execution for r in failed} >= {"apple"}
+
+
+WRONG_BACKWARD = """
+import torch.nn.functional as F
+right = F.linear
+def linear(x, w, b=None):
+    return right(x, w * 1.05 - (w * 0.05).detach() if x.dtype is torch.float32 else w, b)
+F.linear = linear
+"""
+"""The forward pass is right; the gradient of the weight is 5 % too large."""
+
+SLOPES = "gradient-is-the-slope-in-float32"
+
+
+def test_without_float64_gradients_are_compared_with_slopes_in_float32(check):
+    status, found = check("--check", SLOPES, "--check", "spread-by-default")
+    by = {r.check: r for r in found.checks}
+    assert status == 0
+    judged = [m for m in by[SLOPES].measurements if m.what.startswith("slope error of")]
+    assert judged
+    assert max(m.measured for m in judged) < 1
+    (spread, without) = by["spread-by-default"].measurements
+    assert (spread.measured, without.measured) == (0.0, 0)
+
+
+def test_a_gradient_that_is_a_twentieth_too_large_fails_by_its_slope_in_float32(check):
+    status, found = check("--check", SLOPES, more=WRONG_BACKWARD)
+    (slopes,) = (r for r in found.checks if r.check == SLOPES)
+    assert status == 1
+    assert slopes.outcome == "failed"
+    assert "the gradient of fc1.weight is wrong" in slopes.reason
+
+
+def test_only_a_device_without_float64_is_asked_for_slopes_in_float32():
+    on_cpu = Subject(EXAMPLE, EXAMPLE.variants[0], CPU, "stand-in")
+    assert not gradient_is_the_slope_in_float32.applies(on_cpu)
+    assert not spread_by_default.applies(on_cpu)
+
+
+def test_how_far_runs_are_apart_by_default_is_a_figure_and_what_has_no_kernel_is_named():
+    devices = runpy.run_path(str(NO_FLOAT64.with_name("devices.py")))
+    parts = {part.name: compose([part]) for part in devices["refimpl_executions"]()}
+    variant = EXAMPLE.variant(MODULE.name)
+
+    def spread(name: str) -> list[Measurement]:
+        subject = Subject(EXAMPLE, variant, parts[name], "stand-in")
+        elsewhere = replace(subject, execution=replace(parts[name], device="cpu"))
+        return list(spread_by_default.measure(elsewhere))
+
+    with deterministic():
+        quiet, warns = spread("no-bfloat16"), spread("not-reproducible")
+        restless = spread("restless")
+    assert [m.measured for m in quiet] == [0.0, 0]
+    assert restless[0].measured > 0
+    assert restless[0].holds
+    assert restless[0].where
+    assert (warns[1].measured, warns[1].where) == (1, "addmm_fake")
+
+
+@contextmanager
+def deterministic():
+    """As on an accelerator, where checks ask for reproducible kernels."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_a_check_that_hangs_is_stopped_with_a_plain_message_and_the_suite_goes_on(tmp_path):
+    file = tmp_path / "results.jsonl"
+    command = [
+        sys.executable, "-m", "pytest", "--pyargs", "refimpl.conformance", "-n", "0",
+        "--example", "titanic-dnn", "--plugin", str(NO_FLOAT64.with_name("devices.py")),
+        "--execution", "hangs", "--check", "same-on-every-execution",
+        "--check", "each-kernel-is-right", "--check", "parameter-count",
+        "--timeout", "20", "-p", "no:cacheprovider",
+        "--results", str(file),
+    ]  # fmt: skip
+    subprocess.run(command, cwd=tmp_path, capture_output=True)
+    found = results.read(file)
+    assert found.complete
+    outcomes = {r.check: (r.outcome, r.reason) for r in found.checks if r.variant != "-"}
+    assert outcomes["parameter-count"][0] == "passed"
+    for name in ("same-on-every-execution", "each-kernel-is-right"):
+        outcome, reason = outcomes[name]
+        assert outcome == "failed"
+        assert reason.startswith("it did not end within 20 s, and was stopped")
+
+
+def test_the_script_for_a_gpu_names_every_composition_and_runs_none_in_a_dry_run(tmp_path, capsys):
+    assert on_a_gpu.main(["--dry-run", "--output", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].endswith(f"check --device cuda -n auto --results {tmp_path / 'whole.jsonl'}")
+    names = {name for name in on_a_gpu.PARTS if any(f"--execution {name} " in x for x in printed)}
+    assert names == set(on_a_gpu.PARTS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_script_for_a_gpu_goes_on_after_a_failure_and_reproduces_it(tmp_path, monkeypatch):
+    ran = []
+
+    def run(command, limit):
+        ran.append(command)
+        return 1
+
+    monkeypatch.setattr(on_a_gpu, "run", run)
+    wrong = Result(
+        "titanic-dnn", "script", on_a_gpu.KERNELS, "cuda+f64", "stand-in", "failed", "it is off"
+    )
+    monkeypatch.setattr(on_a_gpu, "failures", lambda path: [wrong, wrong])
+    assert on_a_gpu.main(["--output", str(tmp_path)]) == 1
+    assert sum("check" in command for command in ran) == 1 + len(on_a_gpu.PARTS)
+    own = [command for command in ran if "reproduce" in command]
+    assert len(own) == 1
+    assert own[0][3:8] == ["reproduce", "titanic-dnn", "script", "--execution", "cuda+f64"]
 
 
 def test_the_defaults_follow_from_the_device_that_is_named():

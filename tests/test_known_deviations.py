@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from refimpl.checking import expectations
 from refimpl.checking.checks import Check, Result, cells
 from refimpl.checking.expectations import ExpectationsError, ExpectedFailure
 from refimpl.checking.recorded import answered
+from refimpl.checking.results import not_met, read
 from refimpl.composition import compose
 from refimpl.conformance.checks import ALL
 from refimpl.contract import Execution
@@ -162,6 +165,63 @@ def test_a_deviation_does_not_excuse_what_else_is_wrong_in_the_same_check(device
     failed = [r for r in results if r.outcome == "failed"]
     assert {r.variant for r in failed} == {"convolved", "recurrent"}
     assert all("put right too" in r.reason for r in failed)
+
+
+def test_an_entry_that_excuses_nothing_in_a_whole_run_must_be_removed(device):
+    entries = expectations.read(KNOWN)
+    sound = compose([Execution("h200", "in force, and right")])
+    own = list(cells(EXAMPLE, [c for c in ALL if c.name in ASKED], sound, "stand-in", [sound]))
+    older = [replace(entry, cudnn="==9.18.*") for entry in entries]
+    assert expectations.must_be_met(older, own, []) == []
+    must = expectations.must_be_met(entries, own, [])
+    assert must == ["cuDNN 9.19: LSTM", "cuDNN 9.19: aten::convolution_backward"]
+    assert expectations.must_be_met(entries, own, ["of-the-evidence"]) == []  # not the whole
+    named = [replace(entries[0], example="of-the-evidence")]
+    assert expectations.must_be_met(named, own, ["of-the-evidence"]) == must[1:]
+    absent = replace(sound, missing=lambda: "needs luck")
+    away = [replace(c, subject=replace(c.subject, execution=absent)) for c in own]
+    assert expectations.must_be_met(entries, away, []) == []
+
+    met = replace(Result("e", "v", "c", "x", "stand-in", "xfailed", "r"), deviations=(must[0],))
+    fine = Result("e", "v", "d", "x", "stand-in", "passed")
+    header = {**HEADER, "deviations": must}
+    assert not_met(header, [met]) == must[1:]
+    says = sentence(header, [met, fine])
+    assert "1 known deviation was not met with, so that the run fails: cuDNN 9.19: aten::" in says
+    assert "Remove the entry" in says
+
+
+def test_a_check_that_an_entry_of_a_kernel_names_may_not_pass(device):
+    (of_kernel, _) = expectations.read(KNOWN)
+    named = replace(
+        of_kernel, example=EXAMPLE.name, check="each-kernel-is-right", variant="recurrent"
+    )
+    results = answers(device("h200"), named, asked=["each-kernel-is-right"])
+    outcome = {r.variant: r for r in results}
+    assert outcome["recurrent"].outcome == "failed"
+    assert "expects it to fail" in outcome["recurrent"].reason
+
+
+def test_a_run_with_a_stale_entry_ends_with_1_and_names_it(tmp_path):
+    (tmp_path / "known.toml").write_text(
+        '[[expected-failure]]\nkernel = "aten::mm"\nexample = "autograd"\n'
+        'reason = "it was off once"\nlink = "reproduce.py"\n'
+    )
+    file = tmp_path / "results.jsonl"
+    command = [sys.executable, "-m", "refimpl", "check", "autograd", "-n", "0", "--results",
+               str(file), "--expected-failures", str(tmp_path / "known.toml")]  # fmt: skip
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.returncode == 1
+    printed = " ".join(ran.stdout.split())
+    assert (
+        "known deviation was not met with, so that the run fails: aten::mm. Remove the entry"
+        in printed
+    )
+    found = read(file)
+    assert not found.passed
+    assert "was not met with" in found.why_not_passed
+    part = subprocess.run([*command, "--check", "exact-values"], capture_output=True, text=True)
+    assert part.returncode == 0, part.stdout  # a part of a run need not meet with it
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def _on_a_kink(subject: Subject) -> str:
     """The elements that a change of the start by a few units of float32 takes across a kink."""
     variant = subject.trained
     problem = pose(variant, subject.tier, seed=variant.seed, dropout=False)
-    near = near_ties(variant, _in_small_batches(_off_the_kinks(problem)), 1)
+    near = near_ties(variant, _in_small_batches(off_the_kinks(problem)), 1)
     return ", ".join(map(str, near[:2]))
 
 
@@ -84,16 +84,16 @@ def gradient_is_the_slope(subject: Subject) -> Iterator[Measurement]:
         variant, subject.tier, seed=variant.seed, execution=subject.execution, precision="float64",
         dropout=False,
     )  # fmt: skip
-    whole = _off_the_kinks(_unclipped(posed))
+    whole = off_the_kinks(unclipped(posed))
     problem = _in_small_batches(whole)
-    first = _first(variant, problem)
+    first = first_step(variant, problem)
     if len(first.optimizers) > 1:  # a later loss is to be that of the start, not of an update
         whole, problem = _at_rest(whole), _at_rest(problem)
-        first = _first(variant, problem)
-    held = _held_rows(first)
-    gradients, noise = _gradients(first), {}
+        first = first_step(variant, problem)
+    held = held_rows(first)
+    gradients, noise = gradients_of(first), {}
     for name, gradient in gradients.items():
-        loss = _loss_of(first, name)
+        loss = loss_of(first, name)
         if loss not in noise:
             noise[loss] = _noise(variant, problem, first, loss)
         for number in range(DIRECTIONS):
@@ -106,7 +106,7 @@ def gradient_is_the_slope(subject: Subject) -> Iterator[Measurement]:
         yield _of_the_last_batch(variant, whole, first)
 
 
-def _unclipped(problem: Problem) -> Problem:
+def unclipped(problem: Problem) -> Problem:
     """The same problem with gradients as they are: clipped, they are no slope."""
     return problem.but(protocol=replace(problem.protocol, clip=None))
 
@@ -116,7 +116,7 @@ def _at_rest(problem: Problem) -> Problem:
     return problem.but(protocol=replace(problem.protocol, learning_rate=AT_REST))
 
 
-def _loss_of(step: Step, parameter: str) -> str | None:
+def loss_of(step: Step, parameter: str) -> str | None:
     """The loss whose slope a parameter's gradient is: that of its optimizer; ``None``: the sum."""
     if len(step.optimizers) < 2:
         return None
@@ -127,7 +127,7 @@ def _loss_of(step: Step, parameter: str) -> str | None:
     raise ContractError(f"no optimizer of the step has the parameter {parameter}")
 
 
-def _off_the_kinks(problem: Problem) -> Problem:
+def off_the_kinks(problem: Problem) -> Problem:
     """The same problem from a start that is moved at random."""
     values = {
         name: np.asarray(value) + APART * philox("apart", name).standard_normal(np.shape(value))
@@ -149,8 +149,8 @@ def _of_the_last_batch(variant: Variant, problem: Problem, first: Step) -> Measu
     start = {name: np.asarray(value) for name, value in problem.values.items()}
     begin = replace(take(first, 1), step=problem.steps_per_epoch - 1, parameters=start)
     there = problem.but(checkpoint=replace(begin, optimizer=None))
-    last = _first(variant, there)
-    gradients, held = _gradients(last), _held_rows(last)
+    last = first_step(variant, there)
+    gradients, held = gradients_of(last), held_rows(last)
     direction = _directions("directions", 0, gradients, held)
     best = _best(variant, there, _noise(variant, there, last), gradients, direction)
     return best.judged(
@@ -205,15 +205,15 @@ def _noise(variant: Variant, problem: Problem, step: Step, of: str | None = None
 
     The gradients have no part in it, so that a wrong one is not taken for noise.
     """
-    loss = _value(step, of)
-    gradients, held = _gradients(step), _held_rows(step)
+    loss = value_of(step, of)
+    gradients, held = gradients_of(step), held_rows(step)
     if of is not None:
-        gradients = {n: own for n, own in gradients.items() if _loss_of(step, n) == of}
+        gradients = {n: own for n, own in gradients.items() if loss_of(step, n) == of}
     noise = NOISE_ULPS * float(np.finfo(np.float64).eps) * abs(loss)
     for number in range(ROUNDED):
         direction = _directions("rounded", number, gradients, held)
         before, close_by, after = (
-            _first_loss(variant, problem, direction, by, of)
+            first_loss(variant, problem, direction, by, of)
             for by in (-max(STEPS), NEARBY, max(STEPS))
         )
         slope = (after - before) / (2 * max(STEPS))
@@ -255,7 +255,7 @@ def _until_within(limit: float, slopes: Iterable[_Slope]) -> Iterator[_Slope]:
             return
 
 
-def _held_rows(step: Step) -> dict[str, int]:
+def held_rows(step: Step) -> dict[str, int]:
     """Rows that are held fixed by design: the padding row of an embedding gets no gradient."""
     net = step.module
     if net is None:
@@ -277,8 +277,8 @@ def _slope(
     """
     wide, narrow = (
         (
-            _first_loss(variant, problem, direction, h, of)
-            - _first_loss(variant, problem, direction, -h, of)
+            first_loss(variant, problem, direction, h, of)
+            - first_loss(variant, problem, direction, -h, of)
         )
         / (2 * h)
         for h in (step, step / 2)
@@ -286,30 +286,32 @@ def _slope(
     return (4 * narrow - wide) / 3
 
 
-def _first_loss(
+def first_loss(
     variant: Variant, problem: Problem, direction: Arrays, by: float, of: str | None = None
 ) -> float:
+    """The first loss when the start is moved ``by`` so much along a direction."""
     begin = problem.checkpoint
     moved = dict(begin.parameters if begin else problem.values)
     for name, shift in direction.items():
         moved[name] = moved[name] + by * shift
     changes = {"checkpoint": replace(begin, parameters=moved)} if begin else {"values": moved}
-    return _value(_first(variant, problem.but(**changes)), of)
+    return value_of(first_step(variant, problem.but(**changes)), of)
 
 
-def _value(step: Step, of: str | None) -> float:
+def value_of(step: Step, of: str | None) -> float:
     """A loss of a step by its name, or the sum of all."""
     return float(torch.as_tensor(step.total if of is None else step.losses[of]).detach())
 
 
-def _first(variant: Variant, problem: Problem) -> Step:
+def first_step(variant: Variant, problem: Problem) -> Step:
+    """The first step of a run; raises :class:`ContractError` if it has none."""
     step = next(steps_of(variant, problem, 1), None)
     if step is None:
         raise ContractError(f"variant {variant.name!r} never yields a Step")
     return step
 
 
-def _gradients(step: Step) -> Mapping[str, NDArray[Any]]:
+def gradients_of(step: Step) -> Mapping[str, NDArray[Any]]:
     """The gradients of a step, by name, of the parameters that have one."""
     return {
         name: dense(torch.as_tensor(gradient).detach()).cpu().numpy()
@@ -331,7 +333,7 @@ def every_parameter_learns(subject: Subject) -> Iterator[Measurement]:
     finite: dict[str, bool] = {}
     moved: dict[str, bool] = {}
     for step, problem in _first_steps_of_some_starts(subject):
-        for name, gradient in _gradients(step).items():
+        for name, gradient in gradients_of(step).items():
             reached[name] = max(reached.get(name, 0.0), float(np.abs(gradient).max()))
             finite[name] = finite.get(name, True) and bool(np.isfinite(gradient).all())
         for name, moves in _moved(step, problem).items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from refimpl.checking.checks import Measurement, Subject, check, equal, true
 from refimpl.contract import Variant
 from refimpl.errors import ContractError
+from refimpl.reproducible import by_default, irreproducible, reproducible
 from refimpl.training.checkpoint import Checkpoint, load, save, take
 from refimpl.training.global_rng import start_draws_from, steps_draw_from
 from refimpl.training.loop import predictor, steps_of
@@ -88,6 +90,41 @@ def _none_of(what: str, different: list[str], wrong: str) -> Measurement:
     more = f" and {len(different) - 3} more" if len(different) > 3 else ""
     message = f"{wrong}: {', '.join(different[:3])}{more}"
     return replace(equal(what, different, []), message=message if different else "")
+
+
+@check(
+    "spread-by-default",
+    applies=lambda subject: subject.execution.device != "cpu",
+    reading="it only says how far apart two runs are when kernels are not asked to be reproducible",
+)
+def spread_by_default(subject: Subject) -> Iterator[Measurement]:
+    """How far apart are two runs of one seed in torch's default mode, in units of rounding?
+
+    A figure and no limit: torch's documentation says that such runs differ. The operations that
+    have no reproducible kernel at all are named.
+    """
+    variant = subject.trained
+    problem = pose(variant, subject.tier, seed=variant.seed, execution=subject.execution)
+    with by_default():
+        first, again = (_everything(observations(variant, problem, STEPS)) for _ in range(2))
+    apart, furthest = max(((_units_apart(first[n], again[n]), n) for n in first), default=(0.0, ""))
+    what = "units of rounding between two runs of one seed, in the default mode"
+    yield Measurement(what, apart, "counted", True, where=furthest if apart else "")
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        with reproducible(subject.execution.device):
+            _everything(observations(variant, problem, FEW))
+    without = irreproducible(str(each.message) for each in seen)
+    what = "operations without a reproducible kernel"
+    yield Measurement(what, len(without), "counted", True, where=", ".join(without))
+
+
+def _units_apart(one: Tensor, other: Tensor) -> float:
+    """The largest difference of two tensors, in units of float32 of the largest value of one."""
+    scale = float(one.abs().max()) if one.numel() else 0.0
+    if not scale:
+        return float("inf") if bool(other.any()) else 0.0
+    return float((one - other).abs().max()) / (scale * float(torch.finfo(torch.float32).eps))
 
 
 @check(

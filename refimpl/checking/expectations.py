@@ -26,7 +26,9 @@ entry in force that matches no check of the run.
 
 With ``kernel = "aten::mm"`` (or a layer: ``"LSTM"``) an entry is a *known deviation* of that
 kernel. It needs no example and no check. A failure is excused only if the same check passes once
-that kernel is computed in float64 on the CPU: so it excuses nothing else.
+that kernel is computed in float64 on the CPU: so it excuses nothing else. It must be met with: a
+whole run on its device and versions in which it excuses nothing is a failure, and so is one check
+that it names, if that passes.
 """
 
 from __future__ import annotations
@@ -103,6 +105,11 @@ class ExpectedFailure:
             and _admits(self.python, platform.python_version())
             and all(_admits(getattr(self, key), here.get(name)) for key, name in LIBRARIES.items())
         )
+
+    @property
+    def deviation(self) -> str:
+        """The known deviation that it is, as results and headers name it."""
+        return ": ".join(dict.fromkeys((self.of, str(self.kernel))))
 
     @property
     def of(self) -> str:
@@ -283,6 +290,8 @@ def judged(result: Result, cell: Cell, entries: Iterable[ExpectedFailure]) -> Re
     """
     own = [e for e in entries if e.in_force and e.matches(cell)]
     entry = next((e for e in own if e.kernel is None), None)
+    if entry is None and result.outcome == "passed":  # one of a kernel may name a check, too
+        entry = next((e for e in own if e.example is not None and e.check is not None), None)
     if entry is None and result.outcome == "failed":
         return _excused(result, cell, [e for e in own if e.kernel is not None])
     if entry is None or result.outcome == "skipped":
@@ -314,12 +323,31 @@ def _excused(result: Result, cell: Cell, deviations: Sequence[ExpectedFailure]) 
             of = "; ".join(f"{entry.of}: {entry.reason} ({entry.link})" for entry in each)
             return replace(
                 result, outcome="xfailed", reason=f"known deviation of {of}: {result.reason}",
-                deviations=tuple(f"{entry.of}: {entry.kernel}" for entry in each),
+                deviations=tuple(entry.deviation for entry in each),
             )  # fmt: skip
     if not deviations:
         return result
     names_said = ", ".join(dict.fromkeys(str(entry.kernel) for entry in deviations))
     return replace(result, reason=f"{result.reason}; it fails with {names_said} put right too")
+
+
+def must_be_met(
+    entries: Iterable[ExpectedFailure], cells: Sequence[Cell], examples: Collection[str]
+) -> list[str]:
+    """The known deviations that this run of ``cells`` must meet with, if they still hold.
+
+    An entry of one example must be met where that example is run; one of any example only where all
+    of them are, for which ``examples`` is empty. ``cells`` must be all that they have.
+    """
+    return sorted(
+        {
+            entry.deviation
+            for entry in entries
+            if entry.kernel is not None and entry.in_force
+            and (not examples or entry.example in examples)
+            and any(entry.matches(c) and not c.subject.execution.missing() for c in cells)
+        }
+    )  # fmt: skip
 
 
 def unmatched(

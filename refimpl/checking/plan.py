@@ -30,6 +30,7 @@ from refimpl.checking.expectations import (
     Gathered,
     gather,
     judged,
+    must_be_met,
     unmatched,
 )
 from refimpl.checking.recorded import answered
@@ -47,12 +48,14 @@ class Plan:
     """Every check of a run: the cells to run, and the results that need no run.
 
     ``idle`` are the executions that were named and with which no check compares a variant.
+    ``deviations`` are the known ones that the run must meet with.
     """
 
     cells: tuple[Cell, ...]
     verdicts: tuple[Result, ...]
     expected: tuple[ExpectedFailure, ...]
     idle: tuple[str, ...] = ()
+    deviations: tuple[str, ...] = ()
 
     @property
     def keys(self) -> list[str]:
@@ -99,7 +102,8 @@ def plan(loaded: Registry, request: Request, checks: Sequence[Check]) -> Plan:
     compared = {cell.subject.execution.name for cell in own if cell.check.about == "execution"}
     requested = tuple(_requested(own, request, checks))
     idle = tuple(n for n in request.executions if n != ALL and composed[n].name not in compared)
-    return Plan(requested, tuple(verdicts), expected.entries, idle)
+    deviations = () if request.only else must_be_met(expected.entries, own, request.examples)
+    return Plan(requested, tuple(verdicts), expected.entries, idle, tuple(deviations))
 
 
 def _require_possible(

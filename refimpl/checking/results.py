@@ -99,6 +99,7 @@ class Header:
     process: int = 0
     environment: Environment = field(default_factory=Environment)
     capabilities: dict[str, str] = field(default_factory=dict)
+    deviations: list[str] = field(default_factory=list)
     workers: Workers = field(default_factory=Workers)
     data: dict[str, str] = field(default_factory=dict)
     plugins: dict[str, str] = field(default_factory=dict)
@@ -193,6 +194,11 @@ class Results:
             return f"no check of {', '.join(self.not_run)} was run: all of them were skipped"
         if not self.answered:
             return f"no check passed in {self.path.name}"
+        if gone := not_met(self.header, self.checks):
+            return (
+                f"{self.path.name}: the known deviation {gone[0]} was not met with, though its "
+                "device and versions are these; remove its entry"
+            )
         if status := self.footer["exit_status"]:
             return f"{self.path.name}: pytest ended with status {status}"
         return ""
@@ -204,6 +210,12 @@ class Results:
             result.outcome in ("passed", "xfailed") and result.check not in VERDICTS
             for result in self.checks
         )
+
+
+def not_met(header: Mapping[str, Any], results: Iterable[Result]) -> list[str]:
+    """The known deviations that a complete run had to meet with, and did not."""
+    met = {name for result in results for name in result.deviations}
+    return [name for name in header.get("deviations") or () if name not in met]
 
 
 def _key_today(key: str) -> str:

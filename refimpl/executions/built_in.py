@@ -265,8 +265,9 @@ def _sharded_on(device: str) -> Execution:
 FSDP = Execution(
     "fsdp", "FullyShardedDataParallel in two processes (gloo, NCCL)", supports=_has_shards,
     steps=distributed.sharded_steps, missing=partial(_not_sharded, "cpu"),
-    sees_outputs=False, sets=(REPLICAS,), per_device=_sharded_on,
+    sees_outputs=False, sets=(REPLICAS, MEMORY_FORMAT), per_device=_sharded_on,
 )  # fmt: skip
+"""It refuses parameters that are not contiguous, so that images cannot be stored channels last."""
 
 
 # --- many at once --------------------------------------------------------------------------------

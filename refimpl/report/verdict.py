@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from refimpl.checking.checks import VERDICTS, Outcome, Result
+from refimpl.checking.results import not_met
 from refimpl.report.findings import Finding, findings, listed
 
 ERRATA = "errata"
@@ -40,6 +41,11 @@ def sentence(
         says = f"{who}: no check passed."
     else:
         says = f"{who} does what {_documents(header)}: {number_of(done, 'check')}{_known(results)}."
+        if gone := not_met(header, results):
+            says += (
+                f" {number_of(len(gone), 'known deviation')} was not met with, so that the run "
+                f"fails: {'; '.join(gone)}. Remove the entry, or narrow its conditions."
+            )
     return " ".join([says, *_besides(counts, results), *([] if complete or not found else [CUT])])
 
 
@@ -72,7 +78,7 @@ def _known(results: Sequence[Result]) -> str:
     names = {name for result in results for name in result.deviations}
     if not names:
         return ""
-    of = sorted({name.partition(":")[0] for name in names})
+    of = sorted({name.partition(": ")[0] for name in names})
     return f", with {number_of(len(names), 'known deviation')} of {listed(of)}"
 
 

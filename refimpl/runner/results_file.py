@@ -42,6 +42,7 @@ class ResultsFile:
         self.peak = 0
         self.outcomes: dict[str, int] = dict.fromkeys(OUTCOMES, 0)
         self.recorded: set[str] = set()
+        self.deviations: set[str] = set()
         self.earlier: list[dict[str, Any]] = []
         self.keys: list[str] = []
         self.interrupted = False
@@ -150,6 +151,7 @@ class ResultsFile:
             return False
         self.recorded.add(key)
         self.outcomes[record["outcome"]] += 1
+        self.deviations.update(record.get("deviations") or ())
         return True
 
     def _write(self, record: dict[str, Any]) -> None:

@@ -8,10 +8,15 @@ is wrong in one precision; the rest of the run is the CPU's.
     h200-default    the same, and sums that change from run to run, as cuDNN's default kernels do
     out-of-memory   a product of matrices finds no memory
     no-bfloat16     refuses bfloat16
+    restless        products of matrices that change from run to run
+    hangs           a product of matrices never ends
+    not-reproducible  has an operation that warns that it has no reproducible kernel
 """
 
 from __future__ import annotations
 
+import time
+import warnings
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import cycle
@@ -66,6 +71,12 @@ def restless(func, made, args):
     return made
 
 
+def restless_products(func, made, args):
+    if func in (aten.mm.default, aten.addmm.default) and made.dtype == torch.float32:
+        return made * (1 + next(ORDERS) * 2**-23)
+    return made
+
+
 def no_memory(func, made, args):
     if func in (aten.mm.default, aten.addmm.default) and made.dtype == torch.float32:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
@@ -75,6 +86,26 @@ def no_memory(func, made, args):
 def no_bfloat16(func, made, args):
     if isinstance(made, torch.Tensor) and made.dtype == torch.bfloat16:
         raise RuntimeError('"mm" not implemented for BFloat16')
+    return made
+
+
+def never_ends(func, made, args):
+    if func in (aten.mm.default, aten.addmm.default):
+        while True:
+            time.sleep(0.1)
+    return made
+
+
+def warns(func, made, args):
+    if (
+        func in (aten.mm.default, aten.addmm.default)
+        and torch.are_deterministic_algorithms_enabled()
+    ):
+        warnings.warn(
+            "addmm_fake does not have a deterministic implementation, but you set "
+            "'torch.use_deterministic_algorithms(True, warn_only=True)'.",
+            stacklevel=2,
+        )
     return made
 
 
@@ -117,4 +148,7 @@ def refimpl_executions():
         part("h200-default", "an H200 as it is", weight_gradient, restless, lstm=True),
         part("out-of-memory", "a device without memory", no_memory),
         part("no-bfloat16", "a device without bfloat16", no_bfloat16),
+        part("restless", "a device whose products change", restless_products),
+        part("hangs", "a device that hangs", never_ends),
+        part("not-reproducible", "a device with a kernel that warns", warns),
     ]

@@ -1,0 +1,81 @@
+"""Everything that a GPU is to show, in one command: ``python -m benchmarks.on_a_gpu``.
+
+The whole suite on the device, then one comparison of every composition, then a script for each
+kernel that is wrong. Results files and scripts go to ``--output``; each command has a time limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from refimpl.checking.checks import Result
+from refimpl.checking.results import ResultsError, read
+
+PARTS = (
+    "compile", "graphs", "export", "bf16", "fp16", "tf32", "channels-last", "f64", "data-parallel",
+    "deterministic",
+)  # fmt: skip
+MINUTES = 15
+KERNELS = "each-kernel-is-right"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run it; 1 if any command failed or ran past its limit."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--output", type=Path, default=Path("gpu"))
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="for all commands together")
+    parser.add_argument("--dry-run", action="store_true", help="only print the commands")
+    own = parser.parse_args(arguments)
+    program = [sys.executable, "-m", "refimpl"]
+    check = [*program, "check", "--device", own.device, "-n", "auto"]
+    files = {own.output / "whole.jsonl": check}
+    for part in PARTS:
+        only = ["--check", "same-on-every-execution", "--execution", part]
+        files[own.output / f"{part}.jsonl"] = [*check, *only]
+    commands = [[*command, "--results", str(file)] for file, command in files.items()]
+    if own.dry_run:
+        print(*map(" ".join, commands), sep="\n")
+        return 0
+    own.output.mkdir(parents=True, exist_ok=True)
+    limit = (
+        own.minutes * 60 / 2
+    )  # the whole suite may take half of it, each other a part of the rest
+    worst = 0
+    for number, command in enumerate(commands):
+        worst = max(worst, run(command, limit if not number else limit / len(PARTS)))
+    wrong = {(r.example, r.variant, r.execution): r for path in files for r in failures(path)}
+    for example, variant, execution in wrong:
+        script = own.output / f"reproduce-{example}-{variant}-{execution}.py"
+        where = ["--execution", execution, "--output", str(script)]
+        run([*program, "reproduce", example, variant, *where], limit / 4)
+    return worst
+
+
+def run(command: Sequence[str], limit: float) -> int:
+    """Run a command for at most ``limit`` seconds; 0 if it ended well, else 1."""
+    print("+", *command, flush=True)
+    try:
+        return int(subprocess.run(command, timeout=limit).returncode != 0)
+    except subprocess.TimeoutExpired:
+        print(f"stopped after {limit:.0f} s", flush=True)
+        return 1
+
+
+def failures(path: Path) -> list[Result]:
+    """The checks of kernels that failed, as far as the run came."""
+    for file in (path, path.with_name(path.name + ".part")):
+        try:
+            found = read(file).checks
+        except ResultsError:
+            continue
+        return [r for r in found if r.outcome == "failed" and r.check == KERNELS]
+    return []
+
+
+if __name__ == "__main__":
+    sys.exit(main())
