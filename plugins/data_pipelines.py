@@ -54,9 +54,10 @@ def split_flowers() -> list[Subset]:
 
 
 def split_is_a_partition() -> bool:
-    """Every flower is in exactly one part."""
+    """Every flower is in exactly one part, and they are not in order."""
     training, validation = split_flowers()
-    return sorted([*training.indices, *validation.indices]) == list(range(150))
+    together = [*training.indices, *validation.indices]
+    return sorted(together) == list(range(150)) != together
 
 
 def joined_flowers() -> ConcatDataset:
@@ -210,9 +211,11 @@ def fifty_images(dataset: Dataset) -> tuple[Tensor, Tensor]:
     return next(iter(DataLoader(dataset, batch_size=50, shuffle=True, generator=seeded())))
 
 
-def image_batch_shapes(dataset: Dataset) -> list[tuple[int, ...]]:
-    """The shapes of a batch of images and of its labels."""
-    return [tuple(part.shape) for part in fifty_images(dataset)]
+def image_batch(dataset: Dataset) -> list[tuple[float, ...]]:
+    """The shapes of a batch and of its labels; the labels; how often an image is read the same."""
+    images, labels = fifty_images(dataset)
+    same = torch.equal(dataset[0][0], dataset[0][0])
+    return [tuple(images.shape), tuple(labels.shape), (*labels.unique().tolist(), float(same))]
 
 
 def pixel_range(dataset: Dataset) -> list[float]:
@@ -372,7 +375,7 @@ def iterators_have_next() -> bool:
 # --- what the document states --------------------------------------------------------------------
 
 PIPELINES = (
-    Exact("flowers", lambda: len(flowers()), 150),
+    Exact("flowers", lambda: torch.bincount(flowers().tensors[1]).tolist(), [50, 50, 50]),
     Exact(
         "flowers to train on and to validate", lambda: list(map(len, split_flowers())), [120, 30]
     ),
@@ -419,8 +422,8 @@ IMAGES = (
     ),
     Exact(
         "a batch of augmented images, and its labels",
-        lambda: with_image_folder(image_batch_shapes),
-        [(50, 3, 32, 32), (50, 1)],
+        lambda: with_image_folder(image_batch),
+        [(50, 3, 32, 32), (50, 1), (0.0, 1.0, 0.0)],
         needs="torchvision",
     ),
     Exact(

@@ -8,10 +8,22 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from refimpl.errors import RefimplError
+
+MOVES_KEPT = 12
+"""The most moves that a file keeps of one change."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of a file that checks compare with: why it was made, and what moved."""
+
+    because: str
+    moved: tuple[str, ...] = ()
 
 
 class WriteError(RefimplError):

@@ -88,13 +88,17 @@ def test_a_file_of_fewer_runs_than_it_should_have_says_so(path, example, count, 
 @pytest.mark.parametrize("kept", range(7))
 def test_a_truncated_file_is_refused(path, kept):
     rewritten(path, lines_of(path)[:kept])
-    with pytest.raises(BaselineError, match=r"is truncated.*; delete it and make"):
+    with pytest.raises(
+        BaselineError, match=r"is truncated.*; restore it from version control, or make"
+    ):
         committed.read(path)
 
 
 def test_a_file_cut_in_the_middle_of_its_last_line_is_refused(path):
     path.write_text(path.read_text()[:-10])
-    with pytest.raises(BaselineError, match=r"is truncated.*; delete it and make"):
+    with pytest.raises(
+        BaselineError, match=r"is truncated.*; restore it from version control, or make"
+    ):
         committed.read(path)
 
 
@@ -161,10 +165,11 @@ def test_a_baseline_of_another_protocol_is_refused_with_what_differs(path, examp
     longer = replace(VARIANT, protocol=replace(VARIANT.protocol, epochs=5, learning_rate=0.2))
     with pytest.raises(BaselineError) as refused:
         committed.read_for(example, longer, "stand-in")
-    assert "its epochs is 4 and not 5, learning_rate is 0.1 and not 0.2; delete it" in str(
+    assert "its epochs is 4 and not 5, learning_rate is 0.1 and not 0.2; if that is" in str(
         refused.value
     )
     assert "refimpl calibrate fake-sound --variant scratch" in str(refused.value)
+    assert "--because REASON" in str(refused.value)
 
 
 @given(st.integers(0, 10_000), st.binary(min_size=1, max_size=3))

@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from fakes.calibrated import baselines_of
@@ -238,8 +240,56 @@ def test_runs_of_another_protocol_are_not_added_to(example):
     baselines_of(example)
     variant = example.variants[0]
     other = replace(variant, protocol=replace(variant.protocol, learning_rate=0.5))
-    with pytest.raises(BaselineError, match=r"learning_rate is 0\.1 and not 0\.5; delete it"):
+    with pytest.raises(BaselineError, match=r"learning_rate is 0\.1 and not 0\.5.*--because"):
         calibration.plan(example, other, "stand-in", 8)
+
+
+def test_a_baseline_of_another_protocol_is_made_anew_for_a_reason_which_it_keeps(
+    example, monkeypatch
+):
+    baselines_of(example)
+    variant = replace(
+        example.variants[0], protocol=replace(example.variants[0].protocol, learning_rate=0.2)
+    )
+    chosen, engine = [(example, variant)], Engine(1)
+    monkeypatch.setattr(  # workers would look for a plugin
+        calibration,
+        "run_jobs",
+        lambda work, engine: (
+            (job.task, train_seeds(variant, "stand-in", job.seeds)) for job in work
+        ),
+    )
+    with pytest.raises(BaselineError, match="--because REASON"):
+        calibration.calibrate(chosen, "stand-in", 6, engine)
+    journal = committed.journal_of(committed.path_of(example, variant, "stand-in"))
+    journal.write_text("runs of yet another program")
+    calibration.calibrate(chosen, "stand-in", 6, engine, because="the document says 0.2")
+    (change,) = committed.read_for(example, variant, "stand-in").changes
+    assert change.because == "the document says 0.2"
+    assert change.moved[0] == "learning_rate is 0.1 and not 0.2"
+    assert re.match(r"loss: median \S+ of 6 runs, before \S+ of 6$", change.moved[1])
+    again = calibration.plan(example, variant, "stand-in", 8, because="nothing to say")
+    assert again.seeds == (1006, 1007)
+    assert again.changes == ()
+
+
+def test_a_damaged_baseline_is_made_anew_only_for_a_reason(example):
+    baselines_of(example)
+    path = committed.path_of(example, example.variants[0], "stand-in")
+    path.write_text("nothing\n")
+    with pytest.raises(BaselineError, match=r"restore it from version control.*--because REASON"):
+        calibration.plan(example, example.variants[0], "stand-in", 6)
+    plan = calibration.plan(example, example.variants[0], "stand-in", 6, because="disk failed")
+    assert len(plan.seeds) == 6
+    assert "nothing" not in plan.changes[0].because
+    assert "is truncated" in plan.changes[0].moved[0]
+
+
+def test_no_message_suggests_to_delete_what_is_kept():
+    sources = Path(calibration.__file__).parents[1]
+    assert [
+        path.name for path in sources.rglob("*.py") if "delete it" in path.read_text("utf-8")
+    ] == []
 
 
 def test_runs_of_another_torch_are_not_added_to(example, monkeypatch):
@@ -258,6 +308,6 @@ def test_runs_of_other_data_of_the_same_shape_are_not_added_to(example):
         return Splits(Rows(splits.train.x, splits.train.y + 1), splits.valid)
 
     other = replace(variant, data=replace(variant.data, stand_in=shifted))
-    with pytest.raises(BaselineError, match=r"data digest is .* and not .*; delete it"):
+    with pytest.raises(BaselineError, match=r"data digest is .* and not .*--because REASON"):
         calibration.plan(example, other, "stand-in", 8)
     assert calibration.plan(example, other, "stand-in", 6).seeds == ()

@@ -14,6 +14,7 @@ import torch
 from refimpl.checking.checks import CannotRunError, Measurement, Subject, check, equal, true
 from refimpl.checking.errata import attempt
 from refimpl.contract import Erratum, Exact, Facts, Failure, Layer
+from refimpl.records import files, of_models
 from refimpl.requirements import missing
 from refimpl.training.live_model import first_step, live_summary
 
@@ -132,6 +133,28 @@ def output_shape(subject: Subject) -> Iterator[Measurement]:
     target = step.step.target
     if target is not None and target.numel() == math.prod(step.output_shape):
         yield equal("target shape", tuple(target.shape), step.output_shape)
+
+
+def _recorded_model(subject: Subject) -> Any:
+    path = files.path_of("models", subject.example.name, subject.example)
+    return files.read(path).records.get(subject.trained.name)
+
+
+@check(
+    "layers-as-recorded",
+    on_cpu=True,
+    applies=lambda subject: subject.trained.trains and _recorded_model(subject) is not None,
+    reading="a layer was constructed with another argument, or another function is called in its "
+    "place: a rate, padding, eps or activation that no shape shows; if that is meant, refimpl "
+    "record NAME --because REASON keeps the new one, and the reason",
+)
+def layers_as_recorded(subject: Subject) -> Iterator[Measurement]:
+    """Is each layer constructed with the arguments that are committed, and each call the same?"""
+    recorded = _recorded_model(subject)
+    found = of_models.comparable(of_models.record(subject.trained, "stand-in"), recorded)
+    moved = list(files.differences(found, recorded))
+    name = subject.trained.name
+    yield true(f"layers of {name}", not moved, f"{name} moved: {files.shown(moved)}")
 
 
 @check(

@@ -9,6 +9,7 @@ import torch
 
 from refimpl.checking.checks import Measurement, Subject, check, equal, true
 from refimpl.contract import Variant
+from refimpl.records import files, of_runs
 from refimpl.training.problem import Problem, pose
 from refimpl.training.runs import trained
 from refimpl.training.witness import Constants, Witness
@@ -53,6 +54,43 @@ def run_follows_its_protocol(subject: Subject) -> Iterator[Measurement]:
         f"the module is in evaluation mode while it is trained, first in epoch "
         f"{seen.not_training[0] if seen.not_training else 0}: call train() after eval()",
     )
+
+
+# --- as recorded ---------------------------------------------------------------------------------
+
+
+def _recorded(subject: Subject) -> Any:
+    path = files.path_of("runs", subject.example.name, subject.example)
+    return files.read(path).records.get(subject.trained.name)
+
+
+@check(
+    "run-as-recorded",
+    on_cpu=True,
+    applies=lambda subject: subject.trained.trains and _recorded(subject) is not None,
+    reading="up to the epoch before the one that is named, the run goes as it did; look at what "
+    "changes there: a rate, an order, a constant. If that is meant, refimpl record NAME --kind "
+    "runs --because REASON keeps the new run, and the reason",
+)
+def run_as_recorded(subject: Subject) -> Iterator[Measurement]:
+    """In float64, is the loss and each norm at the end of every epoch as it is committed?
+
+    Each epoch has few updates of few rows. A record ends where rounding might show.
+    """
+    name, recorded = subject.trained.name, _recorded(subject)
+    found = of_runs.today(subject.trained, "stand-in", recorded)
+    yield equal(f"figures of {name}", sorted(found), sorted(recorded))
+    yield equal(f"epochs of {name}", found["epochs"], recorded["epochs"])
+    if found.keys() != recorded.keys() or found["epochs"] != recorded["epochs"]:
+        return
+    for place, epoch in enumerate(recorded["epochs"]):
+        now, then = ({n: own[n][place] for n in recorded} for own in (found, recorded))
+        moved = list(files.differences(now, then))
+        if moved:
+            message = f"{name} is another run from epoch {epoch} on: {files.shown(moved)}"
+            yield true(f"run of {name}", False, message)
+            return
+    yield true(f"run of {name}", True, "")
 
 
 # --- the optimizer -------------------------------------------------------------------------------

@@ -15,11 +15,15 @@ from refimpl.data import Tier
 from refimpl.environment import environment
 from refimpl.requirements import missing, missing_data
 from refimpl.seeds import FIRST_SEED, SEEDS_OF_A_BASELINE
+from refimpl.writing import Change
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One baseline to make: what exists of it, and the seeds that are still to be run."""
+    """One baseline to make: what exists of it, and the seeds that are still to be run.
+
+    ``changes`` are given where it is made anew: why this time, and the times before.
+    """
 
     example: Example
     variant: Variant
@@ -27,6 +31,7 @@ class Plan:
     path: Path
     there: Baseline | None
     seeds: tuple[int, ...]
+    changes: tuple[Change, ...] = ()
 
     @property
     def title(self) -> str:
@@ -35,27 +40,43 @@ class Plan:
 
 
 def plan(
-    example: Example, variant: Variant, tier: Tier, count: int, first_seed: int = FIRST_SEED
+    example: Example,
+    variant: Variant,
+    tier: Tier,
+    count: int,
+    first_seed: int = FIRST_SEED,
+    because: str = "",
 ) -> Plan:
     """What must be run for a baseline of ``count`` seeds.
 
-    Raises :class:`BaselineError` if the existing runs were trained differently, on other data or on
-    another torch, since runs of different programs are not one sample, and if so many runs would
-    use seeds that are kept for checks.
+    If the existing runs were trained differently, on other data or on another torch, or cannot be
+    read, it is made anew, since runs of different programs are not one sample; and
+    :class:`BaselineError` is raised unless ``because`` says why. So it is if so many runs would use
+    seeds that are kept for checks.
     """
     if count > SEEDS_OF_A_BASELINE:
         raise BaselineError(
             f"a baseline has at most {SEEDS_OF_A_BASELINE} seeds, but {count} were requested"
         )
     path = committed.path_of(example, variant, tier)
-    there = committed.resume(path)
+    try:
+        there = committed.resume(path)
+    except BaselineError as error:
+        if not because:
+            raise
+        whole = tuple(range(first_seed, first_seed + count))
+        return Plan(example, variant, tier, path, None, whole, (Change(because, (str(error),)),))
     done = {run.seed for run in there.runs} if there else set()
     lacking = tuple(s for s in range(first_seed, first_seed + count) if s not in done)
     if there is not None and (differences := _differences(example, variant, tier, there, lacking)):
-        raise BaselineError(
-            f"{path.name} exists and was made from something else: its {differences}; "
-            "delete it to start again"
-        )
+        if not because:
+            raise BaselineError(
+                f"{path.name} was made from something else: its {differences}. If that is meant, "
+                "say why, and it is made anew: --because REASON"
+            )
+        whole = tuple(range(first_seed, first_seed + count))
+        changes = (*there.changes, Change(because, (differences,)))
+        return Plan(example, variant, tier, path, None, whole, changes)
     return Plan(example, variant, tier, path, there, lacking)
 
 
@@ -97,10 +118,12 @@ def calibrate(
     watch: Watcher | None = None,
     first_seed: int = FIRST_SEED,
     curves: bool = True,
+    because: str = "",
 ) -> list[Path]:
     """Run the seeds that these baselines lack and finish them; returns the files, new or unchanged.
 
-    Without ``curves``, only how each run ended is kept.
+    Without ``curves``, only how each run ended is kept. With ``because``, a baseline of something
+    else is made anew, and keeps the reason beside what moved.
 
     If this ends early, journals keep every finished seed, and the next call continues from them.
     Raises :class:`BaselineError` as :func:`plan` does, or if another process is making one of these
@@ -110,11 +133,13 @@ def calibrate(
     with ExitStack() as held:
         paths = [committed.path_of(example, variant, tier) for example, variant in chosen]
         journals = {path: held.enter_context(committed.journal(path)) for path in paths}
-        plans = [plan(*each, tier, count, first_seed) for each in chosen]
+        plans = [plan(*each, tier, count, first_seed, because) for each in chosen]
         by_task = {Task(p.example.name, p.variant.name, tier, tuple(plugins)): p for p in plans}
         watch.begins(plans)
         left = {task: len(p.seeds) for task, p in by_task.items()}
         for p in plans:
+            if p.changes:
+                journals[p.path].path.unlink(missing_ok=True)
             if not p.seeds and journals[p.path].begun:  # killed after its last seed
                 journals[p.path].finish()
         # A list, since no finished run shall wait while the next variant's seeds are tested.
@@ -175,4 +200,5 @@ def begun(plan: Plan, first: Run) -> Baseline:
         metrics,
         tuple(kept_epochs(protocol.epochs_on(plan.tier))),
         where,
+        changes=plan.changes,
     )

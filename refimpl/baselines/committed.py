@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 from refimpl.contract import Example, Protocol, Variant
@@ -27,9 +28,19 @@ from refimpl.errors import RefimplError
 from refimpl.reading import ShapeError, decoded, parsed, plain_bytes, plain_text, shaped, why
 from refimpl.seeds import wrong_seed
 from refimpl.trees import leaves
-from refimpl.writing import AloneError, alone, append_line, whole_file, write_lines
+from refimpl.writing import (
+    MOVES_KEPT,
+    AloneError,
+    Change,
+    alone,
+    append_line,
+    whole_file,
+    write_lines,
+)
 
 FORMAT = 1
+
+ANEW = "make it anew with: refimpl calibrate --because REASON"
 
 CURVE_POINTS = 25
 """For how many epochs a baseline keeps the figures; the first and the last are among them."""
@@ -89,13 +100,14 @@ class Identity:
 
 @dataclass(frozen=True)
 class Baseline:
-    """The runs of one variant on one tier, by seed."""
+    """The runs of one variant on one tier, by seed, and why they were made anew, if they were."""
 
     identity: Identity
     metrics: Mapping[str, Metric]
     epochs: tuple[int, ...]
     environment: Mapping[str, Any]
     runs: tuple[Run, ...] = ()
+    changes: tuple[Change, ...] = ()
 
     def finals(self, metric: str) -> list[float]:
         """The final values of one figure, one per run."""
@@ -229,7 +241,7 @@ def read(path: Path) -> Baseline:
 
 @lru_cache(maxsize=64)
 def _read(path: Path, changed: int) -> Baseline:
-    again = "delete it and make it again with: refimpl calibrate"
+    again = f"restore it from version control, or {ANEW}"
     try:
         lines = plain_text(path).rstrip("\n").split("\n")
         footer = decoded(lines[-1], Footer)
@@ -271,8 +283,8 @@ def _require_same(own: Identity, there: Identity) -> None:
     if differences := own.differences(there):
         raise BaselineError(
             f"{own.example}.{own.variant}.jsonl was made from something else: its {differences}; "
-            "delete it and run: "
-            f"refimpl calibrate {own.example} --variant {own.variant} --data {own.tier}"
+            "if that is meant, make it anew with: refimpl calibrate "
+            f"{own.example} --variant {own.variant} --data {own.tier} --because REASON"
         )
 
 
@@ -288,12 +300,14 @@ def resume(path: Path) -> Baseline | None:
         whole, _, rest = plain_bytes(unfinished).rpartition(b"\n")
         lines = whole.decode("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        reason = f"{unfinished.name} cannot be read: {why(error)}; delete it to begin again"
+        reason = f"{unfinished.name} cannot be read: {why(error)}; {ANEW}"
         raise BaselineError(reason) from error
     if rest:
         with whole_file(unfinished) as stream:
             stream.write(whole + b"\n" if whole else b"")
-    return _assembled(unfinished, lines) if whole else None
+    if not whole:
+        return read(path) if path.exists() else None
+    return _assembled(unfinished, lines)
 
 
 @dataclass(frozen=True)
@@ -304,6 +318,7 @@ class Header:
     metrics: dict[str, Metric]
     epochs: tuple[int, ...]
     environment: dict[str, Any]
+    changes: tuple[Change, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -348,8 +363,9 @@ def _assembled(path: Path, lines: Sequence[str]) -> Baseline:
     except ShapeError as error:
         raise BaselineError(f"{path.name}, line {number}, is damaged: {error}") from error
     baseline = Baseline(
-        header.identity, header.metrics, header.epochs, header.environment, tuple(runs)
-    )
+        header.identity, header.metrics, header.epochs, header.environment, tuple(runs),
+        header.changes,
+    )  # fmt: skip
     _require_sound(path, baseline)
     return baseline
 
@@ -397,6 +413,8 @@ def header_line(baseline: Baseline) -> str:
         "epochs": list(baseline.epochs),
         "environment": dict(baseline.environment),
     }
+    if baseline.changes:
+        record["changes"] = [asdict(change) for change in baseline.changes]
     return json.dumps(record, ensure_ascii=False)
 
 
@@ -450,9 +468,16 @@ class Journal:
         append_line(self.path, run_line(run))
 
     def finish(self) -> None:
-        """Turn it into the baseline: seeds in order, a footer at the end."""
+        """Turn it into the baseline: seeds in order, a footer at the end.
+
+        If it replaces one, for a reason, it keeps how far the figures moved.
+        """
         header, *_ = lines = self.path.read_text(encoding="utf-8").rstrip("\n").split("\n")
         baseline = _assembled(self.path, lines)
+        if moved := _moved(self.baseline, baseline):
+            *before, last = baseline.changes
+            named = Change(last.because, (*last.moved, *moved)[:MOVES_KEPT])
+            header = header_line(replace(baseline, changes=(*before, named)))
         runs = sorted(baseline.runs, key=lambda run: run.seed)
         ordered = [header, *map(run_line, runs)]
         footer = {"runs": len(runs), "digest": _digest(ordered)}
@@ -460,6 +485,28 @@ class Journal:
             footer["fewer"] = baseline.shortfall
         write_lines(self.baseline, [*ordered, json.dumps(footer)])
         self.path.unlink()
+
+
+def _moved(path: Path, baseline: Baseline) -> list[str]:
+    """How the medians of a baseline, which was made anew, lie to those of the one that is there."""
+    try:
+        there = read(path)
+    except BaselineError:
+        return []
+    if baseline.changes[: len(there.changes)] != there.changes or not baseline.changes:
+        return []
+    if len(baseline.changes) == len(there.changes):
+        return []
+    return [
+        f"{name}: median {_median(baseline, name):.6g} of {len(baseline.runs)} runs, before "
+        f"{_median(there, name):.6g} of {len(there.runs)}"
+        for name in baseline.runs[0].final
+        if name in there.runs[0].final
+    ]
+
+
+def _median(baseline: Baseline, name: str) -> float:
+    return median(baseline.finals(name))
 
 
 def _digest(lines: Iterable[str]) -> str:

@@ -75,7 +75,7 @@ class Memory:
             content = plain_text(path).splitlines() if path.exists() else []
         except (OSError, ShapeError) as error:
             raise BisectionError(
-                f"{path} cannot be read: {why(error)}; delete it to begin again"
+                f"{path} cannot be read: {why(error)}; move it away to begin again"
             ) from error
         for line in content:
             try:

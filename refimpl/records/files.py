@@ -18,26 +18,15 @@ from typing import Any, Literal, TypeAlias
 from refimpl.contract import Example
 from refimpl.errors import RefimplError
 from refimpl.reading import ShapeError, decoded, plain_text, why
-from refimpl.writing import plain, write_text
+from refimpl.writing import MOVES_KEPT, Change, plain, write_text
 
-Kind: TypeAlias = Literal["data", "values"]
+Kind: TypeAlias = Literal["data", "models", "runs", "values"]
 
-KINDS: tuple[Kind, ...] = ("data", "values")
-
-MOVES_KEPT = 12
-"""The most moves that a file keeps of one change."""
+KINDS: tuple[Kind, ...] = ("data", "models", "runs", "values")
 
 
 class RecordError(RefimplError):
     """A record cannot be read, or is to be changed without a reason."""
-
-
-@dataclass(frozen=True)
-class Change:
-    """A change of a file of records: why it was made, and what moved."""
-
-    because: str
-    moved: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,7 +93,7 @@ def update(path: Path, found: Mapping[str, Any], because: str = "") -> list[str]
 
 
 def _write(records: Records, path: Path) -> None:
-    """One line for each part of a record, so that a diff shows what moved."""
+    """One line for each part of a record, or row of numbers, so that a diff shows what moved."""
     about = {
         "changes": [{"because": c.because, "moved": list(c.moved)} for c in records.changes],
         "records": records.records,
@@ -114,7 +103,8 @@ def _write(records: Records, path: Path) -> None:
 
 def _pretty(value: Any, depth: int, deepest: int) -> str:
     inline = json.dumps(value, ensure_ascii=False)
-    if not isinstance(value, (dict, list)) or not value or depth >= deepest or len(inline) < 60:
+    numbers = isinstance(value, list) and all(isinstance(own, (int, float)) for own in value)
+    if not isinstance(value, (dict, list)) or numbers or depth >= deepest or len(inline) < 60:
         return inline
     pad = " " * (depth + 1)
     if isinstance(value, dict):

@@ -29,6 +29,7 @@ from refimpl import (
     Step,
     Variant,
 )
+from refimpl.metrics import absolute_error
 
 
 def spoiled(check: str, *variants: Variant, **changes) -> Example:
@@ -209,7 +210,7 @@ def late(problem):
         loss = F.mse_loss(output, yb)
         optimizer.zero_grad()
         loss.backward()
-        optimizer.param_groups[0]["lr"] = problem.lr * (0.3 if number >= 9 else 1)
+        optimizer.param_groups[0]["lr"] = problem.lr * (0.3 if number >= 7 else 1)
         optimizer.step()
         yield Step(loss, dict(net.named_parameters()), output, yb, net, optimizer)
 
@@ -328,6 +329,19 @@ def compared_with_itself() -> bool:
     return bool(x[0] == x[0])
 
 
+class Drier(Wide):
+    """The net with another rate of dropout, which no shape shows."""
+
+    def __init__(self):
+        super().__init__()
+        self.dropout = nn.Dropout(0.4)
+
+
+def half_of_nothing(output, target):
+    """A mean absolute error that is wrong where every target is zero."""
+    return absolute_error(output, target) / (1 if target.any() else 2)
+
+
 # --- what torch itself does ----------------------------------------------------------------------
 
 
@@ -433,12 +447,15 @@ _ALL = (
     ),
     with_facts("reaches-documented-figures", figures=(Figure("val_loss", 9.0, real=(8.0, 10.0)),)),
     spoiled("stays-in-calibrated-band"),
+    spoiled("layers-as-recorded", SCRATCH, MODULE, replace(DROPPING, build=Drier)),
+    spoiled("measures-by-definition", SCRATCH, MODULE, metrics={"mae": half_of_nothing}),
     spoiled("data-as-recorded", SCRATCH, MODULE, data=DataSet("points", moved)),
     spoiled(
         "values-computed-as-recorded",
         values=(*EXAMPLE.values, Exact("the sum is in order", compared_with_itself, True)),
     ),
     spoiled("splits-do-not-mix", SCRATCH, MODULE, data=DataSet("overlapping", overlapping)),
+    spoiled("run-as-recorded", replace(ALONE, steps=late)),
     spoiled("run-follows-its-protocol", replace(ALONE, steps=late)),
     spoiled("figures-recomputed", replace(ALONE, steps=by_batches, protocol=WEIGHTED)),
 )
@@ -451,6 +468,8 @@ WHEN_GOLDEN = {
         values=(*EXAMPLE.values, Exact("the sum is in order", compared_with_loop, True)),
     ),
     "data-as-recorded": spoiled("data-as-recorded"),
+    "layers-as-recorded": spoiled("layers-as-recorded", SCRATCH, MODULE, DROPPING),
+    "run-as-recorded": spoiled("run-as-recorded", ALONE),
     "golden-trajectory": spoiled(
         "golden-trajectory", planted("scratch", rates=(1.01, 1.01)), MODULE
     ),
@@ -463,7 +482,9 @@ ALSO = {
     "dropout-at-its-rate": {PROTOCOL, FIGURES},
     "reads-its-batches": {PROTOCOL, FIGURES},
     "ladder-agrees-in-float32": {PROTOCOL},
-    "data-as-recorded": {"golden-trajectory"},
+    "data-as-recorded": {"golden-trajectory", "run-as-recorded"},
+    "golden-trajectory": {"run-as-recorded"},
+    "run-as-recorded": {PROTOCOL},
 }
 """Checks that see the same mistake in another way."""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from refimpl.cli.commands.options import data_option, debug_option, output_option, plugin_option
+from refimpl.cli.commands.recording import BECAUSE
 from refimpl.cli.messages import complain, say
 from refimpl.errors import RefimplError
 from refimpl.names import unknown
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 @output_option("--fresh", folder=True,
                help="Run seeds that no baseline has, and write the runs to this folder for "
                "audit --fresh; missing folders are created.")  # fmt: skip
+@BECAUSE
 @plugin_option
 @debug_option
 def calibrate(
@@ -53,16 +55,18 @@ def calibrate(
     address: str | None,
     timeout: float,
     fresh: Path | None,
+    because: str,
     plugins: tuple[str, ...],
 ) -> None:
     """Train with many seeds; keep the final figures as baselines.
 
-    Covers the named examples (default: all). Each finished seed is written to disk at once. If the
+    Covers the named examples (default: all). A baseline of another program, other data or another
+    torch is only made anew with --because. Each finished seed is written to disk at once. If the
     command is interrupted, only the seeds in progress are lost; run it again to continue.
     """
     from dataclasses import replace
 
-    from refimpl.baselines import calibration
+    from refimpl.baselines import calibration, committed
     from refimpl.baselines.sweep import Engine
     from refimpl.cli.progress import CalibrationProgress
     from refimpl.loading import registry
@@ -85,11 +89,16 @@ def calibrate(
     with interrupted_by_signals(), CalibrationProgress() as progress:
         try:
             paths = calibration.calibrate(
-                chosen, tier, seeds, engine, plugins, progress, first_seed, curves=fresh is None
-            )
+                chosen, tier, seeds, engine, plugins, progress, first_seed, curves=fresh is None,
+                because=because,
+            )  # fmt: skip
         except KeyboardInterrupt:
             complain(f"{progress.kept} finished seeds are kept; repeat the command to go on")
             raise
+    for path in paths if because else ():
+        for change in committed.read(path).changes[-1:]:
+            for move in change.moved if change.because == because else ():
+                say(f"{path.stem}: {move}")
     say(f"{len(paths)} baselines of {seeds} seeds in {paths[0].parent}")
 
 

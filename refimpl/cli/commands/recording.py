@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from refimpl.data import Tier
     from refimpl.records.files import Kind
 
-KINDS: tuple[Kind, ...] = ("data", "values")
+KINDS: tuple[Kind, ...] = ("data", "models", "runs", "values")
 
 BECAUSE = click.option("--because", default="", metavar="REASON",
                        help="Why what is kept may change; the file keeps the reason beside what "
