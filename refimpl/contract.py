@@ -45,7 +45,8 @@ class Step:
     *Computes.* ``loss`` (a scalar) and ``output`` (one row for each row of the batch) are values
     from before the update; ``target`` is what the loss compared the output with. Both may be tuples
     or dicts of tensors. Several losses are a mapping of their names, and so are their optimizers,
-    under the same names: each loss is then the one whose gradients its optimizer uses.
+    under the same names: each loss is then the one whose gradients its optimizer uses. Optimizers
+    that share one loss are a mapping too, beside the one loss.
 
     *States.* ``net`` is the module that is trained, from which the parameters follow, or a mapping
     of the parameters by name. They are values from after the update and may be the very tensors

@@ -243,9 +243,18 @@ def test_a_figure_that_was_not_measured_at_every_epoch_has_no_curve():
         Step(0.5, {}),
         2,
     )
-    run = as_run(history, 7, 0.2)
+    run = as_run(history, 7, 0.2, 2)
     assert run.final == {"loss": 0.5, "late": 3.0}
     assert run.curves == {"loss": (1.0, 0.5)}
+
+
+def test_a_run_that_ended_early_keeps_its_last_figure_for_the_epochs_that_were_left():
+    from refimpl.training.loop import EpochRecord, History, Step
+
+    epochs = [EpochRecord(n, {"loss": 1.0 / n}, 0.1) for n in (1, 2)]
+    assert as_run(History(epochs, Step(0.5, {}), 2), 7, 0.2, 4).curves == {
+        "loss": (1.0, 0.5, 0.5, 0.5)
+    }
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -147,6 +148,22 @@ def test_a_script_clips_schedules_accumulates_and_ends_early_as_the_protocol_say
     alone = run("-c", ALONE, "by_its_protocol_module.py", where=tmp_path)
     assert alone[-1] == with_refimpl[-1]
     assert with_refimpl[-2].startswith("epoch 12/12") != ends_early
+
+
+EVERYDAY = Path(__file__).parent.parent / "examples" / "everyday" / "src" / "refimpl_everyday"
+
+
+@pytest.mark.parametrize(
+    ("name", "module"), [("everyday-gan", "gan"), ("recipe-two-halves", "recipes")]
+)
+def test_a_script_has_several_losses_optimizers_and_figures_of_its_own(tmp_path, name, module):
+    words = (name, "--plugin", str(EVERYDAY / f"{module}.py"))
+    with_refimpl = run("-m", "refimpl", "run", *words, where=tmp_path)
+    run("-m", "refimpl", "export", *words, "--script", where=tmp_path)
+    (script,) = tmp_path.glob("*.py")
+    alone = run("-c", ALONE, script.name, where=tmp_path)
+    assert alone[-1] == with_refimpl[-1]
+    assert with_refimpl[-1].split()[0] in alone[-2]
 
 
 def test_a_loop_that_another_function_made_is_refused(tmp_path):

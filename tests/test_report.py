@@ -131,7 +131,7 @@ def test_a_run_that_pytest_ended_otherwise_is_no_pass(tmp_path):
 def test_a_run_in_which_everything_was_skipped_is_no_pass(tmp_path):
     found = made(write(tmp_path, "a", skipped()))
     assert found.verdict.state == "failed"
-    assert "no check passed" in found.columns[0].why
+    assert "no check of an example passed" in found.columns[0].why
     assert found.rows[0].cells[0].state == "skipped"
 
 

@@ -118,7 +118,7 @@ def _at_rest(problem: Problem) -> Problem:
 
 def loss_of(step: Step, parameter: str) -> str | None:
     """The loss whose slope a parameter's gradient is: that of its optimizer; ``None``: the sum."""
-    if len(step.optimizers) < 2:
+    if len(step.optimizers) < 2 or len(step.losses) == 1:
         return None
     own = step.parameters[parameter]
     for name, optimizer in step.optimizers.items():
@@ -173,7 +173,7 @@ class _Slope:
             f"{wrong}: along a random direction the loss changes by {self.measured:.6g} per unit, "
             f"the gradient says {self.claimed:.6g} ({self.ratio:.3g} times what rounding explains)"
         )
-        return replace(at_most(what, self.ratio, 1.0), message=message)
+        return replace(at_most(what, self.ratio, 1.0), unit="budget", message=message)
 
 
 def _direction(

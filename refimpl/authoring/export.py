@@ -24,7 +24,7 @@ from torch import nn
 
 from refimpl.authoring.excerpt import Excerpt, ExcerptError
 from refimpl.contract import Example, Step, Variant
-from refimpl.data import Tier
+from refimpl.data import Splits, Tier
 from refimpl.errors import RefimplError
 from refimpl.requirements import missing
 from refimpl.training.ladder import shared_name
@@ -39,7 +39,8 @@ TEMPLATE = "program.py.jinja"
 
 PROVIDED = (
     "Step", "Epoch", "Rows", "Problem", "SAVED", "SEED", "DROPOUT_SEED", "LOSS", "METRICS", "NAMES",
-    "mean", "figures_on", "figures_of", "parameters_of", "line_of", "ends", "main", "train_module",
+    "mean", "figures_on", "figures_of", "parameters_of", "line_of", "without_graph", "ends",
+    "show_epoch", "main", "train_module",
 )  # fmt: skip
 """The names that the program itself defines."""
 
@@ -86,8 +87,11 @@ def program(
     example: Example, variant: Variant, form: Form, saved: str, tier: Tier = "stand-in"
 ) -> Program:
     """The program of a variant. Raises :class:`ExportError` as :func:`export` does."""
-    for reason in _beyond(variant):
-        raise ExportError(f"{example.name} {variant.name} cannot be exported: {reason}")
+    if reasons := list(_beyond(variant)):
+        raise ExportError(
+            f"{example.name} {variant.name} cannot be exported: {', and '.join(reasons)}; "
+            "refimpl run trains it"
+        )
     problem = swiftly(pose(variant, tier))
     try:
         text = _text(example, variant, problem, form, saved)
@@ -110,8 +114,16 @@ def _beyond(variant: Variant) -> Iterator[str]:
         yield "its data is a stream"
     elif variant.collate is not None:
         yield "its rows are collated"
+    elif not all(isinstance(part, np.ndarray) for part in _parts(data.load("stand-in"))):
+        yield "its rows are tuples or dicts"
     if variant.loss is None:
         yield "it states no loss"
+
+
+def _parts(splits: Splits) -> Iterator[Any]:
+    for rows in (splits.train, splits.valid):
+        if rows is not None:
+            yield from (rows.x, rows.y)
 
 
 def _text(example: Example, variant: Variant, problem: Problem, form: Form, saved: str) -> str:
@@ -136,7 +148,8 @@ def _text(example: Example, variant: Variant, problem: Problem, form: Form, save
     }
     lacking = excerpt.attributes_of("problem") - _offered()
     if lacking:
-        raise ExcerptError(f"its loop uses problem.{sorted(lacking)[0]}")
+        used = ", ".join(f"problem.{name}" for name in sorted(lacking))
+        raise ExcerptError(f"its loop uses {used}")
     own = steps_of(variant, problem, 1)
     first = next(own)
     environment = Environment(
@@ -207,10 +220,7 @@ def _arrays(problem: Problem) -> dict[str, NDArray[Any]]:
         if rows is None:
             continue
         for part in ("x", "y"):
-            value = getattr(rows, part)
-            if not hasattr(value, "numpy"):
-                raise ExportError(f"{problem.data.name} cannot be exported: its rows are trees")
-            arrays[f"{name}.{part}"] = value.numpy()
+            arrays[f"{name}.{part}"] = getattr(rows, part).numpy()
     return arrays
 
 

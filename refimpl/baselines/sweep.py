@@ -115,16 +115,18 @@ def train_seeds(variant: Variant, tier: Tier, seeds: Sequence[int]) -> list[Run]
     else:
         histories = train_together(variant, problems)
     seconds = (time.perf_counter() - began) / len(seeds)
-    return [as_run(own, seed, seconds) for own, seed in zip(histories, seeds, strict=True)]
+    epochs = problems[0].protocol.epochs_on(tier)
+    return [as_run(own, seed, seconds, epochs) for own, seed in zip(histories, seeds, strict=True)]
 
 
-def as_run(history: History, seed: int, seconds: float) -> Run:
-    """What a baseline keeps of a history."""
-    kept = kept_epochs(len(history.epochs))
+def as_run(history: History, seed: int, seconds: float, epochs: int) -> Run:
+    """What a baseline keeps of a history; of a run that ended early, its end for what was left."""
+    kept = kept_epochs(epochs)
+    figures = [history.epochs[min(epoch, len(history.epochs)) - 1].metrics for epoch in kept]
     curves = {
-        name: tuple(history.epochs[epoch - 1].metrics[name] for epoch in kept)
+        name: tuple(own[name] for own in figures)
         for name in history.epochs[-1].metrics
-        if len(kept) > 1 and all(name in history.epochs[epoch - 1].metrics for epoch in kept)
+        if len(kept) > 1 and all(name in own for own in figures)
     }
     return Run(seed, dict(history.final), curves, seconds)
 

@@ -48,7 +48,9 @@ class RunProgress:
         assert variant.protocol is not None
         self.epochs = variant.protocol.epochs_on(tier)
         self.title = f"{example.name} · {variant.name} · {tier} data"
+        self.stop = variant.protocol.stop
         self.every = max(1, self.epochs // lines)
+        self.shown = True
         self.console = stdout()
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
@@ -69,9 +71,24 @@ class RunProgress:
         """Show an epoch that has just ended."""
         figures = figures_text(record.metrics)
         self.bar.update(self.task, completed=record.epoch, figures=figures)
-        if record.epoch % self.every == 0 or record.epoch in (1, self.epochs):
-            line = f"epoch {record.epoch}/{self.epochs} {figures} ({record.seconds:.2f} s)"
-            self.console.print(Text(line), soft_wrap=True)
+        self.shown = record.epoch % self.every == 0 or record.epoch in (1, self.epochs)
+        if self.shown:
+            self._show(record)
+
+    def _show(self, record: EpochRecord) -> None:
+        figures = figures_text(record.metrics)
+        line = f"epoch {record.epoch}/{self.epochs} {figures} ({record.seconds:.2f} s)"
+        self.console.print(Text(line), soft_wrap=True)
+
+    def ended(self, last: EpochRecord) -> None:
+        """Show the last epoch of a run, and that it is not the last of its protocol."""
+        if last.epoch >= self.epochs:
+            return
+        if not self.shown:
+            self._show(last)
+        stop = self.stop
+        why = f": {stop.metric} was no better for {stop.patience} epochs" if stop else ""
+        self.console.print(Text(f"stopped after epoch {last.epoch} of {self.epochs}{why}"))
 
 
 class CalibrationProgress(Watcher):

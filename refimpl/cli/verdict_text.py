@@ -96,7 +96,7 @@ def _print_findings(console: Console, found: Sequence[Finding], options: RunOpti
             finding.figure[:BRIEF],
             f"checks: {finding.by_check}",
             f"rerun: {rerun_command(finding.results, options)}",
-            *(f"{head}: {text}" for head, text in next_steps(finding)),
+            *(f"{head}: {text}" for head, text in next_steps(finding, options.plugins)),
         ):
             if line:
                 console.print(Text(f"   {line}"), soft_wrap=True)

@@ -16,7 +16,7 @@ from typing import Literal, get_args
 from refimpl.checking.checks import Measurement, Result
 from refimpl.checking.warned import Warned
 from refimpl.report.columns import Column
-from refimpl.report.findings import findings
+from refimpl.report.findings import findings, listed
 from refimpl.report.verdict import ERRATA, number_of
 
 Kind = Literal[
@@ -278,12 +278,16 @@ def _not_checked(new: Column, old: Column) -> Iterator[Line]:
             skipped[after.example, after.reason].append(after)
     for (example, reason), own in sorted(skipped.items()):
         yield Line("not checked any more", f"{example}: {_some(own)}", reason, tuple(own))
-    if not all(run.complete for run in new.runs):
-        return  # it may have been about to be checked
     gone: dict[str, list[Result]] = defaultdict(list)
     for key, before in old.results.items():
         if key not in new.results and _requested_in(new, before):
             gone[before.example].append(before)
+    cut = [run.path.name for run in new.runs if not run.complete]
+    if cut and gone:
+        missing = tuple(result for own in gone.values() for result in own)
+        says = f"{listed(cut)} ends early: {number_of(len(missing), 'check')} of before are missing"
+        yield Line("not checked any more", says, "", missing)
+        return
     for example, own in sorted(gone.items()):
         yield Line("not checked any more", f"{example}: {_some(own)}", "", tuple(own))
 
@@ -416,7 +420,12 @@ def _slower(new: Column, old: Column) -> Iterator[Line]:
     """Checks that took longer than the spread of all of them explains, on the same machine."""
     if _machine(new) != _machine(old):
         return
-    pairs = [(b, a) for b, a in _both(new, old) if min(b.seconds, a.seconds) >= 0.2]
+    # What fails is looked at longer, to say why.
+    pairs = [
+        (b, a)
+        for b, a in _both(new, old)
+        if min(b.seconds, a.seconds) >= 0.2 and b.outcome == a.outcome == "passed"
+    ]
     if len(pairs) < 10:
         return  # too few to know the noise by
     grew = [math.log(after.seconds / before.seconds) for before, after in pairs]
@@ -440,7 +449,13 @@ def _machine(column: Column) -> tuple[object, ...]:
 
 
 def _causes(new: Column, old: Column) -> Iterator[str]:
-    """``name before → after`` for the seeds and for each version, where they are others."""
+    """``name before → after`` for the seeds and for each version, where they are others.
+
+    And the earlier files that end early: what they lack seems new.
+    """
+    for run in old.runs:
+        if not run.complete:
+            yield f"{run.path.name} ends early"
     if new.reseed != old.reseed:
         yield f"reseed {old.reseed} → {new.reseed}"
     now, then = _all_versions(new), _all_versions(old)

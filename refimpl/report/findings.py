@@ -7,6 +7,7 @@ same checks has. What is left is grouped by example, check and place.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -72,6 +73,9 @@ EXPORT = "refimpl export {example} --variant {variant} --script"
 REPRODUCE = "refimpl reproduce {example} {variant} --execution {execution}"
 """The command that writes one wrong call as a script that needs torch and NumPy alone."""
 
+GONE = re.compile(r"AttributeError: module '(torch[\w.]*)' has no attribute '(\w+)'")
+"""What Python says of a function of torch that was removed."""
+
 EXPECT = "list it in a file for --expected-failures, with the reason (docs/expected-failures.md)"
 
 REFERENCE = "https://github.com/refimpl/refimpl/blob/main/docs/reference.md#how-to-read-a-failure"
@@ -132,31 +136,43 @@ def findings(results: Iterable[Result]) -> tuple[Finding, ...]:
     return tuple(sorted(found, key=lambda finding: (-len(finding.results), finding.sentence)))
 
 
-def next_steps(finding: Finding) -> Iterator[tuple[str, str]]:
-    """What to do about a finding: a word, and a command or a piece of advice."""
+def next_steps(finding: Finding, plugins: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
+    """What to do about a finding: a word, and a command or a piece of advice.
+
+    ``plugins`` are those that the run was given; the commands name them too.
+    """
     advised: dict[str, str] = {}
-    for result in finding.results:
+    if gone := GONE.search(finding.figure or finding.sentence):
+        example, check = finding.examples[0], finding.checks[0]
+        yield (
+            "read",
+            f"torch has no {gone[1]}.{gone[2]}: mend what uses it, or list it as an erratum",
+        )
+        yield "since when", f"refimpl bisect {example} --check {check} --from OLD --to NEW"
+    for result in finding.results if not gone else ():
         if result.advice:
             advised.setdefault(result.check, result.advice)
     for name, advice in list(advised.items())[:ADVICE_SHOWN]:
         yield "read", f"{name}: {advice}"
-    closer = (_command(CLOSER[r.check], r) for r in finding.results if r.check in CLOSER)
+    closer = (_command(CLOSER[r.check], r, plugins) for r in finding.results if r.check in CLOSER)
     yield from (("look closer", command) for command in islice(closer, 1))
     trains = [r for r in finding.results if r.uses and r.tier == "stand-in"]
     of_kernel = [
         r for r in finding.results if r.variant != "-" and any(map(_is_kernel, _isolated(r)))
     ]
     command, shown = (REPRODUCE, of_kernel) if of_kernel else (EXPORT, trains)
-    yield from (("to report it", _command(command, result)) for result in shown[:1])
+    yield from (("to report it", _command(command, result, plugins)) for result in shown[:1])
     if any(result.variant != "-" for result in finding.results):
         yield "if it is known", EXPECT
     yield "more on how to read it", REFERENCE
 
 
-def _command(template: str, result: Result) -> str:
+def _command(template: str, result: Result, plugins: Sequence[str]) -> str:
     names = (result.example, result.variant, result.execution)
     example, variant, execution = map(shlex.quote, names)
-    return template.format(example=example, variant=variant, execution=execution)
+    command = template.format(example=example, variant=variant, execution=execution)
+    given = [word for plugin in plugins for word in ("--plugin", plugin)]
+    return f"{command} {shlex.join(given)}" if given else command
 
 
 # --- one thing of torch, tried alone -------------------------------------------------------------

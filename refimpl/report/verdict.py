@@ -30,7 +30,7 @@ def sentence(
     done = counts["passed"] + counts["failed"] + counts["xfailed"]
     if found:
         count = f"{number_of(len(found), 'finding')} in {number_of(max(done, 1), 'check')}"
-        says = f"{who} does not do what {_documents(header)}: {count}."
+        says = f"{who} does not do what {_documents(header, found)}: {count}."
         for number, finding in enumerate(found[:shown], start=1):
             says += f" {number}. {about(finding)}."
         if shown and len(found) > shown:
@@ -38,7 +38,7 @@ def sentence(
     elif not complete:
         says = f"{who} was not checked to the end: {number_of(done, 'check')}, no finding so far."
     elif not any(r.outcome == "passed" and r.check not in VERDICTS for r in results):
-        says = f"{who}: no check passed."
+        says = f"{who}: no check of an example passed."
     else:
         says = f"{who} does what {_documents(header)}: {number_of(done, 'check')}{_known(results)}."
         if gone := not_met(header, results):
@@ -67,9 +67,11 @@ def subject(header: Mapping[str, Any]) -> str:
     return f"torch {version} on {device}{data}"
 
 
-def _documents(header: Mapping[str, Any]) -> str:
-    """``the documents say``, and of which examples if not of all."""
+def _documents(header: Mapping[str, Any], found: Sequence[Finding] = ()) -> str:
+    """``the documents say``, and of which examples if not of all: those with findings, if any."""
     asked = header.get("examples") or ()
+    if asked and found:
+        asked = sorted({name for finding in found for name in finding.examples if "#" not in name})
     return f"the documents say of {listed(asked)}" if asked else "the documents say"
 
 

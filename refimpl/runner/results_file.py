@@ -125,6 +125,8 @@ class ResultsFile:
         """The unfinished run; a usage error if there is none, or if it is of something else."""
         from refimpl.checking.results import ResultsError, read
 
+        if self.path.exists() and not self.part.exists():
+            raise pytest.UsageError(f"--resume: {self.path} is complete; leave --resume out")
         try:
             found = read(self.part)
         except ResultsError as error:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from refimpl import precision, threads
-from refimpl.contract import Epoch, Step, Variant
+from refimpl.contract import Epoch, Step, Stop, Variant
 from refimpl.errors import ContractError
 from refimpl.training.ladder import to_ladder
 from refimpl.training.problem import Problem
@@ -242,7 +242,7 @@ def _history_of(
             if len(history.epochs) == 1 and own <= step.metrics.keys():
                 validated = own
             continue
-        if history.epochs and not seen and stop and stop.ends(history.curve(stop.metric)):
+        if history.epochs and not seen and stop and _ends(stop, history, variant):
             break
         if on_epoch and history.epochs and not seen:
             on_epoch(history.epochs[-1])
@@ -263,7 +263,7 @@ def _history_of(
             printed = _printed(variant, problem, seen, number)
             history.epochs.append(EpochRecord(number, figures, seconds, printed))
             seen, in_epoch, began = [], 0, time.perf_counter()
-    ended = stop is not None and not seen and stop.ends(history.curve(stop.metric))
+    ended = stop is not None and not seen and _ends(stop, history, variant)
     if history.steps != expected and not ended:
         hint = "yield one Step after each update"
         if history.steps < expected and not seen:
@@ -294,6 +294,18 @@ def _printed(
     for step in sorted({f.step for f in stated if f.step is not None and f.step <= len(seen)}):
         printed[step] = training_figures(variant, problem, seen[step - 1], seen[:step], epoch)
     return printed
+
+
+def _ends(stop: Stop, history: History, variant: Variant) -> bool:
+    """Whether a run ends after its last epoch. Raises if it has no such figure."""
+    there = history.epochs[-1].metrics if history.epochs else {stop.metric: 0.0}
+    if stop.metric not in there:
+        raise ContractError(
+            f"variant {variant.name!r} is to stop by {stop.metric}, and an epoch of its run has "
+            f"{', '.join(there)}; mend Protocol(stop=Stop(...)), or yield Epoch({{{stop.metric!r}: "
+            "...}) after each epoch"
+        )
+    return stop.ends(history.curve(stop.metric))
 
 
 def swiftly(problem: Problem) -> Problem:

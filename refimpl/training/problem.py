@@ -107,9 +107,8 @@ class Problem:
         schedule = self.protocol.schedule
         if schedule is None:
             return self.lr
-        return self.lr * schedule.factor(
-            step if schedule.per == "step" else step // self.steps_per_epoch
-        )
+        at = step if schedule.per == "step" else step // self.steps_per_epoch
+        return self.lr * float(schedule.factor(at))  # NumPy's own numbers are no weights to load
 
     def draws(self) -> np.random.Generator:
         """A generator for what this step draws: the same numbers on every device, in every dtype.

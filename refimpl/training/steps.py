@@ -45,9 +45,10 @@ def _wrong(step: Step) -> Iterator[tuple[str, str, str]]:
         if not hasattr(optimizer, "state_dict"):
             expected = "an optimizer, or a mapping of names to optimizers"
             yield f"optimizer {name!r}" if name else "optimizer", expected, _said(optimizer)
-    if len(step.optimizers) > 1 and step.optimizers.keys() != step.losses.keys():
+    several = len(step.optimizers) > 1 and len(step.losses) > 1
+    if several and step.optimizers.keys() != step.losses.keys():
         names = ", ".join(step.optimizers)
-        yield "loss", f"one for each optimizer ({names})", ", ".join(step.losses) or "one"
+        yield "loss", f"one, or one for each optimizer ({names})", ", ".join(step.losses)
     unknown = (step.gradients or {}).keys() - step.parameters.keys()
     if unknown:
         there = f"of the parameters {', '.join(step.parameters)}"

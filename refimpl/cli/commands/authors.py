@@ -93,8 +93,11 @@ def export(
 ) -> None:
     """Write an example as a program without refimpl.
 
-    It needs torch and NumPy only. A file beside it has the rows and the start values. It makes the
-    run of refimpl run on the CPU, and prints the same figures.
+    It needs torch and NumPy, and what the plugin itself imports. A file beside it has the rows and
+    the start values. It makes the run of refimpl run on the CPU, and prints the same figures.
+
+    Not written are streams, rows that are collated or are tuples or dicts, and loops that use more
+    of the problem than its batches, rates, draws and start.
     """
     if form is None:
         raise RefimplError("say what to write: --script or --notebook")

@@ -106,8 +106,7 @@ def check(
     if failed is not None:
         names = names or _examples_failed_in(failed)
         if not names:
-            say(f"nothing failed in {failed}")
-            return 0
+            return _nothing_failed_in(failed)
     if executions or tier == "real":
         _require_what_plugins_give(names, executions, device, tier, plugins)
 
@@ -135,6 +134,20 @@ def _examples_failed_in(path: Path) -> tuple[str, ...]:
 
     failed = (r.example for r in read(path).checks if r.outcome == "failed")
     return tuple(dict.fromkeys(name for name in failed if "#" not in name))
+
+
+def _nothing_failed_in(path: Path) -> int:
+    from refimpl.checking.results import read
+
+    found = read(path)
+    if found.complete:
+        say(f"nothing failed in {path}")
+        return 0
+    count = len(found.checks)
+    raise RefimplError(
+        f"nothing failed in the {count} checks of {path}, which ends early; run the rest: "
+        "refimpl check --results FILE"
+    )
 
 
 def _require_examples(

@@ -120,6 +120,7 @@ def run(
                 "left to train; give --epochs more, or leave --resume out"
             )
         history = train(chosen, problem, on_epoch=progress.epoch)
+        progress.ended(history.epochs[-1])
     if save:
         from refimpl.training.checkpoint import save as save_checkpoint
         from refimpl.training.checkpoint import take

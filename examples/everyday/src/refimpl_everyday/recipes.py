@@ -1,5 +1,6 @@
 """Small recipes: early stopping, k-fold, ragged rows, sparse gradients, a stream, frozen layers,
-a loop of one's own that follows its protocol, and one that changes its gradients."""
+a loop of one's own that follows its protocol, one that changes its gradients, and one with two
+optimizers, a scheduler and figures of its own."""
 
 import numpy as np
 import torch
@@ -7,6 +8,7 @@ from torch import nn
 
 from refimpl import (
     DataSet,
+    Epoch,
     Example,
     Facts,
     Figure,
@@ -231,6 +233,55 @@ SIGNS = recipe(
 )
 
 
+# --- one loss for two optimizers, schedulers of torch's, a figure of one's own --------------------
+
+
+def warm_up(update):
+    """The first sixteen updates are made at a rate that grows."""
+    return min(1.0, (update + 1) / 16)
+
+
+def two_halves(problem):
+    """Both halves learn from one loss; the run ends where R² gets no better."""
+    net = problem.load(build())
+    halves = {"first": net[0], "last": net[2]}
+    adams = {n: torch.optim.Adam(half.parameters(), lr=problem.lr) for n, half in halves.items()}
+    schedules = {n: torch.optim.lr_scheduler.LambdaLR(adam, warm_up) for n, adam in adams.items()}
+    adams = {name: problem.resume(adam, name) for name, adam in adams.items()}
+    rates = {f"rate of {n}": problem.resume(s, f"rate of {n}") for n, s in schedules.items()}
+    update = problem.first_step
+    for epoch in problem.epochs():
+        for x, y in problem.epoch_batches(epoch):
+            for rate in rates.values() if update else ():
+                rate.step()
+            update += 1
+            output = net(x)
+            loss = MSE(output, y)
+            for adam in adams.values():
+                adam.zero_grad()
+            loss.backward()
+            for adam in adams.values():
+                adam.step()
+            yield Step(loss, net, output, y, adams, state=rates)
+        with torch.no_grad():
+            rows = problem.valid
+            left = MSE(net(rows.x), rows.y) / rows.y.var(unbiased=False)
+        yield Epoch({"val_r2": 1 - left.item()})
+
+
+TWO_HALVES = recipe(
+    "two-halves",
+    17,
+    Variant("warmed-up", two_halves, build=build),
+    protocol=Protocol(
+        epochs=30,
+        learning_rate=0.05,
+        schedule=Schedule(warm_up, per="step"),
+        batch_size=8,
+        stop=Stop("val_r2", patience=3, higher_is_better=True),
+    ),
+)
+
 # --- a check that cannot apply -------------------------------------------------------------------
 
 
@@ -280,4 +331,4 @@ EXEMPT = recipe(
 @hookimpl
 def refimpl_examples():
     """This module's examples."""
-    return [EARLY, K_FOLD, RAGGED, SPARSE, STREAM, FROZEN, OWN_LOOP, SIGNS, EXEMPT]
+    return [EARLY, K_FOLD, RAGGED, SPARSE, STREAM, FROZEN, OWN_LOOP, SIGNS, TWO_HALVES, EXEMPT]
