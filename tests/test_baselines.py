@@ -199,7 +199,10 @@ def test_a_journal_that_was_cut_short_in_a_line_keeps_the_lines_before(path):
 
 
 def test_a_journal_without_a_whole_line_is_nothing(path):
+    finished = committed.read(path)
     committed.journal_of(path).write_text("{")
+    assert committed.resume(path) == finished
+    path.unlink()
     assert committed.resume(path) is None
 
 

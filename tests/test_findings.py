@@ -159,6 +159,21 @@ def test_what_to_do_next_is_a_command_for_the_check_a_program_to_report_and_wher
     }
 
 
+def test_a_function_that_torch_lacks_is_called_gone_and_not_computed_by_hand():
+    gone = "AttributeError: module 'torch' has no attribute 'trace' (tensors.py:529)"
+    (finding,) = findings([failed("tensors", "exact-values", gone)])
+    steps = dict(next_steps(finding))
+    assert steps["read"].startswith("torch has no torch.trace: mend what uses it, or list it as")
+    bisect = "refimpl bisect tensors --check exact-values --from OLD --to NEW"
+    assert steps["since when"] == bisect
+
+
+def test_the_commands_name_the_plugins_that_the_run_was_given():
+    results = run(having("BCELoss"), place=Place(1, "loss", "", 1.0001, 1.0))
+    (finding,) = findings(results)
+    assert dict(next_steps(finding, ["mine.py"]))["look closer"].endswith(" --plugin mine.py")
+
+
 def test_every_command_that_is_advised_is_one():
     for template in (*CLOSER.values(), EXPORT):
         words = template.format(example="e", variant="v", execution="x").split()

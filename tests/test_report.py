@@ -122,6 +122,16 @@ def test_a_line_cut_short_is_an_incomplete_run(tmp_path):
     assert made(path).verdict.state == "incomplete"
 
 
+def test_what_a_file_that_ends_early_lacks_is_not_checked_any_more(tmp_path):
+    whole = write(tmp_path, "whole", passed(), passed("ring-dnn"), passed("autograd"))
+    cut = write(tmp_path, "cut", passed(), ends=False)
+    (found,) = since(columns([cut]), columns([whole]))
+    (line,) = found.by_kind["not checked any more"]
+    assert line.says == "cut.jsonl ends early: 2 checks of before are missing"
+    (back,) = since(columns([whole]), columns([cut]))
+    assert "cut.jsonl ends early" in back.causes
+
+
 def test_a_run_that_pytest_ended_otherwise_is_no_pass(tmp_path):
     found = made(write(tmp_path, "a", passed(), status=3))
     assert found.verdict.state == "failed"
@@ -131,7 +141,7 @@ def test_a_run_that_pytest_ended_otherwise_is_no_pass(tmp_path):
 def test_a_run_in_which_everything_was_skipped_is_no_pass(tmp_path):
     found = made(write(tmp_path, "a", skipped()))
     assert found.verdict.state == "failed"
-    assert "no check of an example passed" in found.columns[0].why
+    assert "no check passed" in found.columns[0].why
     assert found.rows[0].cells[0].state == "skipped"
 
 
@@ -297,10 +307,11 @@ def test_every_way_in_which_a_check_can_change_is_told(tmp_path):
     assert found.lines[0].kind == "no longer holds"
 
 
-def test_what_a_run_that_died_did_not_reach_is_not_called_dropped(tmp_path):
-    old = write(tmp_path, "old", passed(), failed())
+def test_what_a_run_that_died_did_not_reach_is_one_line(tmp_path):
+    old = write(tmp_path, "old", passed(), failed(), passed("ring-dnn"))
     new = write(tmp_path, "new", passed(), ends=False)
-    assert made(new, against=[old]).since[0].lines == ()
+    (line,) = made(new, against=[old]).since[0].lines
+    assert line.says == "new.jsonl ends early: 2 checks of before are missing"
 
 
 def test_what_was_left_out_on_purpose_is_no_loss(tmp_path):

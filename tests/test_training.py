@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from refimpl import Epoch, Execution, ModuleVariant, Step
+from refimpl import Epoch, Execution, ModuleVariant, Step, Stop
 from refimpl.errors import ContractError
 from refimpl.metrics import absolute_error, roc_auc
 from refimpl.training import loop
@@ -376,6 +376,14 @@ def test_a_run_that_made_no_step_has_no_figures():
 def test_a_variant_that_stops_early_is_refused(made):
     variant = by_steps(lambda problem: itertools.islice(SCRATCH.steps(problem), made))
     said = f"'made' made {made} steps where its protocol has 4 epochs of 3 \\(12 to run\\)"
+    with pytest.raises(ContractError, match=said):
+        train(variant, pose(variant))
+
+
+def test_a_run_that_is_to_stop_by_a_figure_that_it_has_not_is_refused():
+    protocol = replace(PROTOCOL, stop=Stop("val_los", patience=1))
+    variant = by_steps(SCRATCH.steps, protocol=protocol)
+    said = "'made' is to stop by val_los, and an epoch of its run has loss, .*val_loss"
     with pytest.raises(ContractError, match=said):
         train(variant, pose(variant))
 
