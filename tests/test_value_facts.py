@@ -34,6 +34,17 @@ def predicted(layer, rows):
     return list(layer(rows).shape) == [4, 1]
 
 
+def shared_sum(after):
+    array = np.zeros(3)
+    if after:
+        shared = torch.from_numpy(array)
+        array += 1
+    else:
+        array += 1
+        shared = torch.from_numpy(array)
+    return shared.sum().item()
+
+
 EMPTY = {
     "another function": (
         lambda: torch.equal(DRAWN.T, DRAWN.transpose(0, 1)),
@@ -66,7 +77,11 @@ EMPTY = {
     "an array of another order": (
         lambda: torch.from_numpy(np.arange(3.0)).sum().item(),
         lambda: torch.from_numpy(np.arange(3.0)[::-1].copy()).sum().item(),
-        "torch.Tensor.sum is given (3,), 1.11111, recorded (3,), 1.55556",
+        "torch.from_numpy is given (3,), 1.11111, recorded (3,), 1.55556",
+    ),
+    "an array that is changed before it is shared": (
+        lambda: shared_sum(after=True), lambda: shared_sum(after=False),
+        "torch.from_numpy is given (3,), 1.33333, recorded (3,), 0.0",
     ),
     "fewer steps": (
         lambda: sum(float(torch.tensor(n)) for n in range(40)),
@@ -90,6 +105,13 @@ def test_what_depends_on_a_seed_that_nobody_set_is_not_compared():
 
 def test_numbers_that_another_machine_rounds_otherwise_are_the_same():
     assert moved(lambda: (DRAWN * (1 + 1e-5)).abs(), lambda: (DRAWN * 1.0).abs()) == ""
+
+
+def test_a_call_in_a_traced_graph_is_kept_by_its_name():
+    def traced():
+        return torch.jit.trace(nn.Conv2d(3, 2, 3), torch.zeros(1, 3, 8, 8)).graph is not None
+
+    assert moved(traced, traced) == ""
 
 
 def test_what_torch_calls_inside_is_not_kept():

@@ -18,14 +18,15 @@ def _path(subject: Subject) -> Path:
     about="example",
     on_cpu=True,
     applies=lambda s: (
-        bool(s.example.values or s.example.errata) and bool(files.read(_path(s)).records)
+        bool(s.example.values or s.example.failures or s.example.errata)
+        and bool(files.read(_path(s)).records)
     ),
     reading="the plugin computes the value by other functions of torch, or from other numbers, "
     "than it did, so that it may be right and test nothing; if that is meant, refimpl record NAME "
     "--kind values --because REASON keeps the new calls, and the reason",
 )
 def values_computed_as_recorded(subject: Subject) -> Iterator[Measurement]:
-    """Is each exact value and erratum computed by the recorded calls, from the recorded numbers?"""
+    """Is each exact value, failure and erratum computed by the recorded calls and numbers?"""
     recorded = files.read(_path(subject)).records
     for name, value in of_values.possible(subject.example):
         if name not in recorded:

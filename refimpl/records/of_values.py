@@ -1,4 +1,4 @@
-"""What exact values and errata are computed by: the calls of torch that their own code makes.
+"""What values, failures and errata are computed by: the calls of torch that their code makes.
 
 A value may be right and test nothing: a result that is compared with itself, a minimum that was the
 start. So it is recorded which functions the plugin's code calls, and with what: shapes, sizes of
@@ -14,18 +14,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from types import FrameType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from refimpl.contract import Erratum, Exact, Example
+from refimpl.contract import Erratum, Exact, Example, Failure
 from refimpl.requirements import missing
 from refimpl.whereabouts import unwrapped
 
-FIRST, LAST = 12, 6
+FIRST, LAST = 40, 10
 """How many calls are kept at both ends; those between are counted, and their names digested."""
 
 SEEDS = (0, 1)
@@ -47,7 +48,10 @@ OF_THE_FORM = frozenset(
 )  # fmt: skip
 """Calls that do not look at numbers, which may be what was in memory before."""
 
+FROM_NUMPY = torch.from_numpy
+
 Call = list[Any]
+Claim: TypeAlias = "Exact | Failure | Erratum"
 
 
 @dataclass
@@ -71,6 +75,12 @@ class Calls(TorchFunctionMode):
         if self._own(sys._getframe(1)):
             self.note(_name(func), (*args, *kwargs.values()))
         return func(*args, **kwargs)
+
+    def from_numpy(self, array: NDArray[Any]) -> Tensor:
+        """``torch.from_numpy``, which torch shows to no mode."""
+        if self._own(sys._getframe(1)):
+            self.note("torch.from_numpy", (array,))
+        return FROM_NUMPY(array)
 
     def note(self, name: str, given: tuple[Any, ...]) -> None:
         """Keep a call and what it was given."""
@@ -108,6 +118,8 @@ def _name(func: Callable[..., Any]) -> str:
 
 def _said(value: Any) -> Iterator[Any]:
     """What is kept of an argument: of numbers their shape and size, of a constant its text."""
+    if torch._C._get_tracing_state() is not None:  # shapes are tensors then
+        return
     if isinstance(value, (Tensor, np.ndarray)):
         yield list(value.shape)
         yield _size(value)
@@ -139,30 +151,35 @@ def _size(value: Any) -> float | None:
 def _watching(module: str) -> Iterator[Calls]:
     calls = Calls(module)
     hook = nn.modules.module.register_module_forward_pre_hook(calls.called)
+    torch.from_numpy = calls.from_numpy  # type: ignore[assignment]
     try:
         with calls:
             yield calls
     finally:
+        torch.from_numpy = FROM_NUMPY
         hook.remove()
 
 
 # --- records -------------------------------------------------------------------------------------
 
 
-def possible(example: Example) -> Iterator[tuple[str, Exact | Erratum]]:
-    """Each exact value and erratum that can be tried here, by its key."""
-    for key, values in (("{}", example.values), ("erratum: {}", example.errata)):
-        for value in values:
-            if missing(value.needs) is None:
-                yield key.format(value.name), value
+def possible(example: Example) -> Iterator[tuple[str, Claim]]:
+    """Each exact value, documented failure and erratum that can be tried here, by its key."""
+    kinds: tuple[tuple[str, tuple[Claim, ...]], ...] = (
+        ("{}", example.values), ("failure: {}", example.failures), ("erratum: {}", example.errata),
+    )  # fmt: skip
+    for key, claims in kinds:
+        for claim in claims:
+            if missing(claim.needs) is None:
+                yield key.format(claim.name), claim
 
 
 def record(example: Example) -> dict[str, Any]:
-    """Of each exact value and erratum that can be tried here, what it is computed by."""
+    """Of each value, failure and erratum that can be tried here, what it is computed by."""
     return {key: of_value(value, SEEDS) for key, value in possible(example)}
 
 
-def of_value(value: Exact | Erratum, seeds: Sequence[int] = SEEDS[:1]) -> dict[str, Any]:
+def of_value(value: Claim, seeds: Sequence[int] = SEEDS[:1]) -> dict[str, Any]:
     """How many calls it makes, the first and the last of them, and how it ends.
 
     What is not the same with all ``seeds`` is left out.
@@ -182,8 +199,8 @@ def of_value(value: Exact | Erratum, seeds: Sequence[int] = SEEDS[:1]) -> dict[s
     }
 
 
-def _calls_of(value: Exact | Erratum, seed: int) -> tuple[list[Call], str]:
-    compute = value.compute if isinstance(value, Exact) else value.holds
+def _calls_of(claim: Claim, seed: int) -> tuple[list[Call], str]:
+    compute = _tried(claim)
     with torch.random.fork_rng(devices=[]), _watching(unwrapped(compute).__module__) as calls:
         torch.manual_seed(seed)
         try:
@@ -191,6 +208,12 @@ def _calls_of(value: Exact | Erratum, seed: int) -> tuple[list[Call], str]:
         except Exception as error:
             return calls.seen, type(error).__name__
     return calls.seen, "value"
+
+
+def _tried(claim: Claim) -> Callable[[], object]:
+    if isinstance(claim, Exact):
+        return claim.compute
+    return claim.attempt if isinstance(claim, Failure) else claim.holds
 
 
 def _steady(call: Call, other: Call) -> Call:
