@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from refimpl import Erratum, Exact
 from refimpl.loading.registry import load
@@ -83,9 +84,14 @@ EMPTY = {
         lambda: shared_sum(after=True), lambda: shared_sum(after=False),
         "torch.from_numpy is given (3,), 1.33333, recorded (3,), 0.0",
     ),
+    "no workers beside no workers": (
+        lambda: [len(DataLoader(DRAWN, num_workers=n)) for n in (0, 2)],
+        lambda: [len(DataLoader(DRAWN, num_workers=n)) for n in (0, 0)],
+        "DataLoader is given num_workers=0, recorded num_workers=2",
+    ),
     "fewer steps": (
-        lambda: sum(float(torch.tensor(n)) for n in range(40)),
-        lambda: sum(float(torch.tensor(n)) for n in (*range(12), *range(34, 40))),
+        lambda: sum(float(torch.tensor(n)) for n in range(80)),
+        lambda: sum(float(torch.tensor(n)) for n in (*range(40), *range(70, 80))),
         "it makes",
     ),
 }  # fmt: skip

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
+from torch.utils.data import DataLoader
 
 from refimpl.contract import Erratum, Exact, Example, Failure
 from refimpl.requirements import missing
@@ -48,7 +49,7 @@ OF_THE_FORM = frozenset(
 )  # fmt: skip
 """Calls that do not look at numbers, which may be what was in memory before."""
 
-FROM_NUMPY = torch.from_numpy
+FROM_NUMPY, DATA_LOADER = torch.from_numpy, DataLoader.__init__
 
 Call = list[Any]
 Claim: TypeAlias = "Exact | Failure | Erratum"
@@ -89,6 +90,13 @@ class Calls(TorchFunctionMode):
         self.seen.append(
             [name, *(p for p in parts if sizes or not (p is None or isinstance(p, float)))]
         )
+
+    def loads(self, loader: DataLoader[Any], *args: Any, **kwargs: Any) -> None:
+        """The constructor of a loader, whose numbers and switches are no call of torch."""
+        if self._own(sys._getframe(2)):  # past the constructor that stands in
+            set_ = sorted((k, own) for k, own in kwargs.items() if isinstance(own, (int, float)))
+            self.note("DataLoader", tuple(f"{name}={own}" for name, own in set_))
+        DATA_LOADER(loader, *args, **kwargs)
 
     def called(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """A hook for every module of torch that the code calls."""
@@ -152,11 +160,13 @@ def _watching(module: str) -> Iterator[Calls]:
     calls = Calls(module)
     hook = nn.modules.module.register_module_forward_pre_hook(calls.called)
     torch.from_numpy = calls.from_numpy  # type: ignore[assignment]
+    DataLoader.__init__ = lambda *args, **kwargs: calls.loads(*args, **kwargs)  # type: ignore
     try:
         with calls:
             yield calls
     finally:
         torch.from_numpy = FROM_NUMPY
+        DataLoader.__init__ = DATA_LOADER  # type: ignore[method-assign]
         hook.remove()
 
 
