@@ -186,3 +186,11 @@ def test_batches_follow_the_model_to_its_device():
     model.evaluate([(x, y)])
     model.predict([(x, y)])
     assert (x.sent, y.sent) == (["cpu", "cpu"], ["cpu"])
+
+
+def test_batches_given_to_fit_make_steps_as_they_did_before():
+    model = Model(Line())
+    model.compile(nn.MSELoss(), torch.optim.SGD(model.parameters(), lr=0.1))
+    with pytest.warns(DeprecationWarning, match=r"Model.fit\(batches\) is Model.steps"):
+        steps = list(model.fit(loader()))
+    assert len(steps) == 4

@@ -7,9 +7,10 @@ each step of its training, and takes :meth:`Model.steps` for that, from which ``
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -103,18 +104,34 @@ class Model(nn.Module):
             optimizer.step()
             yield Step(loss, net, predictions, labels, optimizer)
 
+    @overload
     def fit(
         self,
         epochs: int,
         dl_train: Iterable[Batch],
         dl_val: Iterable[Batch] | None = None,
         log_step_freq: int = 0,
-    ) -> dict[str, list[float]]:
+    ) -> dict[str, list[float]]: ...
+
+    @overload
+    def fit(self, epochs: Iterable[Batch]) -> Iterator[Step]: ...
+
+    def fit(
+        self,
+        epochs: int | Iterable[Batch],
+        dl_train: Iterable[Batch] = (),
+        dl_val: Iterable[Batch] | None = None,
+        log_step_freq: int = 0,
+    ) -> dict[str, list[float]] | Iterator[Step]:
         """Train for some epochs; each figure, epoch by epoch, as ``pandas.DataFrame`` takes it.
 
         The figures are means over the batches: ``loss`` and each metric, and the same of
         ``dl_val`` as ``val_…``. Every ``log_step_freq`` steps those so far are printed.
         """
+        if not isinstance(epochs, int):  # as it was called before
+            says = "Model.fit(batches) is Model.steps(batches) now; this works until 0.4"
+            warnings.warn(says, DeprecationWarning, stacklevel=2)
+            return self.steps(epochs)
         history: dict[str, list[float]] = {}
         for epoch in range(1, epochs + 1):
             means = Means()
