@@ -96,14 +96,15 @@ def restore(before: Mapping[str, str]) -> None:
         setting = before[f"{OLD}{name}"]
         if not setting.startswith(_UNREADABLE):
             write(setting)
-    for name in _new():
-        node = _node(name)
-        # What merely followed the outer switch goes on following it.
-        for setting in (_UNSET, before[name]):
-            with contextlib.suppress(RuntimeError, ValueError):
-                node.fp32_precision = setting
-            if node.fp32_precision == before[name]:
-                break
+    for _ in range(2):  # an inner switch that is unset may unset the outer one
+        for name in _new():
+            node = _node(name)
+            # What merely followed the outer switch goes on following it.
+            for setting in (_UNSET, before[name]):
+                if node.fp32_precision == before[name]:
+                    break
+                with contextlib.suppress(RuntimeError, ValueError):
+                    node.fp32_precision = setting
 
 
 def _new() -> list[str]:

@@ -8,13 +8,13 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 from fakes.sound import EXAMPLE, MODULE
 
-from benchmarks import on_a_gpu
 from refimpl import Execution
 from refimpl.capabilities import YES, capabilities, lacks
 from refimpl.checking import results
@@ -166,7 +166,15 @@ def test_a_check_that_hangs_is_stopped_with_a_plain_message_and_the_suite_goes_o
         assert reason.startswith("it did not end within 20 s, and was stopped")
 
 
-def test_the_script_for_a_gpu_names_every_composition_and_runs_none_in_a_dry_run(tmp_path, capsys):
+@pytest.fixture
+def on_a_gpu(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent))
+    return import_module("benchmarks.on_a_gpu")
+
+
+def test_the_script_for_a_gpu_names_every_composition_and_runs_none_in_a_dry_run(
+    on_a_gpu, tmp_path, capsys
+):
     assert on_a_gpu.main(["--dry-run", "--output", str(tmp_path)]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].endswith(f"check --device cuda -n auto --results {tmp_path / 'whole.jsonl'}")
@@ -175,7 +183,9 @@ def test_the_script_for_a_gpu_names_every_composition_and_runs_none_in_a_dry_run
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_script_for_a_gpu_goes_on_after_a_failure_and_reproduces_it(tmp_path, monkeypatch):
+def test_the_script_for_a_gpu_goes_on_after_a_failure_and_reproduces_it(
+    on_a_gpu, tmp_path, monkeypatch
+):
     ran = []
 
     def run(command, limit):

@@ -14,7 +14,7 @@ FOLDERS = (
 MADE = {"__pycache__", "build"}
 GUIDE = ROOT / "CONTRIBUTING.md"
 
-WORDS = 48_000
+WORDS = 50_000
 LARGEST = 500_000
 
 

@@ -20,7 +20,9 @@ WRONG = {
     "parameter 'w' must be a tensor, found str": Step(LOSS, {"w": "weight"}),
     "output must be a tensor, or a tuple or dict": Step(LOSS, NET, (OUTPUT, "logits")),
     "optimizer must be an optimizer": Step(LOSS, NET, OUTPUT, OUTPUT, "sgd"),
-    "loss must be one for each optimizer (d, g)": Step(LOSS, NET, optimizer={"d": SGD, "g": SGD}),
+    "loss must be one, or one for each optimizer (d, g)": Step(
+        {"d": LOSS, "h": LOSS}, NET, optimizer={"d": SGD, "g": SGD}
+    ),
     "gradients must be of the parameters weight, bias": Step(LOSS, NET, gradients={"w": OUTPUT}),
     "state 'schedule' must be what has a state_dict": Step(LOSS, NET, state={"schedule": 3}),
     "model must be a function": Step(LOSS, NET, OUTPUT, OUTPUT, SGD, model=1),
