@@ -166,6 +166,12 @@ class TestAFileOfRecords:
         assert change.because == "the file has a new row"
         assert change.moved == ("stand-in: mean is 3, recorded 1",)
 
+    def test_a_key_may_have_a_colon(self, tmp_path: Path) -> None:
+        path = tmp_path / "own.json"
+        files.update(path, {"failure: a sampler": {"calls": 1}})
+        files.update(path, {"failure: a sampler": {"calls": 2}}, because="it is seen now")
+        assert files.read(path).records == {"failure: a sampler": {"calls": 2}}
+
     def test_sums_may_differ_by_their_rounding(self) -> None:
         assert not list(files.differences({"mean": 1.0}, {"mean": 1.000001}))
         assert list(files.differences({"mean": 1.0}, {"mean": 1.0001}))

@@ -81,8 +81,11 @@ def update(path: Path, found: Mapping[str, Any], because: str = "") -> list[str]
             f"{path.name} would move: {shown}. If that is meant, say why: --because REASON"
         )
     kept = {**there.records, **{k: own for k, own in found.items() if k not in there.records}}
-    changed = {key.partition(": ")[0] for key in moved}
-    kept |= {key: own for key, own in found.items() if key in changed}
+    kept |= {
+        key: own
+        for key, own in found.items()
+        if key in there.records and any(differences(own, there.records[key]))
+    }
     if kept == there.records:
         return []
     changes = there.changes
