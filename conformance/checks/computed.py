@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 from refimpl.checking.checks import Measurement, Subject, check, true
 from refimpl.records import files, of_values
 
 
-def _path(subject: Subject) -> Path:
-    return files.path_of("values", subject.example.name, subject.example)
+def _recorded(subject: Subject) -> dict[str, Any]:
+    return files.recorded("values", subject.example.name, subject.example)
 
 
 @check(
@@ -18,8 +18,7 @@ def _path(subject: Subject) -> Path:
     about="example",
     on_cpu=True,
     applies=lambda s: (
-        bool(s.example.values or s.example.failures or s.example.errata)
-        and bool(files.read(_path(s)).records)
+        bool(s.example.values or s.example.failures or s.example.errata) and bool(_recorded(s))
     ),
     reading="the plugin computes the value by other functions of torch, or from other numbers, "
     "than it did, so that it may be right and test nothing; if that is meant, refimpl record NAME "
@@ -27,7 +26,7 @@ def _path(subject: Subject) -> Path:
 )
 def values_computed_as_recorded(subject: Subject) -> Iterator[Measurement]:
     """Is each exact value, failure and erratum computed by the recorded calls and numbers?"""
-    recorded = files.read(_path(subject)).records
+    recorded = _recorded(subject)
     for name, value in of_values.possible(subject.example):
         if name not in recorded:
             hint = f"refimpl record {subject.example.name} --kind values"

@@ -52,8 +52,7 @@ def _has_second_reading(subject: Subject, data: DataSet) -> bool:
 
 
 def _recorded(subject: Subject, data: DataSet) -> Any:
-    path = files.path_of("data", data.name, subject.example)
-    return files.read(path).records.get(subject.tier)
+    return files.recorded("data", data.name, subject.example).get(subject.tier)
 
 
 @check(
@@ -68,7 +67,7 @@ def data_as_recorded(subject: Subject) -> Iterator[Measurement]:
     """Are digests, counts, means and shared rows of every split those that are committed?"""
     data = _rows(subject)
     assert data is not None
-    recorded = files.read(files.path_of("data", data.name, subject.example)).records[subject.tier]
+    recorded = files.recorded("data", data.name, subject.example)[subject.tier]
     found = of_data.record(data, subject.tier)
     moved = list(files.differences(found, recorded))
     yield true(f"{data.name} is as recorded", not moved, f"{data.name} moved: {files.shown(moved)}")

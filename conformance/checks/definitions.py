@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
+from refimpl.calls import EachCall
 from refimpl.checking.checks import Measurement, Subject, check, true
 from refimpl.contract import Variant
 from refimpl.parity.definitions import Definition, loss_by_definition, metric_by_definition
@@ -65,12 +65,11 @@ def measures_by_definition(subject: Subject) -> Iterator[Measurement]:
     """
     variant = subject.trained
     problem = pose(variant, subject.tier).shortened(FEW_ROWS, 1)
-    watched = _Given()
-    with watched:
+    told: set[str] = set()
+    with EachCall(lambda *call: told.add(_given(*call))):
         step = next(steps_of(variant, problem, 1), None)
-    yield true(
-        "losses are given what they want", not watched.wrong, "; ".join(sorted(watched.wrong))
-    )
+    unfit = sorted(told - {""})
+    yield true("losses are given what they want", not unfit, "; ".join(unfit))
     if step is None or not (isinstance(step.output, Tensor) and isinstance(step.target, Tensor)):
         return
     probes = list(_probes(variant, step.output.detach(), step.target.detach()))
@@ -182,28 +181,14 @@ def _kind(variant: Variant) -> Any:
 # --- what a loss is given ------------------------------------------------------------------------
 
 
-class _Given(TorchFunctionMode):
-    """Notes losses that are given another thing than they want, as far as its numbers show it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.wrong: set[str] = set()
-
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Make the call, and look at its first argument."""
-        name = str(getattr(function, "__name__", ""))
-        given = args[0] if args else (kwargs or {}).get("input")
-        if name in WANTS and isinstance(given, Tensor):
-            said = WANTS[name](given.detach().double(), _made_by(given))
-            if said:
-                self.wrong.add(f"{name} {said}")
-        return function(*args, **(kwargs or {}))
+def _given(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """What is wrong with what a loss is given, as far as its numbers show it."""
+    name = str(getattr(function, "__name__", ""))
+    given = args[0] if args else kwargs.get("input")
+    if name not in WANTS or not isinstance(given, Tensor):
+        return ""
+    said = WANTS[name](given.detach().double(), _made_by(given))
+    return f"{name} {said}" if said else ""
 
 
 VIEWS = ("View", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Permute", "Select", "Flatten")

@@ -137,8 +137,8 @@ def output_shape(subject: Subject) -> Iterator[Measurement]:
 
 
 def _recorded_model(subject: Subject) -> Any:
-    path = files.path_of("models", subject.example.name, subject.example)
-    return files.read(path).records.get(subject.trained.name)
+    own = files.recorded("models", subject.example.name, subject.example)
+    return own.get(subject.trained.name)
 
 
 @check(

@@ -60,8 +60,8 @@ def run_follows_its_protocol(subject: Subject) -> Iterator[Measurement]:
 
 
 def _recorded(subject: Subject) -> Any:
-    path = files.path_of("runs", subject.example.name, subject.example)
-    return files.read(path).records.get(subject.trained.name)
+    own = files.recorded("runs", subject.example.name, subject.example)
+    return own.get(subject.trained.name)
 
 
 @check(

@@ -61,6 +61,11 @@ def read(path: Path) -> Records:
         ) from error
 
 
+def recorded(kind: Kind, name: str, example: Example) -> dict[str, Any]:
+    """The records of one example or data set by their keys; none if nobody has made them."""
+    return read(path_of(kind, name, example)).records
+
+
 def update(path: Path, found: Mapping[str, Any], because: str = "") -> list[str]:
     """Write these records to a file; returns what moved.
 

@@ -8,8 +8,8 @@ from types import CodeType
 from typing import Any
 
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
+from refimpl.calls import EachCall
 from refimpl.contract import Variant
 from refimpl.data import Tier
 from refimpl.training.loop import steps_of
@@ -46,17 +46,14 @@ def record(variant: Variant, tier: Tier) -> dict[str, Any]:
     Also those of the module that ``build`` makes, where they are others, and the constants that the
     plugin's code reads.
     """
-    calls = _Calls()
-    with calls:
-        step = next(steps_of(variant, pose(variant, tier).shortened(FEW_ROWS, 1), 1), None)
-    module = step.module if step is not None else None
+    module, calls = _calls(variant, tier)
     found: dict[str, Any] = {}
     if module is not None:
         found["layers"] = layers(module)
     if variant.build is not None and (built := layers(variant.build())) != found.get("layers"):
         found["layers that build makes"] = built
-    if calls.seen:
-        found["calls"] = sorted(calls.seen)
+    if calls:
+        found["calls"] = sorted(calls)
     if own := constants(variant):
         found["constants"] = own
     return found
@@ -158,25 +155,20 @@ def _class_of(kind: str) -> type:
     return getattr(nn, kind, nn.Module)
 
 
-class _Calls(TorchFunctionMode):
-    """Which of the functions above are called, with their telling arguments."""
+def _calls(variant: Variant, tier: Tier) -> tuple[nn.Module | None, set[str]]:
+    """The module of a first update, and which of the functions above it calls, and how."""
+    seen: set[str] = set()
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: set[str] = set()
-
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Make the call, and note it."""
+    def noted(
+        function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
         name = str(getattr(function, "__name__", "")).rstrip("_")
         if name in WITHOUT_A_LAYER and args and isinstance(args[0], Tensor):
-            self.seen.add(f"{name}({_told(function, args, dict(kwargs or {}))})")
-        return function(*args, **(kwargs or {}))
+            seen.add(f"{name}({_told(function, args, dict(kwargs))})")
+
+    with EachCall(noted):
+        step = next(steps_of(variant, pose(variant, tier).shortened(FEW_ROWS, 1), 1), None)
+    return (step.module if step is not None else None), seen
 
 
 def _told(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:

@@ -20,9 +20,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode, resolve_name
+from torch.overrides import resolve_name
 from torch.utils.data import DataLoader
 
+from refimpl.calls import EachCall
 from refimpl.contract import Erratum, Exact, Example, Failure
 from refimpl.requirements import missing
 from refimpl.whereabouts import unwrapped
@@ -56,26 +57,18 @@ Claim: TypeAlias = "Exact | Failure | Erratum"
 
 
 @dataclass
-class Calls(TorchFunctionMode):
-    """The calls that one module's own code makes while this mode is entered."""
+class Calls:
+    """The calls that one module's own code makes while it is watched."""
 
     module: str
     seen: list[Call] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        super().__init__()
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        if self._own(sys._getframe(1)):
-            self.note(_name(func), (*args, *kwargs.values()))
-        return func(*args, **kwargs)
+    def noted(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
+        """A call that torch shows to a mode."""
+        if self._own(sys._getframe(2)):  # past the mode
+            self.note(_name(function), (*args, *kwargs.values()))
 
     def from_numpy(self, array: NDArray[Any]) -> Tensor:
         """``torch.from_numpy``, which torch shows to no mode."""
@@ -162,7 +155,7 @@ def _watching(module: str) -> Iterator[Calls]:
     torch.from_numpy = calls.from_numpy  # type: ignore[assignment]
     DataLoader.__init__ = lambda *args, **kwargs: calls.loads(*args, **kwargs)  # type: ignore
     try:
-        with calls:
+        with EachCall(calls.noted):
             yield calls
     finally:
         torch.from_numpy = FROM_NUMPY
