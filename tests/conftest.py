@@ -1,6 +1,15 @@
 """What the tests of the framework share; the fakes are in ``fakes/``."""
 
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
+
+from refimpl import environment
+
+FAKES = Path(__file__).with_name("fakes")
 
 settings.register_profile(
     "refimpl",
@@ -10,3 +19,35 @@ settings.register_profile(
     database=None,
 )
 settings.load_profile("refimpl")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def refimpl_is_as_it_was():
+    """No module of tests leaves a function of refimpl replaced for those that come after."""
+    before = _functions()
+    yield
+    after = _functions()
+    assert [
+        name for name, function in before.items() if after.get(name, function) is not function
+    ] == []
+
+
+def _functions():
+    return {
+        f"{module}.{name}": value
+        for module, found in tuple(sys.modules.items())
+        if module.partition(".")[0] == "refimpl" and found is not None
+        for name, value in tuple(vars(found).items())
+        if callable(value)
+    }
+
+
+@pytest.fixture
+def emulated(monkeypatch):
+    """``fakes/devices.py`` as a module; the libraries it names hold while the test runs."""
+    monkeypatch.setattr(environment, "libraries", environment.libraries)
+    monkeypatch.setattr(environment, "device_name", environment.device_name)
+    spec = importlib.util.spec_from_file_location("emulated_devices", FAKES / "devices.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

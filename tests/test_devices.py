@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import runpy
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -115,9 +114,8 @@ def test_only_a_device_without_float64_is_asked_for_slopes_in_float32():
     assert not spread_by_default.applies(on_cpu)
 
 
-def test_how_far_runs_are_apart_by_default_is_a_figure_and_what_has_no_kernel_is_named():
-    devices = runpy.run_path(str(NO_FLOAT64.with_name("devices.py")))
-    parts = {part.name: compose([part]) for part in devices["refimpl_executions"]()}
+def test_how_far_runs_are_apart_by_default_is_a_figure_and_what_has_no_kernel_is_named(emulated):
+    parts = {part.name: compose([part]) for part in emulated.refimpl_executions()}
     variant = EXAMPLE.variant(MODULE.name)
 
     def spread(name: str) -> list[Measurement]:

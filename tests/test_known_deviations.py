@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from refimpl import DataSet, Example, Facts, ModuleVariant, Protocol, Rows, Splits, environment
+from refimpl import DataSet, Example, Facts, ModuleVariant, Protocol, Rows, Splits
 from refimpl.checking import expectations
 from refimpl.checking.checks import Check, Result, cells
 from refimpl.checking.expectations import ExpectationsError, ExpectedFailure
@@ -88,14 +87,9 @@ EXAMPLE = Example(
 
 
 @pytest.fixture
-def device(monkeypatch):
-    """Gives the emulated devices by name; their library versions hold while the test runs."""
-    monkeypatch.setattr(environment, "libraries", environment.libraries)
-    monkeypatch.setattr(environment, "device_name", environment.device_name)
-    spec = importlib.util.spec_from_file_location("emulated_devices", FAKES / "devices.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    parts = {part.name: part for part in module.refimpl_executions()}
+def device(emulated):
+    """Gives the emulated devices by name."""
+    parts = {part.name: part for part in emulated.refimpl_executions()}
     return lambda name: compose([parts[name]])
 
 
