@@ -91,10 +91,13 @@ class SuiteScreen:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Any:
-        """Print what went wrong before any check ran, which pytest's own summary would show."""
-        for report in terminalreporter.stats.get("error", []):
-            if isinstance(report, pytest.CollectReport):
-                terminalreporter.write_line(str(report.longrepr), red=True)
+        """Print what went wrong before any check ran, and nothing of pytest's about it."""
+        errors = terminalreporter.stats.get("error", [])
+        collecting = [error for error in errors if isinstance(error, pytest.CollectReport)]
+        for reason in dict.fromkeys(str(error.longrepr) for error in collecting):
+            self.console.print(f"refimpl: {reason}", soft_wrap=True)
+        if collecting:  # pytest has yet to say that it was interrupted
+            terminalreporter.write_line = terminalreporter.write_sep = lambda *line, **style: None
         return (yield)
 
 
