@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
@@ -69,9 +70,14 @@ def explains(reason: str, *said: str | None) -> bool:
 
 @cache
 def import_error(package: str) -> str | None:
-    """Why an optional package does not load here, in one line; ``None`` if it does."""
+    """Why an optional package does not load here, in one line; ``None`` if it does.
+
+    What it warns of while it is imported is no news to whoever runs the checks.
+    """
     try:
-        import_module(package)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import_module(package)
     except Exception as error:  # a broken binary package raises OSError and others
         reason = str(error).strip().splitlines() or [""]
         return f"{type(error).__name__}: {reason[0]}"

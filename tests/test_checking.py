@@ -12,7 +12,7 @@ import pytest
 import torch
 from fakes.sound import EXAMPLE, like
 
-from refimpl import DataSet, Execution, process_state
+from refimpl import DataSet, Execution, process_state, requirements
 from refimpl.checking.checks import (
     CannotRunError,
     Cell,
@@ -333,10 +333,18 @@ def test_what_a_check_lacks_is_a_skip_with_a_reason_from_the_list(lacking, reaso
 
 
 def test_an_extra_that_is_not_installed_is_a_skip(monkeypatch):
-    from refimpl import requirements
 
     monkeypatch.setattr(requirements, "import_error", lambda package: "ImportError: no")
     assert obstacle(subject(needs="torchtext")) == "needs torchtext"
+
+
+def test_an_optional_package_that_warns_while_it_is_imported_is_there(
+    tmp_path, monkeypatch, recwarn
+):
+    (tmp_path / "made_old.py").write_text("import warnings; warnings.warn('the last release')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert requirements.import_error("made_old") is None
+    assert not recwarn.list
 
 
 def test_a_check_may_find_itself_that_it_cannot_run():

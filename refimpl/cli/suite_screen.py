@@ -97,7 +97,8 @@ class SuiteScreen:
         for reason in dict.fromkeys(str(error.longrepr) for error in collecting):
             self.console.print(f"refimpl: {reason}", soft_wrap=True)
         if collecting:  # pytest has yet to say that it was interrupted
-            terminalreporter.write_line = terminalreporter.write_sep = lambda *line, **style: None
+            for write in ("write_line", "write_sep"):
+                setattr(terminalreporter, write, lambda *line, **style: None)
         return (yield)
 
 
