@@ -74,6 +74,15 @@ _BUILT_WITH = {
     "oneDNN": r"(?:MKL-DNN|oneDNN) v([\d.]+)",
     "MKL": r"oneAPI Math Kernel Library Version ([\d.]+)",
 }
+"""The libraries that a CPU computes with, and what torch says of them."""
+
+
+def libraries_of(device: str) -> dict[str, str]:
+    """Those of :func:`libraries` that a kind of device, ``cpu`` or ``cuda``, computes with."""
+    if device not in ("cpu", "cuda"):
+        return {}  # what they were built with, torch does not say
+    on_cpu = device == "cpu"
+    return {name: v for name, v in libraries().items() if (name in _BUILT_WITH) == on_cpu}
 
 
 def cudnn_version(number: int) -> str:

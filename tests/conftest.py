@@ -45,8 +45,8 @@ def _functions():
 @pytest.fixture
 def emulated(monkeypatch):
     """``fakes/devices.py`` as a module; the libraries it names hold while the test runs."""
-    monkeypatch.setattr(environment, "libraries", environment.libraries)
-    monkeypatch.setattr(environment, "device_name", environment.device_name)
+    for name in ("libraries", "libraries_of", "device_name"):
+        monkeypatch.setattr(environment, name, getattr(environment, name))
     spec = importlib.util.spec_from_file_location("emulated_devices", FAKES / "devices.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

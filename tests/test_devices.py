@@ -17,13 +17,28 @@ from fakes.sound import EXAMPLE, MODULE
 from refimpl import Execution
 from refimpl.capabilities import YES, capabilities, lacks
 from refimpl.checking import results
-from refimpl.checking.checks import Cell, Measurement, Result, Subject, equal, run_check
+from refimpl.checking.checks import (
+    VERDICTS,
+    Cell,
+    Measurement,
+    Result,
+    Subject,
+    equal,
+    run_check,
+)
 from refimpl.checking.checks import check as check_of
 from refimpl.checking.requests import default_executions
 from refimpl.composition import CPU, compose
 from refimpl.conformance.checks.repetition import spread_by_default
 from refimpl.conformance.checks.slopes32 import gradient_is_the_slope_in_float32
-from refimpl.environment import capability, cudnn_version, environment, libraries
+from refimpl.environment import (
+    capability,
+    cudnn_version,
+    environment,
+    libraries,
+    libraries_of,
+)
+from refimpl.report.verdict import sentence
 from refimpl.reproducible import CUBLAS, WORKSPACE, reproducible
 
 NO_FLOAT64 = Path(__file__).with_name("fakes") / "no_float64.py"
@@ -68,6 +83,44 @@ def test_a_device_without_float64_is_compared_and_only_what_needs_it_is_skipped(
     assert reasons <= {"needs float64 on apple", "needs autocast on apple"}
     assert "MPS framework doesn't support float64" in found.header["capabilities"]["float64"]
     assert found.header["capabilities"]["LSTM"] == YES
+
+
+PRETENDED = """
+import torch
+torch.cuda.is_available, torch.cuda.device_count = lambda: True, lambda: 1
+torch.cuda.get_device_name = lambda index=0: "none at all"
+"""
+
+
+def test_what_the_cpu_computes_is_no_verdict_on_a_device(tmp_path):
+    """Facts are computed on the CPU, so that a fault of the device cannot show in them."""
+    (tmp_path / "sitecustomize.py").write_text(PRETENDED)
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    file = tmp_path / "results.jsonl"
+    ran = subprocess.run(
+        [sys.executable, "-m", "refimpl", "check", "autograd", "-n", "0", "--device", "cuda",
+         "--results", str(file)],
+        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True,
+    )  # fmt: skip
+    found = results.read(file)
+    facts = [r for r in found.checks if r.check not in VERDICTS]
+    assert {(r.execution, r.outcome) for r in facts} == {("cpu", "passed")}
+    assert ran.returncode == 1
+    assert f"nothing was checked on cuda: {len(facts)} checks passed, all on the CPU" in ran.stderr
+    says = " ".join(ran.stdout.split())
+    assert f"on CUDA: nothing was checked on it. {len(facts)} checks passed on the CPU." in says
+
+
+def test_the_verdict_on_a_device_counts_what_was_checked_on_the_cpu():
+    def passed(check: str, execution: str) -> Result:
+        return Result("e", "v", check, execution, "stand-in", "passed")
+
+    both = [passed("a", "cuda"), passed("b", "cuda+bf16"), passed("c", "cpu")]
+    header = {"device": "cuda", "environment": {"packages": {"torch": "2.14.1"}}}
+    assert "torch 2.14.1 on CUDA does" in sentence(header, both)
+    assert "3 checks, 1 of them on the CPU." in sentence(header, both)
+    assert "on the CPU." not in sentence({**header, "device": "cpu"}, both)
+    assert sentence(header, both[2:]).endswith("on it. 1 check passed on the CPU.")
 
 
 def test_a_device_whose_linear_layers_are_off_by_a_hundredth_fails(check):
@@ -224,6 +277,9 @@ def test_a_device_that_is_not_here_has_no_capabilities():
 
 def test_the_header_has_the_versions_of_the_libraries():
     assert environment()["libraries"] == libraries()
+    assert {*libraries_of("cpu")} <= {"oneDNN", "MKL"}
+    assert {**libraries_of("cpu"), **libraries_of("cuda")} == libraries()
+    assert libraries_of("mps") == {}
     assert cudnn_version(91900) == "9.19.0"
     assert cudnn_version(8902) == "8.9.2"
 

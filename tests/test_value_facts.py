@@ -125,6 +125,22 @@ def test_what_torch_calls_inside_is_not_kept():
     assert names == ["Linear"]
 
 
+def test_a_function_that_was_put_in_the_place_of_torchs_hides_no_call(monkeypatch):
+    def computed():
+        return of(lambda: bool(torch.tensor([1.0, 2.0]).to(torch.float64).sum() > 0))
+
+    before = computed()
+    put = {"__name__": "sitecustomize", "tensor_of": torch.tensor, "to": torch.Tensor.to}
+    exec("def tensor(*a, **k): return tensor_of(*a, **k)\ndef moved(*a): return to(*a)", put)
+    of_values._put_in_place.cache_clear()
+    monkeypatch.setattr(torch, "tensor", put["tensor"])
+    monkeypatch.setattr(torch.Tensor, "to", put["moved"])
+    after = computed()
+    of_values._put_in_place.cache_clear()
+    assert after == before
+    assert after["first"][0][0] == "torch.tensor"
+
+
 def test_who_computed_first_does_not_matter():
     made = []
 

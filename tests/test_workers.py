@@ -243,6 +243,14 @@ def test_on_cuda_auto_is_what_the_gpus_bear(monkeypatch):
     assert auto(monkeypatch, "cuda", xdist=3, cores=3, gpus=gpus) == 3
 
 
+def test_on_one_large_gpu_auto_fills_the_cores(monkeypatch):
+    """Four workers on an H200 once left 16 cores half idle."""
+    (h200,) = found(table="0, GPU-5d5b, 142000, Default, Disabled")
+    assert auto(monkeypatch, "cuda", xdist=8, cores=16, gpus=[h200]) == 16
+    assert auto(monkeypatch, "cuda", xdist=48, cores=96, gpus=[h200]) == 142000 // 4096
+    assert threads_each(16, 16) == 1
+
+
 def test_one_named_device_gets_one_worker(monkeypatch):
     assert auto(monkeypatch, "cuda:1", gpus=[Gpu("0"), Gpu("1")]) == 1
     assert auto(monkeypatch, "mps") == 1
@@ -671,16 +679,7 @@ def test_each_worker_sees_its_own_gpu_by_the_callers_name(tmp_path):
 def test_auto_starts_as_many_as_gpus_and_cores_bear(tmp_path):
     seen = seen_by_workers(tmp_path, "-n", "auto", "--device", "cuda", LOKY_MAX_CPU_COUNT="3")
     count = {own["dist"] for own in seen.values()}
-    assert count == {str(min(3, len(places(found(table=TWO_GPUS))), workers_of_xdist()))}
-
-
-def workers_of_xdist():
-    """How many workers xdist itself would start here."""
-    from xdist.plugin import pytest_xdist_auto_num_workers
-
-    return pytest_xdist_auto_num_workers(
-        SimpleNamespace(option=SimpleNamespace(numprocesses="auto"))
-    )
+    assert count == {str(min(3, len(places(found(table=TWO_GPUS))), workers.cores()))}
 
 
 def test_on_the_cpu_workers_share_the_cores_and_no_gpu_is_hidden(tmp_path):

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from refimpl.environment import libraries
+from refimpl import environment
 from refimpl.parity.kernel_bounds import (
     bounds,
     in_float64,
@@ -41,6 +41,10 @@ KEPT = 20
 """How many calls beyond their bounds are kept; all are counted."""
 
 GRADIENTS = ("gradient of the input", "gradient of the weight", "gradient of the bias")
+
+MATRICES = re.compile(r"mm|matmul|\b[lL]inear")
+CONVOLUTIONS = re.compile("conv|Conv|rnn|lstm|LSTM|gru|GRU|RNN")
+"""What kernels and layers are called that libraries of matrices, or of networks, compute."""
 
 COMPARISONS = frozenset(["gt", "ge", "lt", "le", "eq", "ne"])
 
@@ -76,19 +80,15 @@ class JudgedCall:
 
 
 def library_of(call: JudgedCall) -> str:
-    """The library, with its version, that a kernel of this name is likely to come from."""
-    product = re.search(r"mm|convolution|matmul|linear|rnn|lstm", call.kernel)
-    if product is None:
+    """The library, with its version, that a kernel or layer of this name is likely to call."""
+    here = environment.libraries_of(call.device)
+    if MATRICES.search(call.kernel):
+        called = {"CUDA": "cuBLAS of CUDA {}", "oneDNN": "oneDNN {} or MKL"}
+    elif CONVOLUTIONS.search(call.kernel):
+        called = {"cuDNN": "cuDNN {}", "oneDNN": "oneDNN {} or MKL"}
+    else:
         return ""
-    if call.device == "cuda":
-        if "mm" in product.group():
-            return f"cuBLAS of CUDA {torch.version.cuda}"
-        version = libraries().get("cuDNN", "")
-        return f"cuDNN {version}" if version else ""
-    if call.device != "cpu":
-        return ""
-    version = libraries().get("oneDNN", "")
-    return f"oneDNN {version} or MKL" if version else ""
+    return next((text.format(here[name]) for name, text in called.items() if name in here), "")
 
 
 @dataclass(frozen=True)

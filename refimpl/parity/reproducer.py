@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from refimpl import environment
 from refimpl._version import __version__
 from refimpl.contract import Execution, Variant
 from refimpl.data import Tier
-from refimpl.environment import libraries
 from refimpl.errors import RefimplError
 from refimpl.parity.judged_steps import judged
 from refimpl.parity.kernel_bounds import bounds, in_float64, name_of, repeated, results_of, written
@@ -362,7 +362,7 @@ def script_of(captured: Captured, inputs: Inputs, trial: Trial, device: str) -> 
         head=f"{trial.call.kernel}{role}: {trial.error:.1e} of its largest value off, "
         f"{trial.call.dtype}{library}.",
         version=__version__,
-        environment=_environment(),
+        environment=_here(),
         imports=imports,
         device=device,
         limit=trial.limit,
@@ -378,8 +378,11 @@ def script_of(captured: Captured, inputs: Inputs, trial: Trial, device: str) -> 
     return text
 
 
-def _environment() -> str:
-    parts = [f"torch {torch.__version__}", *(f"{n} {v}" for n, v in libraries().items())]
+def _here() -> str:
+    parts = [
+        f"torch {torch.__version__}",
+        *(f"{n} {v}" for n, v in environment.libraries().items()),
+    ]
     return f"{', '.join(parts)}, Python {platform.python_version()}"
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from types import FrameType
+from types import CodeType, FrameType, FunctionType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -102,7 +102,8 @@ class Calls:
             name = frame.f_globals.get("__name__", "")
             if name == self.module:
                 return True
-            if name not in WRAPPERS and name != "torch.nn.modules.module":
+            in_torch = name in WRAPPERS or name == "torch.nn.modules.module"
+            if not in_torch and frame.f_code not in _put_in_place():
                 return False
             frame = frame.f_back
         return False
@@ -110,11 +111,31 @@ class Calls:
 
 @cache
 def _name(func: Callable[..., Any]) -> str:
+    """What torch calls a function, also if something else was put in its place."""
     try:
         name = resolve_name(func)
     except Exception:  # a function that torch does not list
         name = None
-    return str(name or getattr(func, "__name__", type(func).__name__))
+    own = getattr(func, "__name__", type(func).__name__)
+    if name is None and getattr(func, "__module__", None) == "torch" and hasattr(torch, own):
+        name = f"torch.{own}" if getattr(torch, own) is not func else None
+    # Of a method, torch shows what stands in its place.
+    return _put_in_place().get(getattr(func, "__code__", None), str(name or own))
+
+
+@cache
+def _put_in_place() -> Mapping[CodeType | None, str]:
+    """Functions that stood where torch's own do when this was first called, and what those are."""
+    places: dict[Any, str] = {
+        torch: "torch", Tensor: "torch.Tensor",
+        nn.Module: "torch.nn.Module", nn.functional: "torch.nn.functional",
+    }  # fmt: skip
+    return {
+        value.__code__: f"{name}.{key}"
+        for place, name in places.items()
+        for key, value in vars(place).items()
+        if isinstance(value, FunctionType) and not value.__module__.startswith("torch")
+    }
 
 
 def _said(value: Any) -> Iterator[Any]:

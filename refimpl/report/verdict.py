@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from refimpl.checking.checks import VERDICTS, Outcome, Result
-from refimpl.checking.results import not_met
+from refimpl.checking.results import elsewhere, not_met
 from refimpl.report.findings import Finding, findings, listed
 
 ERRATA = "errata"
@@ -28,6 +28,8 @@ def sentence(
     who = subject(header)
     counts = Counter(r.outcome for r in results)
     done = counts["passed"] + counts["failed"] + counts["xfailed"]
+    on_cpu = elsewhere(header, results)
+    there = [r for r in results if r.outcome == "passed" and r.check not in VERDICTS]
     if found:
         count = f"{number_of(len(found), 'finding')} in {number_of(max(done, 1), 'check')}"
         says = f"{who} does not do what {_documents(header, found)}: {count}."
@@ -37,10 +39,14 @@ def sentence(
             says += f" And {len(found) - shown} more."
     elif not complete:
         says = f"{who} was not checked to the end: {number_of(done, 'check')}, no finding so far."
-    elif not any(r.outcome == "passed" and r.check not in VERDICTS for r in results):
+    elif not there:
         says = f"{who}: no check of an example passed."
+    elif len(on_cpu) >= len(there):
+        says = (
+            f"{who}: nothing was checked on it. {number_of(len(there), 'check')} passed on the CPU."
+        )
     else:
-        says = f"{who} does what {_documents(header)}: {number_of(done, 'check')}{_known(results)}."
+        says = f"{who} does what {_documents(header)}: {_counted(done, on_cpu)}{_known(results)}."
         if gone := not_met(header, results):
             says += (
                 f" {number_of(len(gone), 'known deviation')} was not met with, so that the run "
@@ -74,6 +80,12 @@ def _documents(header: Mapping[str, Any], found: Sequence[Finding] = ()) -> str:
         wrong = {name for finding in found for name in finding.examples}
         asked = [name for name in asked if name in wrong]
     return f"the documents say of {listed(asked)}" if asked else "the documents say"
+
+
+def _counted(done: int, on_cpu: Sequence[Result]) -> str:
+    """``1,042 checks, 90 of them on the CPU``."""
+    of_them = f", {len(on_cpu):,} of them on the CPU" if on_cpu else ""
+    return f"{number_of(done, 'check')}{of_them}"
 
 
 def _known(results: Sequence[Result]) -> str:

@@ -76,15 +76,15 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int,
     count = yield
     if os.environ.get(AUTO_VARIABLE):
         return count
-    count = min(count, workers.cores())
     kind, _, index = config.option.device.partition(":")
     if kind == "cpu":
-        return count
+        return min(count, workers.cores())
     if kind != "cuda" or index:
         return 1  # one device, whatever it is: its examples would only wait for one another
     gpus = workers.find_gpus()
     _require_enough(gpus, config.option.gpus_per_worker)
-    return workers.count_on_gpus(gpus, count, config.option.gpus_per_worker)
+    # Every core counts: xdist leaves out the second thread of one, but these wait for their GPU.
+    return workers.count_on_gpus(gpus, workers.cores(), config.option.gpus_per_worker)
 
 
 def _require_enough(gpus: list[workers.Gpu], each: int) -> None:
