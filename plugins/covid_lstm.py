@@ -115,6 +115,18 @@ def single_start(problem):
     yield Epoch({**model.evaluate([(x, y)]), **days})
 
 
+def days_again(final):
+    """The days without growth a second time: one day at a time from the whole series of 46."""
+    series = [*final.train.x[0], *final.train.y]
+    for day in range(46, 246):
+        series.append(np.floor(final.predict(np.stack(series[day - 38 : day])[None])[0]))
+    grown = np.stack(series)
+    return {
+        f"zero_{kind}": float(np.append(np.flatnonzero(grown[:, i] == 0), inf)[0])
+        for i, kind in enumerate(KINDS)
+    }
+
+
 def another_start(problem, number):
     """The same problem with different start values."""
     values = default_values(Net(), philox("start", problem.seed, number))
@@ -237,6 +249,7 @@ EXAMPLE = Example(
             build=Net,
             optimizer=torch.optim.Adagrad,
             ladder="lstm",
+            recompute=days_again,
             protocol=Protocol(epochs=EPOCHS, learning_rate=0.1),
             facts=facts(
                 Figure(

@@ -13,6 +13,7 @@ optimizer's ``weight_decay`` is a shorthand for the L2 penalty.
 Source: 20-days, chapter 5-3.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -117,6 +118,17 @@ def focal(problem):
         p = model.predict([x])
         found = {"val_recall": float(recall(p, y)), "val_auc": float(roc_auc(p, y))}
         yield Epoch({**figures, **found})
+
+
+def objective_again(final):
+    """The validation objective a second time: p_t is the probability of the true class."""
+    x, y = final.valid.x, final.valid.y
+    p_t = np.where(y == 1, final.predict(x), 1 - final.predict(x)).astype(np.float64)
+    losses = np.where(y == 1, ALPHA, 1 - ALPHA) * (1 - p_t) ** GAMMA * -np.log(p_t)
+    weights = np.concatenate([w.ravel() for w in final.parameters.values() if w.ndim == 2])
+    penalty = L2_STRENGTH / 2 * (weights**2).sum() + L1_STRENGTH * abs(weights).sum()
+    batches = np.split(losses, range(100, len(x), 100))
+    return {"val_loss": np.mean([batch.mean() for batch in batches]) + penalty}
 
 
 # --- exact values --------------------------------------------------------------------------------
@@ -248,7 +260,7 @@ EXAMPLE = Example(
     loss=FocalLoss(),
     metrics={"accuracy": binary_accuracy},
     # One start in four gets stuck at "always negative", which L1 makes stable; seed 0 is one.
-    variants=(Variant("focal", focal, build=Net, seed=1),),
+    variants=(Variant("focal", focal, build=Net, seed=1, recompute=objective_again),),
     facts=Facts(
         parameters=61,
         layers=(

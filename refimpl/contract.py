@@ -13,7 +13,7 @@ from dataclasses import InitVar, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from refimpl.data import DataSet, Tier
+from refimpl.data import DataSet, Rows, Tier
 from refimpl.errors import UnknownNameError
 from refimpl.names import unknown
 
@@ -369,6 +369,20 @@ class Protocol:
         return self.epochs
 
 
+@dataclass(frozen=True)
+class Final:
+    """The end of a run, in NumPy: what ``Variant.recompute`` has.
+
+    ``predict(x)`` gives the final model's outputs for rows such as the data set has, in evaluation
+    mode; ``parameters`` are its parameters by name; ``train`` and ``valid`` are the rows.
+    """
+
+    predict: Callable[[Any], NDArray[Any]]
+    parameters: Mapping[str, NDArray[Any]]
+    train: Rows
+    valid: Rows | None
+
+
 @dataclass(frozen=True, eq=False)
 class Variant:
     """One way in which the document writes the computation.
@@ -446,6 +460,8 @@ class Variant:
     """Makes a batch of inputs and targets from a list of (input, target), for ragged rows."""
     exempt: Mapping[str, str] = field(default_factory=dict)
     """Checks that cannot apply to it, each with the reason."""
+    recompute: Callable[[Final], Mapping[str, float]] | None = None
+    """Its own figures a second time, from the final model and the rows, in NumPy."""
 
     @property
     def trains(self) -> bool:

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from torch.utils.data import Subset, TensorDataset
 
 from refimpl import Epoch, Example, Protocol, Rows, Splits, Step, metrics
+from refimpl.conformance.checks import figures
 from refimpl.contract import Steps
 from refimpl.loading import registry
 from refimpl.requirements import missing, missing_data
@@ -191,6 +192,32 @@ def test_the_loss_of_thirty_of_thirty_eight_rows_is_seen() -> None:
     found = failing(alone("covid-lstm", "single-start", steps=short), (FIGURES,))
     assert "val_loss is" in found[FIGURES]
     assert "of all training rows" in found[FIGURES]
+
+
+def test_a_forecast_that_begins_a_day_early_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = module_of("covid-lstm")
+    roll_out = own.roll_out
+    monkeypatch.setattr(own, "roll_out", lambda model, growth: roll_out(model, growth[:-1]))
+    found = failing(alone("covid-lstm", "single-start"), (FIGURES,))
+    assert "zero_" in found[FIGURES]
+    assert "from the final model and the rows" in found[FIGURES]
+
+
+def test_every_stated_figure_of_our_plugins_has_a_second_witness() -> None:
+    """By its name, or, where only the plugin can define it, by its ``recompute``.
+
+    Parameters are figures by themselves. Shares of several starts are not of one final model.
+    """
+    lacking = {
+        (name, figure.metric)
+        for name in LOADED.examples
+        for variant in LOADED.example(name).variants
+        if variant.trains and variant.facts and variant.recompute is None
+        for figure in variant.facts.figures
+        if figures.definition_of(variant, figure.metric.removeprefix("val_")) is None
+        if not name.startswith("linear-regression")
+    }
+    assert lacking == {("covid-lstm", "converged"), ("covid-lstm", "best_loss")}
 
 
 # --- exact values --------------------------------------------------------------------------------

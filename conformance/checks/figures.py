@@ -14,7 +14,7 @@ from torch import Tensor
 
 from refimpl.checking.checks import Measurement, Subject, check, equal, true
 from refimpl.conformance.checks.protocol import is_run_here
-from refimpl.contract import Variant
+from refimpl.contract import Final, Variant
 from refimpl.data import Rows, philox
 from refimpl.parity.definitions import (
     Definition,
@@ -73,7 +73,7 @@ class _Second:
     too: float | None = None
 
     def compared(self, name: str, found: float) -> Measurement:
-        both = np.isnan(found) and np.isnan(self.value)
+        both = found == self.value or (np.isnan(found) and np.isnan(self.value))
         right = [self.value] if self.too is None else [self.value, self.too]
         holds = bool(both or any(abs(found - value) <= self.margin for value in right))
         message = f"{name} is {found:.8g}; {self.of}, by its definition, it is {self.value:.8g}"
@@ -82,6 +82,7 @@ class _Second:
 
 def _second_time(variant: Variant, problem: Problem, run: History) -> Iterator[tuple[str, _Second]]:
     yield from _of_last_epoch(variant, problem, run)
+    yield from _by_the_plugin(variant, problem, run)
     rows = problem.data.load(problem.tier).valid if not problem.streams else None
     own = [name for name in run.final if name.startswith("val_")]
     if run.last is None or run.last.model is None or not own or problem.streams:
@@ -104,7 +105,7 @@ def _second_time(variant: Variant, problem: Problem, run: History) -> Iterator[t
     for name in own:
         bare = name.removeprefix("val_")
         stated = bare == "loss" or bare in (variant.metrics or {})
-        definition = _definition(variant, bare)
+        definition = definition_of(variant, bare)
         if definition is None or (bare == "loss" and not _loss_is_stated(variant, run)):
             continue
         used = pairs if stated else whole
@@ -117,7 +118,26 @@ def _second_time(variant: Variant, problem: Problem, run: History) -> Iterator[t
         yield name, _Second(value, margin, how if stated else f"{of}, in evaluation mode", too)
 
 
-def _definition(variant: Variant, name: str) -> Definition | None:
+def _by_the_plugin(
+    variant: Variant, problem: Problem, run: History
+) -> Iterator[tuple[str, _Second]]:
+    """Figures of the plugin's own, which it computes a second time itself."""
+    if variant.recompute is None or run.last is None or run.last.model is None or problem.streams:
+        return
+    splits = problem.data.load(problem.tier)
+    with predictor(variant, run.last) as predict:
+        final = Final(
+            lambda x: numbers(predict(problem.tensor(x))),
+            {name: numbers(torch.as_tensor(own)) for name, own in run.last.parameters.items()},
+            splits.train,
+            splits.valid,
+        )
+        for name, value in variant.recompute(final).items():
+            margin = CLOSE * max(abs(value), 1e-3) if np.isfinite(value) else 0.0
+            yield name, _Second(value, margin, "from the final model and the rows")
+
+
+def definition_of(variant: Variant, name: str) -> Definition | None:
     """By its own definition, or, if the plugin brings the formula, by that in float64."""
     if name == "loss":
         return loss_by_definition(variant.loss) or (
@@ -189,7 +209,10 @@ def _of_last_epoch(
     variant: Variant, problem: Problem, run: History
 ) -> Iterator[tuple[str, _Second]]:
     """The training figures: means over the updates of the last epoch, by what each showed."""
-    if run.witness is None or problem.protocol.report != "epoch":
+    if problem.protocol.report == "last-batch":
+        yield from _of_last_batch(variant, problem, run)
+        return
+    if run.witness is None:
         return
     last = [shown for shown in run.witness.last if _plain(shown)]
     if not last or len(last) != len(run.witness.last):
@@ -197,7 +220,7 @@ def _of_last_epoch(
     pairs = [(numbers(shown.output), numbers(shown.target)) for shown in last]
     figures = [n for n in run.final if n == "loss" or n in (variant.metrics or {})]
     for name in figures:
-        definition = _definition(variant, name)
+        definition = definition_of(variant, name)
         if definition is None or (name == "loss" and not _minimised(variant, last)):
             continue
         value = _mean([definition(*pair) for pair in pairs], None)
@@ -205,6 +228,28 @@ def _of_last_epoch(
         near = sum(rows_near_the_threshold(output) for output, _ in pairs) / rows
         margin = CLOSE * max(abs(value), 1e-3) + (near if name != "loss" else 0.0)
         yield name, _Second(value, margin, "as a mean over the batches of the last epoch")
+
+
+def _of_last_batch(
+    variant: Variant, problem: Problem, run: History
+) -> Iterator[tuple[str, _Second]]:
+    """The training figures of a document that prints those of the last batch, after its update."""
+    if run.last is None or run.last.model is None or problem.streams:
+        return
+    *_, (x, y) = problem.but(checkpoint=None).epoch_batches(run.epochs[-1].epoch - 1)
+    with predictor(variant, run.last) as predict:
+        output = predict(x)
+    if not (isinstance(output, Tensor) and isinstance(y, Tensor)):
+        return
+    pair = numbers(output), numbers(y)
+    for name in (n for n in run.final if n == "loss" or n in (variant.metrics or {})):
+        definition = definition_of(variant, name)
+        if definition is None or (name == "loss" and not _loss_is_stated(variant, run)):
+            continue
+        value = definition(*pair)
+        near = rows_near_the_threshold(pair[0]) / len(y) if name != "loss" else 0.0
+        margin = CLOSE * max(abs(value), 1e-3) + near
+        yield name, _Second(value, margin, "of the last batch, after its update")
 
 
 def _plain(shown: Shown) -> bool:
@@ -224,7 +269,7 @@ def _minimised(variant: Variant, last: Sequence[Shown]) -> bool:
 
     So it is if that can be said of any full batch: a loss that is wrong in the short one is seen.
     """
-    definition = _definition(variant, "loss")
+    definition = definition_of(variant, "loss")
     assert definition is not None
     first = last[0]
     if isinstance(first.loss, Mapping):
@@ -235,7 +280,7 @@ def _minimised(variant: Variant, last: Sequence[Shown]) -> bool:
 
 def _each_loss(variant: Variant, last: Sequence[Shown]) -> Iterator[Measurement]:
     """The loss of every update of the last epoch, the short one too, from its own output."""
-    definition = _definition(variant, "loss")
+    definition = definition_of(variant, "loss")
     if definition is None or not last or not all(_plain(shown) for shown in last):
         return
     if not _minimised(variant, last):
