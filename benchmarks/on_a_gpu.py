@@ -1,7 +1,8 @@
 """Everything that a GPU is to show, in one command: ``python -m benchmarks.on_a_gpu``.
 
-The whole suite on the device, then one comparison of every composition, then a script for each
-kernel that is wrong. Results files and scripts go to ``--output``; each command has a time limit.
+The whole suite on the device, then one comparison of every composition, then TF32 left on, which
+must be found, then a script for each kernel that is wrong. Results files and scripts go to
+``--output``; each command has a time limit.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks import tf32_left_on
 from refimpl.checking.checks import Result
 from refimpl.checking.results import ResultsError, read
 
@@ -21,6 +23,8 @@ PARTS = (
 )  # fmt: skip
 MINUTES = 15
 KERNELS = "each-kernel-is-right"
+COMPARED = "same-on-every-execution"
+PLANTED = Path(tf32_left_on.__file__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,19 +39,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check = [*program, "check", "--device", own.device, "-n", "auto"]
     files = {own.output / "whole.jsonl": check}
     for part in PARTS:
-        only = ["--check", "same-on-every-execution", "--execution", part]
+        only = ["--check", COMPARED, "--execution", part]
         files[own.output / f"{part}.jsonl"] = [*check, *only]
     commands = [[*command, "--results", str(file)] for file, command in files.items()]
+    left_on = own.output / f"{tf32_left_on.NAME}.jsonl"
+    both = ["--check", COMPARED, "--check", KERNELS, "--execution", tf32_left_on.NAME]
+    planted = [*check, *both, "--plugin", str(PLANTED), "--results", str(left_on)]
     if own.dry_run:
-        print(*map(" ".join, commands), sep="\n")
+        print(*map(" ".join, [*commands, planted]), sep="\n")
+        print("# then, for each kernel that is wrong:", *program, "reproduce EXAMPLE VARIANT …")
         return 0
     own.output.mkdir(parents=True, exist_ok=True)
-    limit = (
-        own.minutes * 60 / 2
-    )  # the whole suite may take half of it, each other a part of the rest
+    # The whole suite may take half of the time, each of the others a part of the rest.
+    limit = own.minutes * 60 / 2
     worst = 0
     for number, command in enumerate(commands):
-        worst = max(worst, run(command, limit if not number else limit / len(PARTS)))
+        worst = max(worst, run(command, limit if not number else limit / (len(PARTS) + 1)))
+    run(planted, limit / (len(PARTS) + 1))  # fails where all is well
+    found, missed = of_tf32(recorded(left_on))
+    print(f"TF32 left on: found in {len(found)} variants, missed in {len(missed)}", *missed)
+    if missed or not found:
+        worst = 1
     wrong = {(r.example, r.variant, r.execution): r for path in files for r in failures(path)}
     for example, variant, execution in wrong:
         script = own.output / f"reproduce-{example}-{variant}-{execution}.py"
@@ -66,14 +78,28 @@ def run(command: Sequence[str], limit: float) -> int:
         return 1
 
 
+def of_tf32(results: Sequence[Result]) -> tuple[list[str], list[str]]:
+    """The variants whose comparison fails, and those in which only the judge of kernels sees it.
+
+    A variant in which no kernel is off has no product that this device computes in TF32.
+    """
+    failed = {c: {f"{r.example}/{r.variant}" for r in results if r.outcome == "failed"
+                  and r.check == c} for c in (COMPARED, KERNELS)}  # fmt: skip
+    return sorted(failed[COMPARED]), sorted(failed[KERNELS] - failed[COMPARED])
+
+
 def failures(path: Path) -> list[Result]:
     """The checks of kernels that failed, as far as the run came."""
+    return [r for r in recorded(path) if r.outcome == "failed" and r.check == KERNELS]
+
+
+def recorded(path: Path) -> Sequence[Result]:
+    """The results of a run, as far as it came."""
     for file in (path, path.with_name(path.name + ".part")):
         try:
-            found = read(file).checks
+            return read(file).checks
         except ResultsError:
             continue
-        return [r for r in found if r.outcome == "failed" and r.check == KERNELS]
     return []
 
 

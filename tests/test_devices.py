@@ -21,6 +21,7 @@ from refimpl.checking.checks import (
     VERDICTS,
     Cell,
     Measurement,
+    Outcome,
     Result,
     Subject,
     equal,
@@ -38,6 +39,7 @@ from refimpl.environment import (
     libraries,
     libraries_of,
 )
+from refimpl.executions.built_in import TF32
 from refimpl.report.verdict import sentence
 from refimpl.reproducible import CUBLAS, WORKSPACE, reproducible
 
@@ -231,6 +233,13 @@ def test_the_script_for_a_gpu_names_every_composition_and_runs_none_in_a_dry_run
     assert printed[0].endswith(f"check --device cuda -n auto --results {tmp_path / 'whole.jsonl'}")
     names = {name for name in on_a_gpu.PARTS if any(f"--execution {name} " in x for x in printed)}
     assert names == set(on_a_gpu.PARTS)
+    assert names >= {
+        "compile", "graphs", "bf16", "fp16", "tf32", "channels-last", "f64", "data-parallel",
+        "deterministic",
+    }  # fmt: skip
+    assert all("--device cuda -n auto" in line for line in printed[:-1])
+    assert "--execution tf32-left-on --plugin" in printed[-2]
+    assert "reproduce EXAMPLE VARIANT" in printed[-1]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -249,10 +258,30 @@ def test_the_script_for_a_gpu_goes_on_after_a_failure_and_reproduces_it(
     )
     monkeypatch.setattr(on_a_gpu, "failures", lambda path: [wrong, wrong])
     assert on_a_gpu.main(["--output", str(tmp_path)]) == 1
-    assert sum("check" in command for command in ran) == 1 + len(on_a_gpu.PARTS)
+    assert sum("check" in command for command in ran) == 2 + len(on_a_gpu.PARTS)
     own = [command for command in ran if "reproduce" in command]
     assert len(own) == 1
     assert own[0][3:8] == ["reproduce", "titanic-dnn", "script", "--execution", "cuda+f64"]
+
+
+def test_tf32_left_on_must_be_found_wherever_a_kernel_is_off(on_a_gpu, capsys, monkeypatch):
+    def failed(example: str, check: str, outcome: Outcome = "failed") -> Result:
+        return Result(example, "v", check, "cuda+tf32-left-on", "stand-in", outcome)
+
+    sound = [failed("a", on_a_gpu.COMPARED), failed("a", on_a_gpu.KERNELS)]
+    without = failed("small", on_a_gpu.COMPARED, "passed")
+    assert on_a_gpu.of_tf32([*sound, without]) == (["a/v"], [])
+    assert on_a_gpu.of_tf32([*sound, failed("b", on_a_gpu.KERNELS)]) == (["a/v"], ["b/v"])
+
+
+def test_tf32_left_on_claims_the_precision_that_it_lacks():
+    left_on = import_module("benchmarks.tf32_left_on")
+    (part,) = left_on.refimpl_executions()
+    made = compose([part], "cuda")
+    assert made.name == "cuda+tf32-left-on"
+    assert (made.dtype, made.rounding) == (None, None)
+    assert made.around is not CPU.around
+    assert compose([TF32], "cuda").rounding == "tf32"
 
 
 def test_the_defaults_follow_from_the_device_that_is_named():
