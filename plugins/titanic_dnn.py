@@ -126,12 +126,7 @@ EXAMPLE = Example(
             Figure("val_loss", 0.415, real=(0.37, 0.52)),
             Figure("accuracy", 0.787, real=(0.74, 0.84)),
             Figure("loss", 0.462, real=(0.41, 0.52)),
-            Figure("loss", 0.643, real=(0.59, 0.70), epoch=1),
-            Figure("accuracy", 0.673, real=(0.54, 0.72), epoch=1),
-            Figure("val_loss", 0.621, real=(0.45, 0.71), epoch=1),
-            Figure("val_accuracy", 0.725, real=(0.60, 0.80), epoch=1),
-            Figure("val_loss", 0.447, real=(0.37, 0.60), epoch=5),
-            Figure("val_accuracy", 0.804, real=(0.72, 0.85), epoch=5),
+            *titanic.printed_figures(),
         ),
     ),
     values=(

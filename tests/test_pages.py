@@ -93,6 +93,15 @@ def test_figures_stand_beside_the_ranges_that_hold_on_each_tier(good, tmp_path):
     ]
 
 
+def test_figures_at_steps_are_counted_and_left_to_the_ledger(good, tmp_path):
+    at_step = Figure("loss", 0.7, real=(0.5, 0.9), epoch=1, step=2)
+    figures = (Figure("loss", 0.5, real=(0.25, 0.75)), at_step, replace(at_step, step=3))
+    variant = replace(good.value.variant("scratch"), facts=Facts(parameters=1, figures=figures))
+    page = page_of(good, tmp_path, variants=(variant,))
+    assert len(rows_of(page, "Where training ends")) == 1
+    assert f"`refimpl claims {good.value.name}` lists 2 more, at steps within an epoch" in page
+
+
 def test_values_failures_and_errata_are_listed_and_cannot_break_their_tables(good, tmp_path):
     text = page_of(
         good,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,6 +22,9 @@ BETTER = (
     "noise), or may read validation rows"
 )
 
+IN_A_ROW = 3
+"""How many seeds must lie outside where it is not known how often one does: 1 % cubed is enough."""
+
 
 def _states_figures(subject: Subject) -> bool:
     return bool(subject.trained.stated_ranges(subject.tier))
@@ -37,7 +41,8 @@ def reaches_documented_figures(subject: Subject) -> Iterator[Measurement | Curve
     """After the documented number of epochs, is each figure in its documented range?
 
     If the start is random and a baseline shows how many seeds end in the range, more seeds are run
-    by the rule of ``refimpl.baselines.bands``; otherwise one run decides.
+    by the rule of ``refimpl.baselines.bands``. A figure at a step, which no baseline has, fails if
+    three seeds in a row lie outside on one side. Otherwise one run decides.
     """
     variant = subject.trained
     runs = [trained(variant, subject.tier, subject.execution)]
@@ -56,6 +61,8 @@ def reaches_documented_figures(subject: Subject) -> Iterator[Measurement | Curve
             yield true(figure.name, False, message)
         elif others:
             yield _reached(subject, figure, runs, stated(low, high, others))
+        elif variant.documented_start is None and figure.step is not None:
+            yield _reached(subject, figure, runs, _unknown(low, high))
         else:
             yield within(figure.name, there[figure.metric], low, high)
 
@@ -103,16 +110,25 @@ def _reached(subject: Subject, stated: Figure, runs: list[History], limits: Band
         return replace(figure, holds=False, message=message)
     failed = fails(_sides(subject, value, runs, limits), limits.fresh)
     rule = f"{figure.limit} ({_outside(limits)}; {limits.fresh} seeds in a row fail)"
+    known = (
+        f"of the baseline's {limits.runs} runs, {limits.below} are below and {limits.above} above"
+    )
     message = (
         f"{_ends(name, value, runs, limits)} is {limits.side(value(runs[0]))} "
-        f"{figure.limit} each time; of the baseline's {limits.runs} runs, {limits.below} are below "
-        f"and {limits.above} above"
+        f"{figure.limit} each time; {known if limits.runs else _outside(limits)}"
     )
     return replace(figure, limit=rule, holds=not failed, message=message)
 
 
+def _unknown(low: float, high: float) -> Band:
+    """A range of which no baseline says how often a run lies outside."""
+    return Band(low, high, runs=0, fresh=IN_A_ROW, alpha=math.nan, detects=math.nan)
+
+
 def _outside(limits: Band) -> str:
     """How many of the baseline's runs lie outside a range."""
+    if not limits.runs:
+        return "no baseline has this figure"
     counts = {"below": limits.below, "above": limits.above}
     parts = [f"{count} {side}" for side, count in counts.items() if count]
     return f"{' and '.join(parts) or 'none'} of {limits.runs} runs{'' if parts else ' outside'}"

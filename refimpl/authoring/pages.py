@@ -103,6 +103,7 @@ def page(
         rungs=[_rung(example, variant) for variant in example.variants],
         tables=_tables(example),
         figures=list(_figures(example)),
+        at_steps=_at_steps(example),
         listings=list(listings(example)),
         agreements=agreements or {},
         values=list(_values(registered)),
@@ -290,15 +291,26 @@ def _bug(example: Example, table: Path) -> Bug | None:
 
 
 def _figures(example: Example) -> Iterator[tuple[str, Figure, str, str]]:
-    """Each figure: its variants, the figure itself, and its ranges on real and stand-in data."""
+    """Each figure: its variants, the figure itself, and its ranges on real and stand-in data.
+
+    Those at a step of an epoch are left out: they are many, and the ledger lists them.
+    """
     stated: dict[tuple[Figure, str, str], list[str]] = {}
     for variant in example.variants:
         for figure in variant.facts.figures if variant.facts else ():
+            if figure.step is not None:
+                continue
             real = _range(figure.range_on(variant.figures_tier("real")))
             stand_in = _range(figure.range_on(variant.figures_tier("stand-in")))
             stated.setdefault((figure, real, stand_in), []).append(variant.name)
     for (figure, real, stand_in), names in stated.items():
         yield ", ".join(names), figure, real, stand_in
+
+
+def _at_steps(example: Example) -> int:
+    """How many figures are those at a step of an epoch."""
+    facts = [variant.facts for variant in example.variants if variant.facts]
+    return sum(figure.step is not None for each in facts for figure in each.figures)
 
 
 def _range(limits: tuple[float, float] | None) -> str:

@@ -181,6 +181,11 @@ class Model(nn.Module):
         device = next((p.device for p in self.parameters()), torch.device("cpu"))
         return summarise(self._bare(), torch.zeros(1, *input_shape, device=device).to(input_dtype))
 
+    def __repr__(self) -> str:
+        """The bare net in print, as the document prints a model."""
+        bare = self._bare()
+        return super().__repr__() if bare is self else repr(bare)
+
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """That of the bare net: no prefix for this model or for ``DataParallel``."""
         bare = self._bare()
