@@ -93,13 +93,14 @@ def test_figures_stand_beside_the_ranges_that_hold_on_each_tier(good, tmp_path):
     ]
 
 
-def test_figures_at_steps_are_counted_and_left_to_the_ledger(good, tmp_path):
-    at_step = Figure("loss", 0.7, real=(0.5, 0.9), epoch=1, step=2)
-    figures = (Figure("loss", 0.5, real=(0.25, 0.75)), at_step, replace(at_step, step=3))
+def test_figures_between_the_first_epoch_and_the_end_are_left_to_the_ledger(good, tmp_path):
+    end = Figure("loss", 0.5, real=(0.25, 0.75))
+    figures = (end, replace(end, epoch=1), replace(end, epoch=1, step=2), replace(end, epoch=2))
     variant = replace(good.value.variant("scratch"), facts=Facts(parameters=1, figures=figures))
     page = page_of(good, tmp_path, variants=(variant,))
-    assert len(rows_of(page, "Where training ends")) == 1
-    assert f"`refimpl claims {good.value.name}` lists 2 more, at steps within an epoch" in page
+    rows = rows_of(page, "Where training ends")
+    assert [row[1] for row in rows] == ["`loss`", "`loss` after epoch 1"]
+    assert f"`refimpl claims {good.value.name}` lists 2 more, of the steps and epochs betw" in page
 
 
 def test_values_failures_and_errata_are_listed_and_cannot_break_their_tables(good, tmp_path):

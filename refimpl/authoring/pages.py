@@ -103,7 +103,7 @@ def page(
         rungs=[_rung(example, variant) for variant in example.variants],
         tables=_tables(example),
         figures=list(_figures(example)),
-        at_steps=_at_steps(example),
+        left_out=_left_out(example),
         listings=list(listings(example)),
         agreements=agreements or {},
         values=list(_values(registered)),
@@ -293,12 +293,13 @@ def _bug(example: Example, table: Path) -> Bug | None:
 def _figures(example: Example) -> Iterator[tuple[str, Figure, str, str]]:
     """Each figure: its variants, the figure itself, and its ranges on real and stand-in data.
 
-    Those at a step of an epoch are left out: they are many, and the ledger lists them.
+    Those between the first epoch and the end are left out: they may be many, and the ledger lists
+    them.
     """
     stated: dict[tuple[Figure, str, str], list[str]] = {}
     for variant in example.variants:
         for figure in variant.facts.figures if variant.facts else ():
-            if figure.step is not None:
+            if _between(figure):
                 continue
             real = _range(figure.range_on(variant.figures_tier("real")))
             stand_in = _range(figure.range_on(variant.figures_tier("stand-in")))
@@ -307,10 +308,15 @@ def _figures(example: Example) -> Iterator[tuple[str, Figure, str, str]]:
         yield ", ".join(names), figure, real, stand_in
 
 
-def _at_steps(example: Example) -> int:
-    """How many figures are those at a step of an epoch."""
+def _between(figure: Figure) -> bool:
+    """Whether it is of a step of an epoch, or of an epoch between the first and the last."""
+    return figure.step is not None or (figure.epoch or 0) > 1
+
+
+def _left_out(example: Example) -> int:
+    """How many figures the page leaves to the ledger."""
     facts = [variant.facts for variant in example.variants if variant.facts]
-    return sum(figure.step is not None for each in facts for figure in each.figures)
+    return sum(_between(figure) for each in facts for figure in each.figures)
 
 
 def _range(limits: tuple[float, float] | None) -> str:
