@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
@@ -76,8 +77,10 @@ def _deterministic(device: str) -> object:
 def _autocast(device: str) -> object:
     import torch
 
-    with torch.autocast(device.partition(":")[0], torch.bfloat16):
-        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with torch.autocast(device.partition(":")[0], torch.bfloat16) as on:
+            return on._enabled  # a device that cannot leaves it off, and warns
 
 
 def _has(name: str) -> Callable[[str], object]:

@@ -32,7 +32,7 @@ def roc_auc(output: Tensor, target: Tensor) -> Tensor:
     The Mann–Whitney statistic over average ranks, so ties count one half; NaN if only one class
     is present.
     """
-    scores, positive = output.flatten().double(), target.flatten() > 0.5
+    scores, positive = output.flatten().cpu().double(), target.flatten().cpu() > 0.5
     order = scores.sort().values
     below = torch.searchsorted(order, scores, right=False)
     not_above = torch.searchsorted(order, scores, right=True)

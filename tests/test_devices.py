@@ -54,20 +54,25 @@ REFUSED = (
 )  # fmt: skip
 
 
+def checked(folder, source: str, device: str, *arguments: str) -> tuple[int, results.Results]:
+    """Run ``refimpl check`` in a Python whose torch knows the device that ``source`` makes."""
+    (folder / "sitecustomize.py").write_text(source)
+    file = folder / "results.jsonl"
+    command = [
+        sys.executable, "-m", "refimpl", "check", "ring-dnn", "--variant", "high", "-n", "0",
+        "--device", device, "--results", str(file), *arguments,
+    ]  # fmt: skip
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    ran = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True)
+    return ran.returncode, results.read(file)
+
+
 @pytest.fixture
 def check(tmp_path):
-    """Runs ``refimpl check`` in a Python whose torch knows a device that has no float64."""
+    """Runs ``refimpl check`` on a device that has no float64: the CPU under another name."""
 
     def check(*arguments: str, more: str = "") -> tuple[int, results.Results]:
-        (tmp_path / "sitecustomize.py").write_text(NO_FLOAT64.read_text() + more)
-        file = tmp_path / "results.jsonl"
-        command = [
-            sys.executable, "-m", "refimpl", "check", "ring-dnn", "--variant", "high", "-n", "0",
-            "--device", "apple", "--results", str(file), *arguments,
-        ]  # fmt: skip
-        path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-        ran = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True)
-        return ran.returncode, results.read(file)
+        return checked(tmp_path, NO_FLOAT64.read_text() + more, "apple", *arguments)
 
     return check
 
@@ -130,6 +135,45 @@ def test_a_device_whose_linear_layers_are_off_by_a_hundredth_fails(check):
     assert status == 1
     failed = [r for r in found.checks if r.outcome == "failed"]
     assert {r.execution for r in failed} >= {"apple"}
+
+
+REAL = NO_FLOAT64.with_name("real_device.py")
+in_python = pytest.mark.skipif(
+    not hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend"),
+    reason="needs a torch that takes a device written in Python",
+)
+OF_A_RUN = (
+    "same-on-every-execution", "each-kernel-is-right", "right-at-the-ends", "figures-recomputed",
+    "reaches-documented-figures", "same-seed-same-bits", "resumed-run-is-the-same",
+)  # fmt: skip
+
+
+@in_python
+def test_a_real_device_without_float64_trains_is_compared_and_its_figures_are_read(tmp_path):
+    """No tensor of it is made in float64, not even on the way to the CPU, as ``double()`` would."""
+    asked = [word for name in OF_A_RUN for word in ("--check", name)]
+    status, found = checked(tmp_path, REAL.read_text(), "pear", *asked)
+    outcomes = {(r.check, r.execution): (r.outcome, r.reason) for r in found.checks}
+    assert [key for key, (outcome, _) in outcomes.items() if outcome == "failed"] == []
+    assert status == 0
+    assert {(name, "pear") for name in OF_A_RUN} <= outcomes.keys()
+    assert {outcomes[name, "pear"][0] for name in OF_A_RUN} == {"passed"}
+    assert outcomes["same-on-every-execution", "pear+ensemble"][0] == "passed"
+    assert outcomes["same-on-every-execution", "pear+f64"] == (
+        "skipped", "needs float64 on pear"
+    )  # fmt: skip
+
+
+@in_python
+def test_a_real_device_whose_products_are_off_by_a_hundredth_fails_with_the_kernel_named(tmp_path):
+    wrong = REAL.read_text().replace("FACTOR = 1.0", "FACTOR = 1.01")
+    asked = ["--check", "same-on-every-execution", "--check", "each-kernel-is-right"]
+    status, found = checked(tmp_path, wrong, "pear", *asked, "--execution", "pear")
+    by = {r.check: r for r in found.checks}
+    assert status == 1
+    assert by["same-on-every-execution"].outcome == "failed"
+    assert "aten::addmm, output, " in by["each-kernel-is-right"].reason
+    assert "float32 on pear" in by["each-kernel-is-right"].reason
 
 
 WRONG_BACKWARD = """

@@ -73,7 +73,7 @@ def _before_training(subject: Subject, metric: str) -> float:
     if metric == "loss":
         return float(step.total)
     score = (subject.trained.metrics or {})[metric](step.output, step.target)
-    return float(score.double().mean())
+    return float(score.cpu().double().mean())
 
 
 def _figures_of(run: History, stated: Figure) -> Mapping[str, float]:

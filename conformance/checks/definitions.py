@@ -187,7 +187,7 @@ def _given(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[
     given = args[0] if args else kwargs.get("input")
     if name not in WANTS or not isinstance(given, Tensor):
         return ""
-    said = WANTS[name](given.detach().double(), _made_by(given))
+    said = WANTS[name](given.detach().cpu().double(), _made_by(given))
     return f"{name} {said}" if said else ""
 
 

@@ -106,6 +106,6 @@ def dropout_keeps_its_mask(subject: Subject) -> Iterator[Measurement]:
         )
         yield Measurement(f"places of {name} with another mask", other, "≤ 0", not other, message)
         kept = gradient[gradient != 0] * (1 - float(layer.p))  # type: ignore[arg-type]
-        off = float((kept.double() - 1).abs().max()) if len(kept) else 0.0
+        off = float((kept.cpu().double() - 1).abs().max()) if len(kept) else 0.0
         limit = ROUNDING if x.dtype == torch.float32 else float(8 * torch.finfo(x.dtype).eps)
         yield at_most(f"error of the gradient that {name} keeps", off, limit)

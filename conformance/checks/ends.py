@@ -128,7 +128,7 @@ class End:
         self, what: str, found: Tensor, expected: ArrayLike, terms: float = 0.0
     ) -> Measurement:
         """``found`` must be ``expected``, to a few units of each value and of its ``terms``."""
-        here = found.detach().double().cpu().numpy()
+        here = found.detach().cpu().double().numpy()
         wanted = np.asarray(expected, dtype=np.float64)
         about = torch.finfo(self.dtype)
         what = f"{what} in {str(self.dtype).removeprefix('torch.')}"
@@ -202,9 +202,10 @@ def _cross_entropy(end: End) -> Iterator[Measurement]:
         loss.backward()  # type: ignore[no-untyped-call]
         yield _form(name, end.same(f"{name} of ±200", loss, losses.mean()))
         slope = (softmax(logits, axis=1) - np.eye(3)[list(CLASSES)]) / 2
-        largest = (x.grad.double().cpu().numpy() - slope) if x.grad is not None else slope
+        made = x.grad.cpu().double().numpy() if x.grad is not None else np.zeros_like(slope)
+        largest = made - slope
         near = bool((np.abs(largest) < UNITS * torch.finfo(end.dtype).eps).all())
-        message = f"gradient of {name} of ±200 is {x.grad}, expected {slope.tolist()}"
+        message = f"gradient of {name} of ±200 is {made.tolist()}, expected {slope.tolist()}"
         yield _form(name, true(f"gradient of {name} of ±200", near, message))
 
 
@@ -241,7 +242,7 @@ def _bce_with_logits(end: End) -> Iterator[Measurement]:
     x = np.array(LARGE)
     expected = np.logaddexp(0, x) - x * np.array(y)
     found = partial_none(F.binary_cross_entropy_with_logits)(end.tensor(x), end.tensor(y).detach())
-    off = np.abs(found.detach().double().cpu().numpy() - expected)
+    off = np.abs(found.detach().cpu().double().numpy() - expected)
     allowed = UNITS * torch.finfo(end.dtype).eps * np.maximum(np.abs(expected), 1)
     holds = bool((off <= allowed).all())
     message = f"binary_cross_entropy_with_logits is {found.tolist()}, expected {expected.tolist()}"

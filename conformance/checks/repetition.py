@@ -170,7 +170,7 @@ def checkpoint_predicts_the_same(subject: Subject) -> Iterator[Measurement]:
         before = predict(rows)
     after = _predict_from(subject, problem, loaded, rows)
     apart = [
-        float((one.double() - other.double()).abs().max())
+        float((one.cpu().double() - other.cpu().double()).abs().max())
         for one, other in zip(leaves(before), leaves(after), strict=True)
         if not torch.equal(one, other)
     ]

@@ -171,7 +171,7 @@ def _weighted_ddp(module: nn.Module) -> nn.Module:
     from torch.nn.parallel import DistributedDataParallel
 
     wrapped = DistributedDataParallel(module)
-    rows = torch.zeros((), dtype=torch.float64)
+    rows = torch.zeros(())
 
     def count(_: nn.Module, args: tuple[Any, ...]) -> None:
         rows.fill_(rows_of(args))
@@ -179,7 +179,7 @@ def _weighted_ddp(module: nn.Module) -> nn.Module:
     def weighted(_, bucket):  # type: ignore[no-untyped-def]  # torch refuses string annotations
         total = rows.clone().to(bucket.buffer().device)
         dist.all_reduce(total)
-        share = float(rows / total.cpu())
+        share = float(rows) / float(total)
         work = dist.all_reduce(bucket.buffer().mul_(share), async_op=True)
         return work.get_future().then(lambda done: done.value()[0])
 
@@ -199,10 +199,10 @@ def _weighted_fsdp(module: nn.Module) -> nn.Module:
     share = torch.ones(())
 
     def count(_: nn.Module, args: tuple[Any, ...]) -> None:
-        rows = torch.tensor(float(rows_of(args)), dtype=torch.float64, device=device)
+        rows = torch.tensor(float(rows_of(args)), device=device)
         total = rows.clone()
         dist.all_reduce(total)
-        share.fill_(float(dist.get_world_size() * rows / total))
+        share.fill_(dist.get_world_size() * float(rows) / float(total))
 
     def weighted(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         # FSDP takes the mean over processes; what goes back into the module is scaled for it.

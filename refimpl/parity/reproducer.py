@@ -333,7 +333,7 @@ def call(device, real=None):
     return {result}
 
 
-found, expected = call(DEVICE).double().cpu(), call("cpu", torch.float64)
+found, expected = call(DEVICE).cpu().double(), call("cpu", torch.float64)
 error = float(((found - expected).abs() / expected.abs().max()){look})
 print(f"torch {{torch.__version__}} on {{DEVICE}}: {kernel} is off by {{error:.2e}} of its "
       f"largest value, where rounding explains {{LIMIT:.2e}}")

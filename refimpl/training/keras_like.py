@@ -221,7 +221,7 @@ class Means:
     def add(self, scores: Mapping[str, Any]) -> None:
         """Count the scores of one more batch: tensors, which are averaged, or numbers."""
         for name, score in scores.items():
-            value = float(torch.as_tensor(score).detach().double().mean())
+            value = float(torch.as_tensor(score).detach().cpu().double().mean())
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.count += 1
 

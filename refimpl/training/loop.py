@@ -431,7 +431,7 @@ def mean_of(values: Sequence[Tensor], weights: Sequence[int] | None = None) -> f
 
 def mean(values: Tensor, weights: Sequence[int] | None = None) -> float:
     """The same as ``mean_of``, for scalars (N,) in one tensor."""
-    values = values.double().cpu()
+    values = values.cpu().double()  # a device need not have float64
     if weights is None:
         return float(values.nanmean())
     counted = ~values.isnan()

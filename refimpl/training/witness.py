@@ -263,7 +263,7 @@ def _rate(step: Step, before: Mapping[str, Tensor]) -> tuple[float, float] | Non
 
     def joined(tensors: Mapping[str, Any]) -> Tensor:
         return torch.cat(
-            [torch.as_tensor(tensors[n]).detach().double().cpu().flatten() for n in gradients]
+            [torch.as_tensor(tensors[n]).detach().cpu().double().flatten() for n in gradients]
         )
 
     was, slope = joined(before), joined(gradients)
