@@ -113,6 +113,50 @@ def test_numbers_that_another_machine_rounds_otherwise_are_the_same():
     assert moved(lambda: (DRAWN * (1 + 1e-5)).abs(), lambda: (DRAWN * 1.0).abs()) == ""
 
 
+def test_an_index_is_seen_where_torch_shows_it_to_no_mode(monkeypatch):
+    """So it is before torch 2.4; the record is the same as that of a torch which shows it."""
+
+    def computed():
+        return of(lambda: float(DRAWN[1][2] + DRAWN[0, 1]))
+
+    before = computed()
+    assert [call[0] for call in before["first"]].count("torch.Tensor.__getitem__") == 3
+    monkeypatch.setattr(of_values, "shows_indexing", lambda: False)
+    assert computed() == before
+    assert torch.Tensor.__getitem__ is of_values.INDEXED
+
+
+def test_an_operator_may_be_shown_by_the_name_of_its_method():
+    assert moved(lambda: (DRAWN == 1).any(), lambda: DRAWN.eq(1).any()) == ""
+    assert "recorded torch.Tensor.ne" in moved(lambda: DRAWN.eq(1), lambda: DRAWN.ne(1))
+
+
+def test_a_number_that_other_kernels_move_is_not_kept(monkeypatch):
+    """As after many updates, where rounding has grown."""
+    enabled = torch.backends.mkldnn.enabled
+
+    def grown():
+        return (DRAWN * (1.0 if torch.backends.mkldnn.enabled == enabled else 1.001)).abs()
+
+    kept = of_values.of_value(Exact("v", grown, True), of_values.SEEDS, other_kernels=True)
+    assert kept["first"][-1] == ["torch.Tensor.abs", [3, 3], None]
+    assert of(grown)["first"][-1][-1] is not None
+
+
+def test_what_comes_after_dropout_is_not_kept():
+    """Versions of torch draw its mask differently from the same seed."""
+    layers = nn.Sequential(nn.Dropout(0.5), nn.ReLU())
+
+    def drawn():
+        torch.manual_seed(7)
+        return layers(DRAWN).sum()
+
+    kept = of_values.of_value(Exact("v", drawn, True), of_values.SEEDS, other_kernels=True)
+    sizes = {call[0]: call[-1] for call in kept["first"]}
+    assert sizes["Sequential"] is not None
+    assert sizes["torch.Tensor.sum"] is None
+
+
 def test_a_call_in_a_traced_graph_is_kept_by_its_name():
     def traced():
         return torch.jit.trace(nn.Conv2d(3, 2, 3), torch.zeros(1, 3, 8, 8)).graph is not None

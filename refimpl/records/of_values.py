@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -37,6 +38,9 @@ SEEDS = (0, 1)
 TOLERANCE = 1e-3
 """How far sizes of numbers may be apart: other machines round otherwise before the call."""
 
+STEADY = 1e-5
+"""A number is kept if other kernels change it less: the rounding of another torch may do more."""
+
 WRAPPERS = ("torch.overrides", "torch._tensor", "torch.functional", "torch.nn.functional")
 """Modules in which a public function of torch itself is written in Python."""
 
@@ -51,6 +55,7 @@ OF_THE_FORM = frozenset(
 """Calls that do not look at numbers, which may be what was in memory before."""
 
 FROM_NUMPY, DATA_LOADER = torch.from_numpy, DataLoader.__init__
+INDEXED = torch.Tensor.__getitem__
 
 Call = list[Any]
 Claim: TypeAlias = "Exact | Failure | Erratum"
@@ -75,6 +80,13 @@ class Calls:
         if self._own(sys._getframe(1)):
             self.note("torch.from_numpy", (array,))
         return FROM_NUMPY(array)
+
+    def indexed(self, tensor: Tensor, index: Any) -> Tensor:
+        """``tensor[index]``, which torch before 2.4 shows to no mode."""
+        if sys._getframe(2).f_globals.get("__name__") == self.module:  # past the function put there
+            self.note("torch.Tensor.__getitem__", (tensor, index))
+        found: Tensor = INDEXED(tensor, index)
+        return found
 
     def note(self, name: str, given: tuple[Any, ...]) -> None:
         """Keep a call and what it was given."""
@@ -169,19 +181,52 @@ def _size(value: Any) -> float | None:
     return float(f"{np.average(flat * weights):.6g}")
 
 
+@cache
+def shows_indexing() -> bool:
+    """Whether this torch shows ``tensor[index]`` to a mode."""
+    seen: list[Any] = []
+    tensor = torch.zeros(1)
+    with EachCall(lambda *call: seen.append(call)):
+        _ = tensor[0]
+    return bool(seen)
+
+
 @contextmanager
 def _watching(module: str) -> Iterator[Calls]:
     calls = Calls(module)
     hook = nn.modules.module.register_module_forward_pre_hook(calls.called)
     torch.from_numpy = calls.from_numpy  # type: ignore[assignment]
     DataLoader.__init__ = lambda *args, **kwargs: calls.loads(*args, **kwargs)  # type: ignore
+    patched = not shows_indexing()
+    if patched:
+        torch.Tensor.__getitem__ = lambda *args: calls.indexed(*args)  # type: ignore
     try:
         with EachCall(calls.noted):
             yield calls
     finally:
         torch.from_numpy = FROM_NUMPY
         DataLoader.__init__ = DATA_LOADER  # type: ignore[method-assign]
+        if patched:
+            torch.Tensor.__getitem__ = INDEXED  # type: ignore[method-assign]
         hook.remove()
+
+
+@contextmanager
+def _other_kernels() -> Iterator[None]:
+    """Kernels that round otherwise, and other masks of dropout: versions draw them differently."""
+    hook = nn.modules.module.register_module_forward_hook(_another_mask)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with torch.backends.mkldnn.flags(enabled=False):
+                yield
+    finally:
+        hook.remove()
+
+
+def _another_mask(module: nn.Module, _: Any, output: Any) -> Any:
+    drops = isinstance(module, nn.modules.dropout._DropoutNd) and module.training
+    return output.flip(0) if drops and isinstance(output, Tensor) else output
 
 
 # --- records -------------------------------------------------------------------------------------
@@ -200,19 +245,25 @@ def possible(example: Example) -> Iterator[tuple[str, Claim]]:
 
 def record(example: Example) -> dict[str, Any]:
     """Of each value, failure and erratum that can be tried here, what it is computed by."""
-    return {key: of_value(value, SEEDS) for key, value in possible(example)}
+    return {key: of_value(value, SEEDS, other_kernels=True) for key, value in possible(example)}
 
 
-def of_value(value: Claim, seeds: Sequence[int] = SEEDS[:1]) -> dict[str, Any]:
+def of_value(
+    value: Claim, seeds: Sequence[int] = SEEDS[:1], other_kernels: bool = False
+) -> dict[str, Any]:
     """How many calls it makes, the first and the last of them, and how it ends.
 
-    What is not the same with all ``seeds`` is left out.
+    What is not the same with all ``seeds``, or with other kernels, is left out.
     """
     # The first time, the plugin's own caches are filled, so that it does not matter who came first.
     _calls_of(value, seeds[0])
     (steady, ends), *others = (_calls_of(value, seed) for seed in seeds)
     for calls, _ in others:
         steady = [_steady(*pair) for pair in zip(steady, calls, strict=False)]
+    if other_kernels:
+        with _other_kernels():
+            calls, _ = _calls_of(value, seeds[0])
+        steady = [_steady(*pair, STEADY) for pair in zip(steady, calls, strict=False)]
     names = "\n".join(call[0] for call in steady).encode()
     return {
         "ends": ends,
@@ -240,16 +291,17 @@ def _tried(claim: Claim) -> Callable[[], object]:
     return claim.attempt if isinstance(claim, Failure) else claim.holds
 
 
-def _steady(call: Call, other: Call) -> Call:
-    """A call without what another seed makes another."""
+def _steady(call: Call, other: Call, tolerance: float = TOLERANCE) -> Call:
+    """A call without what another seed, or another kernel, makes another."""
     if len(call) != len(other) or call[0] != other[0]:
         return call[:1]
-    return [own if _same(own, its) else None for own, its in zip(call, other, strict=True)]
+    both = zip(call, other, strict=True)
+    return [own if _same(own, its, tolerance) else None for own, its in both]
 
 
-def _same(own: Any, other: Any) -> bool:
+def _same(own: Any, other: Any, tolerance: float = TOLERANCE) -> bool:
     if isinstance(own, float) and isinstance(other, float):
-        return abs(own - other) <= TOLERANCE * max(abs(own), abs(other)) + 1e-6
+        return abs(own - other) <= tolerance * max(abs(own), abs(other)) + 1e-6
     return bool(own == other)
 
 
@@ -262,14 +314,15 @@ def difference(found: Mapping[str, Any], recorded: Mapping[str, Any]) -> str:
         return ""
     for part in ("first", "last"):
         for number, (own, was) in enumerate(zip(found[part], recorded[part], strict=False), 1):
-            if own[0] != was[0]:
+            if _without_bars(own[0]) != _without_bars(was[0]):
                 return f"its {_place(part, number)} call is {own[0]}, recorded {was[0]}"
             if not _alike(own, was):
                 given = f"{own[0]} is given {_shown(own)}, recorded {_shown(was)}"
                 return f"in its {_place(part, number)} call, {given}"
     if found["calls"] != recorded["calls"]:
         return f"it makes {found['calls']} calls of torch, recorded {recorded['calls']}"
-    if found["names"] != recorded["names"]:
+    between = recorded["calls"] > FIRST + LAST and shows_indexing()
+    if between and found["names"] != recorded["names"]:
         return "between its first and last calls it calls other functions than recorded"
     return ""
 
@@ -278,9 +331,15 @@ def _place(part: str, number: int) -> str:
     return f"{number}." if part == "first" else f"{number}. of the last"
 
 
+def _without_bars(name: str) -> str:
+    """``torch.Tensor.eq`` of ``torch.Tensor.__eq__``: some versions show ``==`` as the one."""
+    folder, _, last = name.rpartition(".")
+    return f"{folder}.{last[2:-2]}" if last.startswith("__") and last.endswith("__") else name
+
+
 def _alike(own: Call, was: Call) -> bool:
     return len(own) == len(was) and all(
-        a is None or b is None or _same(a, b) for a, b in zip(own, was, strict=True)
+        a is None or b is None or _same(a, b) for a, b in zip(own[1:], was[1:], strict=True)
     )
 
 
