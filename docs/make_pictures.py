@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -41,15 +42,23 @@ MADE_OF = "made of"
 
 
 @contextmanager
-def results() -> Iterator[tuple[Path, Path]]:
-    """The stored results before and after an upgrade, unpacked."""
+def unpacked() -> Iterator[dict[str, Path]]:
+    """All stored results, by name; those of the upgrade are called as in its command."""
+    called = {BEFORE: "before", AFTER: "after"}
     with tempfile.TemporaryDirectory() as folder:
-        unpacked = []
-        for stored, name in ((BEFORE, "before"), (AFTER, "after")):
-            path = Path(folder) / f"{name}.jsonl"
-            path.write_bytes(lzma.decompress((STORED / f"{stored}.jsonl.xz").read_bytes()))
-            unpacked.append(path)
-        yield unpacked[0], unpacked[1]
+        found = {}
+        for stored in sorted(STORED.glob("*.jsonl.xz")):
+            name = stored.name.removesuffix(".jsonl.xz")
+            found[name] = Path(folder) / f"{called.get(name, name)}.jsonl"
+            found[name].write_bytes(lzma.decompress(stored.read_bytes()))
+        yield found
+
+
+@contextmanager
+def results() -> Iterator[tuple[Path, Path]]:
+    """The stored results before and after the upgrade."""
+    with unpacked() as found:
+        yield found[BEFORE], found[AFTER]
 
 
 def screen() -> str:
@@ -78,10 +87,12 @@ def made() -> tuple[Report, str]:
 
 
 def matrix() -> str:
-    """The summary of all stored results, in Markdown."""
-    with results() as paths:
-        found: tuple[Column, ...] = columns(paths)
-        return summary(report(found, found[:1]))
+    """The summary of all stored results, with what the upgrade changed, in Markdown."""
+    with unpacked() as found:
+        cells: tuple[Column, ...] = columns(found.values())
+        before, after = columns([found[BEFORE]]), columns([found[AFTER]])
+    changed = since(after, before)
+    return summary(replace(report(cells), against=before, since=changed))
 
 
 def shown(html: str) -> str:
