@@ -112,7 +112,7 @@ def test_without_entries_there_are_two_findings_by_name_and_size_and_no_list_of_
         "aten::convolution_backward, gradient of the weight, (8, 6, 5, 5) × (8, 4, 9, 9) × "
         "(6, 4, 5, 5), float32 on cpu, cuDNN 9.19.0 in step 1: 5.4e-04 of its largest value, "
     )
-    assert "65.5 × what rounding explains" in by_kernel.figure
+    assert times_rounding(by_kernel.figure) > 20
     report = dict(next_steps(by_kernel))["to report it"]
     assert report == ("refimpl reproduce of-the-evidence convolved --execution cpu+h200")
     (other,) = (f for f in found if f is not by_kernel)
@@ -120,7 +120,12 @@ def test_without_entries_there_are_two_findings_by_name_and_size_and_no_list_of_
     assert other.figure.startswith(
         "LSTM lstm, output, (8, 5, 3), float32 on cpu, cuDNN 9.19.0 in evaluation under no_grad: "
     )
-    assert "× what rounding explains" in other.figure
+    assert times_rounding(other.figure) > 1
+
+
+def times_rounding(figure: str) -> float:
+    """How many times what rounding explains; the kernels of each CPU round otherwise."""
+    return float(figure.partition(" × what rounding explains")[0].split()[-1])
 
 
 def test_with_the_entries_it_passes_with_two_known_deviations(device):
