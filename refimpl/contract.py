@@ -378,7 +378,7 @@ class Final:
     """
 
     predict: Callable[[Any], NDArray[Any]]
-    parameters: Mapping[str, NDArray[Any]]
+    parameters: Arrays
     train: Rows
     valid: Rows | None
 

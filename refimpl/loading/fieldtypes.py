@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from numbers import Integral, Real
@@ -16,6 +16,7 @@ _STAND_FOR: dict[str, Any] = {
     "Arrays": Mapping[str, Any],
     "Loss": Callable[..., Any],
     "Metric": Callable[..., Any],
+    "NDArray": Iterable,
     "Start": Callable[..., Any],
     "Steps": Any,
     "Problem": Any,
