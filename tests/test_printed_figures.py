@@ -91,14 +91,16 @@ def test_the_check_compares_the_step_with_its_range(high, holds):
     assert [m.what for m in found.measurements] == ["loss at step 3 of epoch 2"]
 
 
-def test_one_seed_outside_is_not_enough_for_a_figure_at_a_step():
+@pytest.mark.parametrize("step", [3, None])
+def test_one_seed_outside_is_not_enough_for_a_figure_that_no_baseline_has(step):
+    stated = replace(AT_2, step=step)
     first, second = (
-        train(variant(AT_2), pose(variant(AT_2), seed=seed)).epochs[1].figures_at(3)["loss"]
+        train(variant(stated), pose(variant(stated), seed=seed)).epochs[1].figures_at(step)["loss"]
         for seed in (0, 1)
     )
     between = (first + second) / 2
     limits = (0.0, between) if second < between else (between, 9.0)
-    example = Example("made", "t", "a", "1", variants=(variant(replace(AT_2, real=limits)),))
+    example = Example("made", "t", "a", "1", variants=(variant(replace(stated, real=limits)),))
     (found,) = [r for r in check_example(example) if r.check == "reaches-documented-figures"]
     assert found.outcome == "passed"
     assert "no baseline has this figure; 3 seeds in a row fail" in found.measurements[0].limit

@@ -41,8 +41,8 @@ def reaches_documented_figures(subject: Subject) -> Iterator[Measurement | Curve
     """After the documented number of epochs, is each figure in its documented range?
 
     If the start is random and a baseline shows how many seeds end in the range, more seeds are run
-    by the rule of ``refimpl.baselines.bands``. A figure at a step, which no baseline has, fails if
-    three seeds in a row lie outside on one side. Otherwise one run decides.
+    by the rule of ``refimpl.baselines.bands``. A figure at a step or an epoch that no baseline has
+    fails if three seeds in a row lie outside on one side. Otherwise one run decides.
     """
     variant = subject.trained
     runs = [trained(variant, subject.tier, subject.execution)]
@@ -61,7 +61,7 @@ def reaches_documented_figures(subject: Subject) -> Iterator[Measurement | Curve
             yield true(figure.name, False, message)
         elif others:
             yield _reached(subject, figure, runs, stated(low, high, others))
-        elif variant.documented_start is None and figure.step is not None:
+        elif variant.documented_start is None and figure.epoch is not None:
             yield _reached(subject, figure, runs, _unknown(low, high))
         else:
             yield within(figure.name, there[figure.metric], low, high)
