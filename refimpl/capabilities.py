@@ -79,8 +79,9 @@ def _autocast(device: str) -> object:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with torch.autocast(device.partition(":")[0], torch.bfloat16) as on:
-            return on._enabled  # a device that cannot leaves it off, and warns
+        autocast = torch.autocast(device.partition(":")[0], torch.bfloat16)
+        with autocast:
+            return autocast._enabled  # a device that cannot leaves it off, and warns
 
 
 def _has(name: str) -> Callable[[str], object]:
