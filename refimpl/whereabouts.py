@@ -64,6 +64,12 @@ def innermost(
     return next(own_frames, None)
 
 
+def files_of(example: Example) -> list[Path]:
+    """The files of the modules that define an example's own functions."""
+    found = (getattr(sys.modules.get(name), "__file__", None) for name in _modules(example))
+    return sorted(Path(file) for file in found if file)
+
+
 def _modules(example: Example) -> set[str]:
     """The modules that define the functions of this example that the framework calls."""
     own = {getattr(given, "__module__", None) or "" for given in _called(example)}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from refimpl.checking import claims
 from refimpl.checking.checks import Measurement, Subject, check, true
-from refimpl.records import files, of_values
+from refimpl.records import called, files, of_values
 
 
 def _recorded(subject: Subject) -> dict[str, Any]:
@@ -34,3 +35,40 @@ def values_computed_as_recorded(subject: Subject) -> Iterator[Measurement]:
             continue
         moved = of_values.difference(of_values.of_value(value), recorded[name])
         yield true(name, not moved, f"{name} is computed otherwise than recorded: {moved}")
+
+
+def _stated(subject: Subject) -> dict[str, tuple[str, ...]]:
+    """By the key of a value, failure or erratum, which functions its claims name."""
+    keys = {"exact-values": "{}", "documented-failures": "failure: {}", "errata": "erratum: {}"}
+    found: dict[str, tuple[str, ...]] = {}
+    for claim in claims.beside(subject.example).claims:
+        if claim.calls and claim.check in keys:
+            key = keys[claim.check].format(claim.what)
+            found[key] = (*found.get(key, ()), *claim.calls)
+    return found
+
+
+@check(
+    "values-call-what-they-claim",
+    about="example",
+    on_cpu=True,
+    applies=lambda s: bool(_stated(s)),
+    reading="the plugin's value is not computed by the function that the document shows, or does "
+    "not depend on what it gives, so that it tests something else; the functions are named by the "
+    "claim, in the plugin's ledger",
+)
+def values_call_what_they_claim(subject: Subject) -> Iterator[Measurement]:
+    """Does each value call the functions that its claim names, and depend on what they give?"""
+    possible = dict(of_values.possible(subject.example))
+    for key, names in _stated(subject).items():
+        if key not in possible:
+            continue
+        seen = called.called(possible[key])
+        lacking = [name for name in names if name not in seen.names]
+        idle = [
+            name for name in names
+            if name in seen.of_torch and not called.depends(possible[key], name)
+        ]  # fmt: skip
+        said = [f"does not call {', '.join(lacking)}"] * bool(lacking)
+        said += [f"is the same whatever {', '.join(idle)} gives"] * bool(idle)
+        yield true(key, not said, f"{key} {' and '.join(said)}")

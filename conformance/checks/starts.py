@@ -70,7 +70,7 @@ def starts_as_torch_does(subject: Subject) -> Iterator[Measurement]:
     for described, layer in layers.items():
         values = _values(layer)
         for name, distribution in (known_start(layer) or {}).items():
-            yield from _of_distribution(
+            yield from of_distribution(
                 f"{name} of {described}", values[name], distribution, ALPHA / tests
             )
 
@@ -107,14 +107,15 @@ def _values(layer: nn.Module) -> dict[str, NDArray[Any]]:
     return {name: np.concatenate(parts) for name, parts in drawn.items()}
 
 
-def _of_distribution(
-    what: str, values: NDArray[Any], distribution: Distribution, level: float
+def of_distribution(
+    what: str, values: NDArray[Any], distribution: Distribution, level: float, who: str = "torch"
 ) -> Iterator[Measurement]:
+    """Whether values come from a distribution, which a sound draw fails with ``level``."""
     from scipy import stats
 
     largest = float(np.abs(values).max())
     says = (
-        f"torch draws {what} from something else than {distribution}: its largest is {largest:.4g}"
+        f"{who} draws {what} from something else than {distribution}: its largest is {largest:.4g}"
     )
     if distribution.kind == "constant":
         yield true(f"{what} is {distribution}", bool((values == distribution.width).all()), says)

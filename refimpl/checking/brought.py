@@ -20,15 +20,18 @@ if TYPE_CHECKING:
 
 
 def beside(source: Source, file: str) -> Path | None:
-    """The ``file`` that a plugin brings, or ``None`` if it brings none.
+    """The ``file`` that a plugin brings, or ``None`` if it brings none."""
+    return None if source.path is None else beside_module(source.path, file)
+
+
+def beside_module(module: Path, file: str) -> Path | None:
+    """The ``file`` that lies beside a plugin's module, or ``None`` if none does.
 
     It has that name in the folder of a plugin that is a package, and is ``NAME.file`` beside one
     that is a module ``NAME.py``.
     """
-    if source.path is None:
-        return None
-    name = file if source.path.name == "__init__.py" else f"{source.path.stem}.{file}"
-    path = source.path.with_name(name)
+    name = file if module.name == "__init__.py" else f"{module.stem}.{file}"
+    path = module.with_name(name)
     return path if path.is_file() else None
 
 

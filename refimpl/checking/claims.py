@@ -26,11 +26,13 @@ A claim names the ``check`` that asserts it and, where a check has many assertio
 plugin it is: the name of an exact value, a failure or an erratum, or the metric of a figure. A
 ``variant`` narrows it, and a ``tier`` if only the real data shows it. A ``figure`` that is no text
 must be what the plugin asserts, or lie in the range that it asserts on real data. An entry ``own``
-lists an assertion that no document makes, and says why it is there. If a plugin brings
-several examples, each entry names its ``example``; so it does with ``document`` if that is not the
-example's.
+lists an assertion that no document makes, and says why it is there. ``calls`` names the functions
+that the document's expression calls, which the value of the plugin must call too. If a plugin
+brings several examples, each entry names its ``example``; so it does with ``document`` if that is
+not the example's.
 
-A ledger is complete: every claim points at an assertion, and every assertion has a claim.
+A ledger is complete: every claim points at an assertion, and every assertion has a claim. Beside
+its claims it has ``[[recipe]]``, of :mod:`refimpl.checking.recipes`.
 """
 
 from __future__ import annotations
@@ -43,13 +45,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import numpy as np
 
-from refimpl.checking import brought
+from refimpl.checking import brought, recipes
 from refimpl.checking.brought import strange_keys
 from refimpl.checking.checks import Measurement, Result
+from refimpl.checking.recipes import Recipe
 from refimpl.contract import Erratum, Exact, Example, Facts, Failure, Figure
 from refimpl.data import TIERS
 from refimpl.errors import RefimplError
 from refimpl.reading import why
+from refimpl.whereabouts import files_of
 
 if TYPE_CHECKING:
     from refimpl.loading.registry import Registered
@@ -92,7 +96,7 @@ ASSERTED_BY = {
 """The checks that assert many statements, each of which has a name."""
 
 
-Kept = TypeVar("Kept", "Claim", "Own")
+Kept = TypeVar("Kept", "Claim", "Own", "Recipe")
 
 
 class ClaimsError(RefimplError):
@@ -114,6 +118,7 @@ class Claim:
     unchecked: str = ""
     example: str = ""
     document: str = ""
+    calls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,7 @@ class Ledger:
 
     claims: tuple[Claim, ...] = ()
     own: tuple[Own, ...] = ()
+    recipes: tuple[Recipe, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -159,10 +165,14 @@ def read(path: Path) -> Ledger:
         found = brought.content(path)
     except (OSError, ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError
         raise ClaimsError(f"{path} cannot be read as TOML: {why(error)}") from error
-    if strange := sorted(found.keys() - {"claim", "own"}):
-        raise ClaimsError(f"{path} has {', '.join(strange)}; write [[claim]] or [[own]]")
+    if strange := sorted(found.keys() - {"claim", "own", "recipe"}):
+        raise ClaimsError(
+            f"{path} has {', '.join(strange)}; write [[claim]], [[own]] or [[recipe]]"
+        )
     return Ledger(
-        tuple(_entries(path, "claim", found, Claim)), tuple(_entries(path, "own", found, Own))
+        tuple(_entries(path, "claim", found, Claim)),
+        tuple(_entries(path, "own", found, Own)),
+        tuple(_entries(path, "recipe", found, Recipe)),
     )
 
 
@@ -171,22 +181,30 @@ def _entries(path: Path, table: str, found: Mapping[str, Any], kind: type[Kept])
     if not isinstance(raw, list) or not all(isinstance(entry, dict) for entry in raw):
         raise ClaimsError(f"{path}: write each entry under [[{table}]]")
     for number, entry in enumerate(raw, start=1):
-        wrong = next(_wrong(entry, own=kind is Own), None)
+        wrong = next(_wrong(entry, kind), None)
         if wrong is not None:
             raise ClaimsError(f"{path}, {table} {number}: {wrong}")
-        yield kind(**entry)
+        listed = {k: tuple(v) for k, v in entry.items() if k != "figure" and isinstance(v, list)}
+        yield kind(**{**entry, **listed})
 
 
-def _wrong(entry: dict[str, Any], own: bool) -> Iterator[str]:
-    keys = tuple(f.name for f in fields(Own if own else Claim))
-    yield from strange_keys(entry, keys)
-    for key in ("check", "why") if own else ("section", "says", "kind"):
+_REQUIRED = {Claim: ("section", "says", "kind"), Own: ("check", "why"), Recipe: ("section",)}
+
+
+def _wrong(entry: dict[str, Any], kind: type[Claim | Own | Recipe]) -> Iterator[str]:
+    yield from strange_keys(entry, tuple(f.name for f in fields(kind)))
+    for key in _REQUIRED[kind]:
         if key not in entry:
             yield f"it has no {key}"
+    if kind is Recipe:
+        yield from recipes.wrong(entry)
+        return
     for key, value in entry.items():
+        if key == "calls" and isinstance(value, list) and value:
+            continue
         if key != "figure" and (not isinstance(value, str) or not value.strip()):
             yield f"{key} must be a non-empty text, found {value!r}"
-    if own:
+    if kind is Own:
         return
     if entry["kind"] not in KINDS:
         yield f"kind = {entry['kind']!r} is no kind; there are: {', '.join(KINDS)}"
@@ -201,14 +219,22 @@ def ledger_of(registered: Registered[Example]) -> Ledger:
 
     Raises :class:`ClaimsError` if the file is invalid.
     """
-    path, name = brought.beside(registered.source, FILE), registered.value.name
-    if path is None:
-        return Ledger()
-    all_of_it = read(path)
+    path = brought.beside(registered.source, FILE)
+    return Ledger() if path is None else _part(read(path), registered.value.name)
+
+
+def beside(example: Example) -> Ledger:
+    """The same, found beside the modules that the example's own functions are in."""
+    paths = (brought.beside_module(module, FILE) for module in files_of(example))
+    found = [_part(read(path), example.name) for path in paths if path is not None]
+    return found[0] if found else Ledger()
+
+
+def _part(ledger: Ledger, name: str) -> Ledger:
     return Ledger(
-        tuple(c for c in all_of_it.claims if c.example in ("", name)),
-        tuple(o for o in all_of_it.own if o.example in ("", name)),
-    )
+        *(tuple(own for own in part if own.example in ("", name))
+          for part in (ledger.claims, ledger.own, ledger.recipes))
+    )  # fmt: skip
 
 
 # --- assertions ----------------------------------------------------------------------------------

@@ -72,12 +72,12 @@ class Calls:
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> None:
         """A call that torch shows to a mode."""
-        if self._own(sys._getframe(2)):  # past the mode
-            self.note(_name(function), (*args, *kwargs.values()))
+        if written_in(self.module, sys._getframe(2)):  # past the mode
+            self.note(name_of(function), (*args, *kwargs.values()))
 
     def from_numpy(self, array: NDArray[Any]) -> Tensor:
         """``torch.from_numpy``, which torch shows to no mode."""
-        if self._own(sys._getframe(1)):
+        if written_in(self.module, sys._getframe(1)):
             self.note("torch.from_numpy", (array,))
         return FROM_NUMPY(array)
 
@@ -98,31 +98,32 @@ class Calls:
 
     def loads(self, loader: DataLoader[Any], *args: Any, **kwargs: Any) -> None:
         """The constructor of a loader, whose numbers and switches are no call of torch."""
-        if self._own(sys._getframe(2)):  # past the constructor that stands in
+        if written_in(self.module, sys._getframe(2)):  # past the constructor that stands in
             set_ = sorted((k, own) for k, own in kwargs.items() if isinstance(own, (int, float)))
             self.note("DataLoader", tuple(f"{name}={own}" for name, own in set_))
         DATA_LOADER(loader, *args, **kwargs)
 
     def called(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """A hook for every module of torch that the code calls."""
-        if type(module).__module__.startswith("torch.nn.") and self._own(sys._getframe(1)):
+        if type(module).__module__.startswith("torch.nn.") and written_in(self.module, sys._getframe(1)):
             self.note(type(module).__name__, args)
 
-    def _own(self, frame: FrameType | None) -> bool:
-        """Whether the call was written in this module, and not somewhere in torch."""
-        while frame is not None:
-            name = frame.f_globals.get("__name__", "")
-            if name == self.module:
-                return True
-            in_torch = name in WRAPPERS or name == "torch.nn.modules.module"
-            if not in_torch and frame.f_code not in _put_in_place():
-                return False
-            frame = frame.f_back
-        return False
+
+def written_in(module: str, frame: FrameType | None) -> bool:
+    """Whether a call was written in this module, and not somewhere in torch."""
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if name == module:
+            return True
+        in_torch = name in WRAPPERS or name == "torch.nn.modules.module"
+        if not in_torch and frame.f_code not in _put_in_place():
+            return False
+        frame = frame.f_back
+    return False
 
 
 @cache
-def _name(func: Callable[..., Any]) -> str:
+def name_of(func: Callable[..., Any]) -> str:
     """What torch calls a function, also if something else was put in its place."""
     try:
         name = resolve_name(func)
@@ -275,7 +276,7 @@ def of_value(
 
 
 def _calls_of(claim: Claim, seed: int) -> tuple[list[Call], str]:
-    compute = _tried(claim)
+    compute = tried(claim)
     with torch.random.fork_rng(devices=[]), _watching(unwrapped(compute).__module__) as calls:
         torch.manual_seed(seed)
         try:
@@ -285,7 +286,8 @@ def _calls_of(claim: Claim, seed: int) -> tuple[list[Call], str]:
     return calls.seen, "value"
 
 
-def _tried(claim: Claim) -> Callable[[], object]:
+def tried(claim: Claim) -> Callable[[], object]:
+    """What is called to try it."""
     if isinstance(claim, Exact):
         return claim.compute
     return claim.attempt if isinstance(claim, Failure) else claim.holds

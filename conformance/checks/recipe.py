@@ -1,0 +1,291 @@
+"""The recipe: how a variant is built and trained, against what its document states."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.modules.loss import _Loss as Loss
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from refimpl.calls import EachCall
+from refimpl.checking import claims
+from refimpl.checking.checks import Measurement, Subject, check, equal, true
+from refimpl.checking.recipes import TORCH, Recipe, built, distribution
+from refimpl.conformance.checks.starts import ALPHA, ENOUGH, MOST, TIMES, of_distribution
+from refimpl.contract import Step, Variant
+from refimpl.records.of_models import arguments
+from refimpl.training.loop import steps_of
+from refimpl.training.problem import Problem, pose, start_values
+from refimpl.training.starts import default_values, known_start
+from refimpl.training.witness import OWN_BUSINESS
+from refimpl.trees import mapped
+
+FEW_ROWS = 8
+"""An update of so many rows makes the same calls."""
+
+CLOSE = 1e-4
+"""How far, relatively, a loss in float32 may be from the document's in float64."""
+
+LINEAR = ("linear", "matmul", "mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "einsum", "tensordot")
+"""Names of one thing: sums of products."""
+
+COUNTED = frozenset(
+    (
+        *LINEAR, "conv1d", "conv2d", "conv3d", "conv_transpose2d", "bilinear", "embedding",
+        "embedding_bag", "rnn_tanh", "rnn_relu", "lstm", "gru", "batch_norm", "layer_norm",
+        "group_norm", "instance_norm", "rms_norm", "dropout", "dropout1d", "dropout2d", "dropout3d",
+        "alpha_dropout", "feature_dropout", "relu", "relu6", "leaky_relu", "elu", "selu", "celu",
+        "gelu", "silu", "mish", "softplus", "sigmoid", "logsigmoid", "tanh", "hardtanh", "softmax",
+        "log_softmax", "clamp", "max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d",
+        "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool1d", "adaptive_max_pool2d",
+        "mean", "sum", "amax", "max", "min", "prod", "cat", "stack", "pad", "mul", "div", "exp",
+        "log", "sqrt", "pow", "flip", "roll", "cumsum", "scaled_dot_product_attention",
+    )
+)  # fmt: skip
+"""What a forward pass is counted by; shapes, indexing and sums can be written in many ways."""
+
+
+def _recipes(subject: Subject) -> list[Recipe]:
+    return [r for r in claims.beside(subject.example).recipes if r.is_of(subject.trained.name)]
+
+
+@check(
+    "built-as-its-document-says",
+    on_cpu=True,
+    applies=lambda subject: subject.trained.trains and bool(_recipes(subject)),
+    reading="the plugin builds, starts or trains something else than the document, whose recipe is "
+    "in the plugin's ledger of claims; if the document does say so, mend the recipe by hand",
+)
+def built_as_its_document_says(subject: Subject) -> Iterator[Measurement]:
+    """Are layers, calls, start, loss, optimizer and protocol those that the document states?
+
+    Recipes are written by hand from the document, and no command renews them.
+    """
+    variant = subject.trained
+    problem = pose(variant, subject.tier)
+    seen = _first_update(variant, problem.shortened(FEW_ROWS, 1))
+    for recipe in _recipes(subject):
+        if recipe.layers:
+            yield from _layers(recipe, seen)
+        if recipe.calls:
+            yield equal("calls of a forward pass", dict(sorted(seen.calls.items())),
+                        dict(sorted(recipe.calls.items())))  # fmt: skip
+        if recipe.start:
+            yield from _start(recipe.start, variant, problem, seen)
+        if recipe.loss:
+            yield _loss(recipe.loss, seen)
+        if recipe.optimizer:
+            yield from _optimizer(recipe.optimizer, variant, seen)
+        for name, stated in recipe.protocol.items():
+            yield equal(f"{name} of the protocol", getattr(variant.protocol, name), stated)
+
+
+# --- what a first update shows -------------------------------------------------------------------
+
+
+@dataclass
+class Seen:
+    """What one update showed: its calls, its optimizers, and parameters before it, by identity."""
+
+    step: Step
+    calls: Counter[str]
+    optimizers: list[torch.optim.Optimizer]
+    before: dict[int, Tensor]
+
+
+@dataclass
+class _Watch:
+    inside: int = 0
+    passes: int = 0
+    calls: Counter[str] = field(default_factory=Counter)
+    optimizers: list[torch.optim.Optimizer] = field(default_factory=list)
+    before: dict[int, Tensor] = field(default_factory=dict)
+
+    def enters(self, module: nn.Module, given: Any) -> None:
+        if isinstance(module, Loss):
+            return
+        self.inside += 1
+        for parameter in module.parameters():
+            if id(parameter) not in self.before and not self.optimizers:
+                self.before[id(parameter)] = parameter.detach().clone()
+
+    def leaves(self, module: nn.Module, given: Any, made: Any) -> None:
+        self.inside -= not isinstance(module, Loss)
+
+    def noted(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
+        name = str(getattr(function, "__name__", "")).rstrip("_").removeprefix("__")
+        name = name[1:] if name in ("rmul", "rmatmul", "rpow") else name
+        name = "div" if name.endswith("truediv") else name
+        if self.inside and name in COUNTED and any(isinstance(own, Tensor) for own in args):
+            self.calls["linear" if name in LINEAR else name] += 1
+
+
+def _first_update(variant: Variant, problem: Problem) -> Seen:
+    watch = _Watch()
+    with ExitStack() as hooks:
+        for handle in (
+            register_module_forward_pre_hook(watch.enters),
+            register_module_forward_hook(watch.leaves),
+            register_optimizer_step_pre_hook(lambda own, *_: watch.optimizers.append(own)),
+        ):
+            hooks.callback(handle.remove)
+        hooks.enter_context(EachCall(watch.noted))
+        step = next(iter(steps_of(variant, problem, 1)))
+    return Seen(step, watch.calls, watch.optimizers, watch.before)
+
+
+# --- layers --------------------------------------------------------------------------------------
+
+
+def _layers(recipe: Recipe, seen: Seen) -> Iterator[Measurement]:
+    module = seen.step.module
+    if module is None:
+        yield true("its layers are seen", False, "the variant shows no module, so it has no layers")
+        return
+    found = [
+        own for own in module.modules()
+        if type(own).__module__.startswith("torch.nn.") and not any(True for _ in own.children())
+    ]  # fmt: skip
+    stated = [built(text) for text in recipe.layers]
+    kinds = [_kind(own) for own in found], [_kind(own) for own in stated]
+    yield equal("layers", *kinds)
+    if kinds[0] == kinds[1]:
+        for number, (own, should) in enumerate(zip(found, stated, strict=True), 1):
+            yield equal(f"layer {number}", _described(own), _described(should))
+
+
+def _kind(layer: nn.Module) -> str:
+    return type(layer).__name__
+
+
+def _described(layer: nn.Module) -> str:
+    """The layer as text, with every argument that its constructor keeps."""
+    given = ", ".join(f"{name}={value}" for name, value in arguments(layer))
+    return f"{_kind(layer)}({given})"
+
+
+# --- start ---------------------------------------------------------------------------------------
+
+
+def _start(
+    stated: str | Mapping[str, str], variant: Variant, problem: Problem, seen: Seen
+) -> Iterator[Measurement]:
+    yield from _is_loaded(problem, seen)
+    drawn = _drawn(variant)
+    tests = len(drawn)
+    for name, values in drawn.items():
+        shape = tuple(np.shape(start_values(variant, variant.seed)[name]))
+        if isinstance(stated, str):
+            from_ = _by_torch(variant, name)
+        else:
+            text = next((t for p, t in stated.items() if fnmatch.fnmatch(name, p)), None)
+            from_ = None if text is None else distribution(text, shape)
+        if from_ is None:
+            yield true(f"start of {name}", False, f"the recipe states no start of {name}")
+            continue
+        yield from of_distribution(
+            f"start of {name}", values, from_, ALPHA / tests, who="the variant"
+        )
+
+
+def _is_loaded(problem: Problem, seen: Seen) -> Iterator[Measurement]:
+    """Whether the first forward pass computes with the start values, and not with others."""
+    module = seen.step.module
+    values = problem.start
+    other = []
+    for name, parameter in dict(module.named_parameters() if module is not None else ()).items():
+        before = seen.before.get(id(parameter))
+        if before is not None and name in values:
+            own = values[name].reshape(before.shape).to(before.dtype)
+            if not torch.equal(own, before):
+                other.append(name)
+    yield equal("parameters that begin with other values than the start", other, [])
+
+
+def _drawn(variant: Variant) -> dict[str, NDArray[Any]]:
+    """Each parameter's start values of so many seeds that there are enough."""
+    drawn: dict[str, list[NDArray[Any]]] = {}
+    for seed in range(TIMES):
+        for name, value in _undocumented(variant, seed).items():
+            drawn.setdefault(name, []).append(np.asarray(value, np.float64).ravel()[:MOST])
+        if all(sum(map(len, parts)) >= ENOUGH for parts in drawn.values()):
+            break
+    return {name: np.concatenate(parts) for name, parts in drawn.items()}
+
+
+def _undocumented(variant: Variant, seed: int) -> Mapping[str, Any]:
+    if variant.start is not None:
+        return variant.start(np.random.default_rng(seed))
+    assert variant.build is not None, "a variant without start= builds a module"
+    return default_values(variant.build(), np.random.default_rng(seed))
+
+
+def _by_torch(variant: Variant, name: str) -> Any:
+    """What torch draws this parameter of the module from that the variant builds."""
+    if variant.build is None:
+        return None
+    path, _, own = name.rpartition(".")
+    return (known_start(variant.build().get_submodule(path)) or {}).get(own)
+
+
+# --- loss and optimizer --------------------------------------------------------------------------
+
+
+def _loss(text: str, seen: Seen) -> Measurement:
+    step = seen.step
+    with torch.no_grad():
+        output, target = mapped(_in_float64, step.output), mapped(_in_float64, step.target)
+        expected = float(built(text)(output, target))
+    found = float(torch.as_tensor(step.total).detach())
+    message = f"the loss of the first update is {found:.6g}; {text} makes it {expected:.6g}"
+    return true(f"the loss is {text}", abs(found - expected) <= CLOSE * abs(expected), message)
+
+
+def _in_float64(leaf: Any) -> Any:
+    if isinstance(leaf, Tensor):
+        leaf = leaf.detach()
+        return leaf.double() if leaf.is_floating_point() else leaf
+    return leaf
+
+
+def _optimizer(
+    stated: Mapping[str, Any], variant: Variant, seen: Seen
+) -> Iterator[Measurement]:
+    """By the optimizer that steps; where the loop updates by hand, by the one that it states."""
+    constants = {name: value for name, value in stated.items() if name != "kind"}
+    rate = variant.protocol.learning_rate if variant.protocol else 0.0
+    parameters = [torch.zeros(1, requires_grad=True)]
+    should = getattr(torch.optim, stated["kind"])(parameters, lr=rate, **constants)
+    used = seen.optimizers
+    if not used and variant.optimizer is not None:
+        used = [variant.optimizer(parameters, lr=rate)]
+    yield equal("optimizer", sorted({type(own).__name__ for own in used}), [stated["kind"]])
+    expected = {k: v for k, v in should.param_groups[0].items() if k not in (*OWN_BUSINESS, "lr")}
+    for group in (group for own in used for group in own.param_groups):
+        apart = {
+            name: f"{group[name]}, stated {value}"
+            for name, value in expected.items()
+            if name in group and not _same(group[name], value)
+        }
+        yield equal("constants of the optimizer that are not as stated", apart, {})
+
+
+def _same(found: Any, stated: Any) -> bool:
+    if isinstance(stated, (tuple, list)):
+        return tuple(found) == tuple(stated)
+    return bool(found == stated)
