@@ -7,6 +7,7 @@ global generators, steps that are missing or show little.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from itertools import islice
@@ -22,6 +23,7 @@ from refimpl.contract import Example, Facts, Sizes, Step, Variant
 from refimpl.data import DataSet, Tier, arrays_of, made_by
 from refimpl.errors import one_line
 from refimpl.loading.refusal import from_here
+from refimpl.records.varied import shows_something
 from refimpl.requirements import missing, missing_data
 from refimpl.training.global_rng import draws_from, start_draws_from, steps_draw_from
 from refimpl.training.live_model import first_step, live_summary
@@ -33,6 +35,9 @@ DIGITS = 6
 """The number of decimals to which the documents print sizes."""
 
 TODO = "TODO"
+
+QUICK = 0.25
+"""How many seconds a value may take that is computed again and again with other numbers."""
 
 Level = Literal["error", "warning", "note"]
 
@@ -74,6 +79,8 @@ def lint(
     """
     variants = [example.variant(only)] if only else list(example.variants)
     advice = [*_contract(example), *_left_to_do(example, source), *_data_sets(example, variants)]
+    if only is None:
+        advice += _values(example)
     facts: dict[str, Facts] = {}
     for variant in variants:
         try:
@@ -232,6 +239,32 @@ def _rows(data: DataSet) -> list[NDArray[Any]]:
     splits = made_by(data.stand_in, data.stand_in())
     rows = [part for part in (splits.train, splits.valid) if part is not None]
     return [np.asarray(array) for part in rows for array in arrays_of(part)]
+
+
+def _values(example: Example) -> Iterator[Advice]:
+    """Values that stay the same whatever is changed, and may test nothing."""
+    slow = []
+    for value in example.values:
+        if missing(value.needs):
+            continue
+        begun = time.perf_counter()
+        try:
+            value.compute()
+        except Exception as error:
+            yield Advice("error", "", f"value {value.name!r}: {_text_of(error, example)}")
+            continue
+        if time.perf_counter() - begun > QUICK:
+            slow.append(value.name)
+        elif not shows_something(value):
+            text = (
+                f"value {value.name!r} tests nothing, unless it is about names or structure: it "
+                "stays the same whichever number in its code is changed, and whatever the "
+                "functions give that it calls"
+            )
+            yield Advice("note", "", text)
+    if slow:
+        text = f"values that take too long to be varied: {', '.join(slow)}"
+        yield Advice("note", "", text)
 
 
 # --- what is left to do --------------------------------------------------------------------------

@@ -105,7 +105,9 @@ class Calls:
 
     def called(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """A hook for every module of torch that the code calls."""
-        if type(module).__module__.startswith("torch.nn.") and written_in(self.module, sys._getframe(1)):
+        if type(module).__module__.startswith("torch.nn.") and written_in(
+            self.module, sys._getframe(1)
+        ):
             self.note(type(module).__name__, args)
 
 

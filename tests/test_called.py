@@ -1,0 +1,158 @@
+"""A value calls what its claim names, depends on what that gives, and on the numbers in its code."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn, tensor
+
+from refimpl import Example, Exact
+from refimpl.authoring.linting import lint
+from refimpl.checking.checks import Subject
+from refimpl.composition import CPU
+from refimpl.conformance.checks import computed
+from refimpl.records.called import called, depends
+from refimpl.records.varied import shows_something
+
+X = tensor([[1.0, 2.0], [3.0, 4.0]])
+ROWS = [1.0, 2.0, 3.0]
+
+
+def value(compute, digits=None):
+    return Exact("the value", compute, True, digits=digits)
+
+
+CALLED = {
+    "a function": (lambda: torch.masked_fill(X, X > 2, 0.0), {"masked_fill", "gt"}),
+    "a method": (lambda: X.masked_fill(X > 2, 0.0), {"masked_fill", "gt"}),
+    "operators": (lambda: 2 * X @ X.T - 1, {"mul", "matmul", "T", "sub"}),
+    "a reflected operator": (lambda: 1 - X, {"sub"}),
+    "a layer": (lambda: nn.Linear(2, 3)(X).shape, {"Linear", "shape"}),
+    "an optimizer": (lambda: torch.optim.SGD([X.clone().requires_grad_()], lr=0.1), {"SGD"}),
+    "a typed constructor": (lambda: torch.IntTensor([1]).dtype, {"IntTensor", "dtype"}),
+    "what NumPy gives": (lambda: torch.from_numpy(np.zeros(2)).sum(), {"from_numpy", "zeros"}),
+    "a function of its own module": (lambda: halved(X).sum(), {"halved", "div", "sum"}),
+}
+
+
+def halved(x):
+    return x / 2
+
+
+@pytest.mark.parametrize("case", CALLED)
+def test_what_a_value_calls_is_seen_by_its_short_name(case):
+    compute, names = CALLED[case]
+    found = {"div" if name == "truediv" else name for name in called(value(compute)).names}
+    assert names <= found
+
+
+def test_what_torch_calls_inside_is_not_the_value_s_own():
+    names = called(value(lambda: nn.BCELoss()(X / 5, X / 5))).names
+    assert "BCELoss" in names
+    assert "binary_cross_entropy" not in names
+
+
+DEPENDS = {
+    "on the numbers": (lambda: torch.cumsum(X, 0)[1, 1].item(), "cumsum", True),
+    "on the type": (lambda: str(X.float().dtype), "float", True),
+    "on the shape": (lambda: tuple(X.view(4).shape), "view", True),
+    "on neither side of a comparison with itself": (
+        lambda: torch.equal(torch.linalg.svdvals(X), torch.linalg.svdvals(X)), "svdvals", False,
+    ),
+    "on one side of a comparison": (
+        lambda: torch.allclose(torch.svd(X).S, torch.linalg.svdvals(X)), "svdvals", True,
+    ),
+    "on what is thrown away": (lambda: (torch.cumsum(X, 0), 3)[1], "cumsum", False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DEPENDS)
+def test_it_depends_only_on_functions_whose_results_decide_it(case):
+    compute, name, expected = DEPENDS[case]
+    assert depends(value(compute), name) is expected
+
+
+def joined_until_long():
+    rows = torch.ones(1)
+    while rows.sum() < 10:
+        rows = torch.cat([rows, torch.ones(1)])
+    return len(rows)
+
+
+def test_a_loop_that_would_not_end_with_other_numbers_is_stopped():
+    assert depends(value(joined_until_long), "sum")
+    assert depends(value(joined_until_long), "ones")
+
+
+VARIED = {
+    "a constant": (lambda: torch.clamp(X, max=2.0).sum().item(), None, True),
+    "a number of the module": (lambda: sum(ROWS), None, True),
+    "a number of a partial": (partial(sum, [1, 2]), None, True),
+    "what a function gives": (lambda: torch.equal(X.T, X.transpose(0, 1)), None, True),
+    "itself": (lambda: torch.equal(torch.linalg.svdvals(X), torch.linalg.svdvals(X)), None, False),
+    "less than is printed": (lambda: 1.0 + 1e-9 * len(ROWS), 2, True),
+    "a name": (lambda: nn.ReLU.__name__, None, False),
+}
+
+
+@pytest.mark.parametrize("case", VARIED)
+def test_a_value_that_stays_the_same_whatever_is_changed_tests_nothing(case):
+    compute, digits, expected = VARIED[case]
+    assert shows_something(value(compute, digits)) is expected
+
+
+def example(compute):
+    return Example(name="sound", title="A value", document="d", section="1",
+                   values=(Exact("the value", compute, True),))  # fmt: skip
+
+
+def test_lint_names_a_value_that_tests_nothing():
+    idle, sound = (lint(example(VARIED[case][0])) for case in ("itself", "what a function gives"))
+    assert any("'the value' tests nothing" in advice.text for advice in idle.advice)
+    assert not any("tests nothing" in advice.text for advice in sound.advice)
+
+
+LEDGER = """
+[[claim]]
+section = "1"
+says = "singular values are those of svd"
+kind = "exact"
+check = "exact-values"
+what = "the value"
+calls = ["svd", "svdvals"]
+"""
+
+PLUGIN = """
+import torch
+from refimpl import Exact, Example, hookimpl
+
+X = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+
+@hookimpl
+def refimpl_examples():
+    value = Exact("the value", lambda: {code}, True)
+    return [Example(name="own", title="t", document="d", section="1", values=(value,))]
+"""
+
+SOUND = "torch.allclose(torch.svd(X).S, torch.linalg.svdvals(X))"
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        (SOUND, ""),
+        (SOUND.replace("torch.svd(X).S", "torch.linalg.svdvals(X)"), "does not call svd and is"),
+        ("(torch.svd(X), torch.linalg.svdvals(X)) is not None", "whatever svd, svdvals gives"),
+    ],
+)
+def test_a_value_must_call_what_its_claim_names(tmp_path, code, says):
+    from refimpl.loading.registry import load
+
+    file = tmp_path / f"own_{abs(hash(code))}.py"
+    file.write_text(PLUGIN.format(code=code))
+    file.with_name(f"{file.stem}.claims.toml").write_text(LEDGER)
+    own = load([str(file)], only=["own"]).example("own")
+    [measured] = computed.values_call_what_they_claim.measure(Subject(own, None, CPU, "stand-in"))
+    assert says in measured.message
+    assert measured.holds == (not says)
