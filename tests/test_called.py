@@ -1,4 +1,4 @@
-"""A value calls what its claim names, depends on what that gives, and on the numbers in its code."""
+"""A value calls what its claim names, and depends on what that gives and on its own numbers."""
 
 from functools import partial
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn, tensor
 
-from refimpl import Example, Exact
+from refimpl import Exact, Example
 from refimpl.authoring.linting import lint
 from refimpl.checking.checks import Subject
 from refimpl.composition import CPU

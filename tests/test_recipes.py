@@ -1,4 +1,4 @@
-"""A recipe, written from the document, notices what the plugin builds, starts or trains otherwise."""
+"""A recipe, written from the document, notices what a plugin builds, starts or trains otherwise."""
 
 import pytest
 
@@ -174,3 +174,35 @@ def test_a_recipe_may_be_of_some_variants_only(tmp_path):
     named = RECIPE.replace("section", 'variants = ["another"]\nsection')
     with pytest.raises(AssertionError):
         judged(tmp_path, recipe=named)
+
+
+LAW = """
+[[recipe]]
+section = "1"
+rows = [30, 10]
+law = { "x0" = "N(0, 1)", "abs(x1 - x2) | y == 1" = "U(0, 9)" }
+"""
+
+
+def test_rows_that_a_document_draws_follow_its_law(tmp_path):
+    [uniform] = judged(tmp_path, recipe=LAW)
+    assert uniform.startswith("abs(x1 - x2) | y == 1 of the ")
+    assert "does not follow U(0, 9): between 0.2156 and 2.933, mean 1.259" in uniform
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("N(0, 1)", "N(0 1)", "'N(0 1)' is no law; write 'N(MEAN, VARIANCE)' or 'U(LOW, HIGH)'"),
+        ('"x0"', '"z0"', "'z0' has z0; there are x0, x1, …, y, hypot"),
+        ('"x0"', '"__import__(x0)"', "has __import__; there are"),
+        ('"x0"', '"x0.real"', "has Attribute; there are"),
+        ('"x0"', '"x0 +"', "'x0 +' is no expression of x0, x1, … and y"),
+    ],
+)
+def test_a_law_that_cannot_be_read_is_refused(tmp_path, old, new, says):
+    file = tmp_path / "wrong.claims.toml"
+    file.write_text(LAW.replace(old, new))
+    with pytest.raises(ClaimsError) as refused:
+        claims.read(file)
+    assert says in str(refused.value)

@@ -23,7 +23,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from refimpl.calls import EachCall
 from refimpl.checking import claims
 from refimpl.checking.checks import Measurement, Subject, check, equal, true
-from refimpl.checking.recipes import TORCH, Recipe, built, distribution
+from refimpl.checking.laws import Quantity, law
+from refimpl.checking.recipes import Recipe, built, distribution
 from refimpl.conformance.checks.starts import ALPHA, ENOUGH, MOST, TIMES, of_distribution
 from refimpl.contract import Step, Variant
 from refimpl.records.of_models import arguments
@@ -89,6 +90,10 @@ def built_as_its_document_says(subject: Subject) -> Iterator[Measurement]:
             yield _loss(recipe.loss, seen)
         if recipe.optimizer:
             yield from _optimizer(recipe.optimizer, variant, seen)
+        if recipe.rows and variant.figures_tier(subject.tier) == "real":
+            yield equal("rows to train on, and to validate with", _rows(problem), recipe.rows)
+        if recipe.law:
+            yield from _law(recipe.law, problem)
         for name, stated in recipe.protocol.items():
             yield equal(f"{name} of the protocol", getattr(variant.protocol, name), stated)
 
@@ -287,3 +292,27 @@ def _same(found: Any, stated: Any) -> bool:
     if isinstance(stated, (tuple, list)):
         return tuple(found) == tuple(stated)
     return bool(found == stated)
+
+
+# --- rows ----------------------------------------------------------------------------------------
+
+
+def _rows(problem: Problem) -> tuple[int, ...]:
+    parts = (problem.train, problem.valid)
+    return tuple(len(part) for part in parts if part is not None)
+
+
+def _law(stated: Mapping[str, str], problem: Problem) -> Iterator[Measurement]:
+    """Whether each quantity of the rows, train and validation together, follows its law."""
+    from scipy import stats
+
+    parts = [part for part in (problem.train, problem.valid) if part is not None]
+    x, y = (np.concatenate([np.asarray(getattr(p, n), np.float64) for p in parts]) for n in "xy")
+    for quantity, text in stated.items():
+        values = Quantity.of(quantity).of_rows(x.reshape(len(x), -1), y.reshape(len(y), -1)[:, 0])
+        p = float(stats.kstest(values, law(text).cdf).pvalue)
+        message = (
+            f"{quantity} of the {len(values)} rows does not follow {text}: between "
+            f"{values.min():.4g} and {values.max():.4g}, mean {values.mean():.4g} (p = {p:.2g})"
+        )
+        yield true(f"law of {quantity}", p >= ALPHA / len(stated), message)

@@ -11,11 +11,18 @@ A plugin's ledger has them (see :mod:`refimpl.checking.claims`), written from th
     loss = "BCELoss()"
     optimizer = { kind = "Adam", betas = [0.9, 0.999] }
     protocol = { epochs = 10, learning_rate = 0.01, batch_size = 8, shuffle = true }
+    rows = [712, 179]
+
+    [[recipe]]
+    section = "3-1"
+    law = { "hypot(x0, x1) | y == 1" = "N(5, 1)", "arctan2(x1, x0)" = "U(-pi, pi)" }
 
 ``layers`` are the layers of torch in their order, with what their constructors are given. ``calls``
 counts what one forward pass calls, but for shapes and sums. ``start`` is ``"torch"``, or a
 distribution for each pattern of parameters' names. What ``optimizer`` does not name has torch's
-default. No command writes a recipe, so that it stays what it was when the plugin moves.
+default. ``rows`` are how many there are to train on and to validate with; ``law`` says how rows
+are drawn that the document makes itself (see :mod:`refimpl.checking.laws`). No command writes a
+recipe, so that it stays what it was when the plugin moves.
 """
 
 from __future__ import annotations
@@ -30,8 +37,11 @@ from typing import Any
 
 from torch import nn
 
+from refimpl.checking import laws
 from refimpl.contract import Protocol
 from refimpl.training.starts import Distribution
+
+WHERE = ("section", "variants", "example")
 
 TORCH = "torch"
 """The start that torch's layers have by default."""
@@ -49,6 +59,8 @@ class Recipe:
     loss: str = ""
     optimizer: Mapping[str, Any] = field(default_factory=dict)
     protocol: Mapping[str, Any] = field(default_factory=dict)
+    rows: tuple[int, ...] = ()
+    law: Mapping[str, str] = field(default_factory=dict)
     example: str = ""
 
     def is_of(self, variant: str) -> bool:
@@ -61,19 +73,23 @@ def wrong(entry: Mapping[str, Any]) -> Iterator[str]:
     kinds: Mapping[str, Any] = {
         "section": str, "example": str, "loss": str, "start": (str, dict),
         "variants": list, "layers": list, "calls": dict, "optimizer": dict, "protocol": dict,
+        "rows": list, "law": dict,
     }  # fmt: skip
     for key, kind in kinds.items():
         if key in entry and (not isinstance(entry[key], kind) or not entry[key]):
             yield f"{key} must not be empty, nor another kind of value; found {entry[key]!r}"
             return
-    if not entry.keys() - {"section", "variants", "example"}:
-        yield "it states nothing; give layers, calls, start, loss, optimizer or protocol"
+    if not entry.keys() - set(WHERE):
+        yield "it states nothing; give " + ", ".join(n for n in kinds if n not in WHERE)
     try:
         for text in (*entry.get("layers", ()), *filter(None, [entry.get("loss")])):
             built(text)
         start = entry.get("start", {})
         for text in start.values() if isinstance(start, dict) else ():
             distribution(text, (1, 1))
+        for quantity, text in entry.get("law", {}).items():
+            laws.law(text)
+            laws.Quantity.of(quantity)
     except ValueError as error:
         yield str(error)
     if isinstance(entry.get("start"), str) and entry["start"] != TORCH:
@@ -89,7 +105,8 @@ def built(text: str) -> nn.Module:
     """The layer or loss of torch that ``Conv2d(3, 32, 3)`` makes. Raises ValueError otherwise."""
     try:
         call = ast.parse(text, mode="eval").body
-        assert isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
+        assert isinstance(call, ast.Call)
+        assert isinstance(call.func, ast.Name)
         arguments = [ast.literal_eval(own) for own in call.args]
         named = {str(own.arg): ast.literal_eval(own.value) for own in call.keywords}
         made: nn.Module = getattr(nn, call.func.id)(*arguments, **named)
