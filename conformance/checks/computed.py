@@ -33,7 +33,7 @@ def values_computed_as_recorded(subject: Subject) -> Iterator[Measurement]:
             hint = f"refimpl record {subject.example.name} --kind values"
             yield true(name, False, f"{name} is not recorded; run: {hint}")
             continue
-        moved = of_values.difference(of_values.of_value(value), recorded[name])
+        moved = of_values.moved(value, recorded[name])
         yield true(name, not moved, f"{name} is computed otherwise than recorded: {moved}")
 
 

@@ -252,14 +252,18 @@ def record(example: Example) -> dict[str, Any]:
 
 
 def of_value(
-    value: Claim, seeds: Sequence[int] = SEEDS[:1], other_kernels: bool = False
+    value: Claim,
+    seeds: Sequence[int] = SEEDS[:1],
+    other_kernels: bool = False,
+    fills_caches: bool = True,
 ) -> dict[str, Any]:
     """How many calls it makes, the first and the last of them, and how it ends.
 
-    What is not the same with all ``seeds``, or with other kernels, is left out.
+    What is not the same with all ``seeds``, or with other kernels, is left out. The first time, the
+    plugin's own caches may be filled; then it is computed again, unless ``fills_caches`` is false.
     """
-    # The first time, the plugin's own caches are filled, so that it does not matter who came first.
-    _calls_of(value, seeds[0])
+    if fills_caches:
+        _calls_of(value, seeds[0])
     (steady, ends), *others = (_calls_of(value, seed) for seed in seeds)
     for calls, _ in others:
         steady = [_steady(*pair) for pair in zip(steady, calls, strict=False)]
@@ -307,6 +311,13 @@ def _same(own: Any, other: Any, tolerance: float = TOLERANCE) -> bool:
     if isinstance(own, float) and isinstance(other, float):
         return abs(own - other) <= tolerance * max(abs(own), abs(other)) + 1e-6
     return bool(own == other)
+
+
+def moved(value: Claim, recorded: Mapping[str, Any]) -> str:
+    """What is computed otherwise than recorded, in words; "" if nothing is."""
+    if not difference(of_value(value, fills_caches=False), recorded):
+        return ""
+    return difference(of_value(value), recorded)
 
 
 def difference(found: Mapping[str, Any], recorded: Mapping[str, Any]) -> str:
