@@ -36,6 +36,9 @@ from refimpl.training.starts import Distribution
 TORCH = "torch"
 """The start that torch's layers have by default."""
 
+NONE = "none"
+"""A setting of the protocol that is left out: no batches, no clipping. TOML has no word for it."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -73,7 +76,8 @@ def wrong(entry: Mapping[str, Any]) -> Iterator[str]:
             built(text)
         start = entry.get("start", {})
         for text in start.values() if isinstance(start, dict) else ():
-            distribution(text, (1, 1))
+            if text != TORCH:
+                distribution(text, (1, 1))
     except ValueError as error:
         yield str(error)
     if isinstance(entry.get("start"), str) and entry["start"] != TORCH:
