@@ -235,7 +235,9 @@ def _drawn(variant: Variant) -> dict[str, NDArray[Any]]:
     drawn: dict[str, list[NDArray[Any]]] = {}
     for seed in range(TIMES):
         for name, value in _undocumented(variant, seed).items():
-            drawn.setdefault(name, []).append(np.asarray(value, np.float64).ravel()[:MOST])
+            parts = drawn.setdefault(name, [])
+            if sum(map(len, parts)) < MOST:
+                parts.append(np.asarray(value, np.float64).ravel()[:MOST])
         if all(sum(map(len, parts)) >= ENOUGH for parts in drawn.values()):
             break
     return {name: np.concatenate(parts) for name, parts in drawn.items()}
