@@ -231,10 +231,16 @@ def _is_loaded(problem: Problem, seen: Seen) -> Iterator[Measurement]:
 
 
 def _drawn(variant: Variant) -> dict[str, NDArray[Any]]:
-    """Each parameter's start values of so many seeds that there are enough."""
+    """Each parameter's start values of so many seeds that there are enough.
+
+    A start of the plugin's own that is small is drawn more often: few numbers tell little.
+    """
     drawn: dict[str, list[NDArray[Any]]] = {}
-    for seed in range(TIMES):
-        for name, value in _undocumented(variant, seed).items():
+    for seed in range(TIMES if variant.start is None else ENOUGH):
+        values = _undocumented(variant, seed)
+        if seed >= TIMES and sum(map(np.size, values.values())) > MOST:
+            break
+        for name, value in values.items():
             parts = drawn.setdefault(name, [])
             if sum(map(len, parts)) < MOST:
                 parts.append(np.asarray(value, np.float64).ravel()[:MOST])

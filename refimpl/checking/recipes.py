@@ -13,9 +13,9 @@ A plugin's ledger has them (see :mod:`refimpl.checking.claims`), written from th
     protocol = { epochs = 10, learning_rate = 0.01, batch_size = 8, shuffle = true }
 
 ``layers`` are the layers of torch in their order, with what their constructors are given. ``calls``
-counts what one forward pass calls, but for shapes and sums. ``start`` is ``"torch"``, or a
+counts what one forward pass calls, but for shapes and sums. ``start`` is ``"torch"``, or that or a
 distribution for each pattern of parameters' names. What ``optimizer`` does not name has torch's
-default. No command writes a recipe, so that it stays what it was when the plugin moves.
+default. ``batch_size = "none"`` means all rows in one batch. No command writes a recipe, so that it stays what it was when the plugin moves.
 """
 
 from __future__ import annotations
