@@ -284,9 +284,7 @@ def _in_float64(leaf: Any) -> Any:
     return leaf
 
 
-def _optimizer(
-    stated: Mapping[str, Any], variant: Variant, seen: Seen
-) -> Iterator[Measurement]:
+def _optimizer(stated: Mapping[str, Any], variant: Variant, seen: Seen) -> Iterator[Measurement]:
     """By the optimizer that steps; where the loop updates by hand, by the one that it states."""
     constants = {name: value for name, value in stated.items() if name != "kind"}
     rate = variant.protocol.learning_rate if variant.protocol else 0.0

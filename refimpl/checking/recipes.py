@@ -15,7 +15,8 @@ A plugin's ledger has them (see :mod:`refimpl.checking.claims`), written from th
 ``layers`` are the layers of torch in their order, with what their constructors are given. ``calls``
 counts what one forward pass calls, but for shapes and sums. ``start`` is ``"torch"``, or that or a
 distribution for each pattern of parameters' names. What ``optimizer`` does not name has torch's
-default. ``batch_size = "none"`` means all rows in one batch. No command writes a recipe, so that it stays what it was when the plugin moves.
+default. ``batch_size = "none"`` means all rows in one batch. No command writes a recipe, so that it
+stays what it was when the plugin moves.
 """
 
 from __future__ import annotations
@@ -93,7 +94,8 @@ def built(text: str) -> nn.Module:
     """The layer or loss of torch that ``Conv2d(3, 32, 3)`` makes. Raises ValueError otherwise."""
     try:
         call = ast.parse(text, mode="eval").body
-        assert isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
+        assert isinstance(call, ast.Call)
+        assert isinstance(call.func, ast.Name)
         arguments = [ast.literal_eval(own) for own in call.args]
         named = {str(own.arg): ast.literal_eval(own.value) for own in call.keywords}
         made: nn.Module = getattr(nn, call.func.id)(*arguments, **named)
