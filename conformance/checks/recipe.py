@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.modules.loss import _Loss as Loss
 from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
@@ -24,7 +23,7 @@ from refimpl.calls import EachCall
 from refimpl.checking import claims
 from refimpl.checking.checks import Measurement, Subject, check, equal, true
 from refimpl.checking.laws import Quantity, law
-from refimpl.checking.recipes import Recipe, built, distribution
+from refimpl.checking.recipes import NONE, TORCH, Recipe, built, distribution
 from refimpl.conformance.checks.starts import ALPHA, ENOUGH, MOST, TIMES, of_distribution
 from refimpl.contract import Step, Variant
 from refimpl.records.of_models import arguments
@@ -32,7 +31,7 @@ from refimpl.training.loop import steps_of
 from refimpl.training.problem import Problem, pose, start_values
 from refimpl.training.starts import default_values, known_start
 from refimpl.training.witness import OWN_BUSINESS
-from refimpl.trees import mapped
+from refimpl.trees import call, mapped
 
 FEW_ROWS = 8
 """An update of so many rows makes the same calls."""
@@ -42,6 +41,9 @@ CLOSE = 1e-4
 
 LINEAR = ("linear", "matmul", "mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "einsum", "tensordot")
 """Names of one thing: sums of products."""
+
+REFLECTED = ("mul", "matmul", "pow", "truediv")
+"""Operators that have one name more where the left side is a number, or is changed in place."""
 
 COUNTED = frozenset(
     (
@@ -95,7 +97,8 @@ def built_as_its_document_says(subject: Subject) -> Iterator[Measurement]:
         if recipe.law:
             yield from _law(recipe.law, problem)
         for name, stated in recipe.protocol.items():
-            yield equal(f"{name} of the protocol", getattr(variant.protocol, name), stated)
+            should = None if stated == NONE else stated
+            yield equal(f"{name} of the protocol", getattr(variant.protocol, name), should)
 
 
 # --- what a first update shows -------------------------------------------------------------------
@@ -114,13 +117,12 @@ class Seen:
 @dataclass
 class _Watch:
     inside: int = 0
-    passes: int = 0
     calls: Counter[str] = field(default_factory=Counter)
     optimizers: list[torch.optim.Optimizer] = field(default_factory=list)
     before: dict[int, Tensor] = field(default_factory=dict)
 
     def enters(self, module: nn.Module, given: Any) -> None:
-        if isinstance(module, Loss):
+        if not self._counts(module):
             return
         self.inside += 1
         for parameter in module.parameters():
@@ -128,15 +130,19 @@ class _Watch:
                 self.before[id(parameter)] = parameter.detach().clone()
 
     def leaves(self, module: nn.Module, given: Any, made: Any) -> None:
-        self.inside -= not isinstance(module, Loss)
+        self.inside -= self._counts(module)
+
+    def _counts(self, module: nn.Module) -> bool:
+        """Whether it is trained, or part of what is; a loss may be a module of one's own."""
+        return bool(self.inside) or any(True for _ in module.parameters())
 
     def noted(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> None:
         name = str(getattr(function, "__name__", "")).rstrip("_").removeprefix("__")
-        name = name[1:] if name in ("rmul", "rmatmul", "rpow") else name
+        name = name[1:] if name[1:] in REFLECTED else name
         name = "div" if name.endswith("truediv") else name
-        if self.inside and name in COUNTED and any(isinstance(own, Tensor) for own in args):
+        if self.inside and name in COUNTED:
             self.calls["linear" if name in LINEAR else name] += 1
 
 
@@ -151,6 +157,9 @@ def _first_update(variant: Variant, problem: Problem) -> Seen:
             hooks.callback(handle.remove)
         hooks.enter_context(EachCall(watch.noted))
         step = next(iter(steps_of(variant, problem, 1)))
+        if step.module is None and step.model is not None:  # bare tensors: no hook sees their pass
+            watch.inside, prepare = 1, variant.prepare or (lambda rows: rows)
+            call(step.model, prepare(problem.sample(FEW_ROWS)))
     return Seen(step, watch.calls, watch.optimizers, watch.before)
 
 
@@ -199,7 +208,11 @@ def _start(
             from_ = _by_torch(variant, name)
         else:
             text = next((t for p, t in stated.items() if fnmatch.fnmatch(name, p)), None)
-            from_ = None if text is None else distribution(text, shape)
+            from_ = (
+                None if text is None
+                else _by_torch(variant, name) if text == TORCH
+                else distribution(text, shape)
+            )  # fmt: skip
         if from_ is None:
             yield true(f"start of {name}", False, f"the recipe states no start of {name}")
             continue
@@ -223,11 +236,19 @@ def _is_loaded(problem: Problem, seen: Seen) -> Iterator[Measurement]:
 
 
 def _drawn(variant: Variant) -> dict[str, NDArray[Any]]:
-    """Each parameter's start values of so many seeds that there are enough."""
+    """Each parameter's start values of so many seeds that there are enough.
+
+    A start of the plugin's own that is small is drawn more often: few numbers tell little.
+    """
     drawn: dict[str, list[NDArray[Any]]] = {}
-    for seed in range(TIMES):
-        for name, value in _undocumented(variant, seed).items():
-            drawn.setdefault(name, []).append(np.asarray(value, np.float64).ravel()[:MOST])
+    for seed in range(TIMES if variant.start is None else ENOUGH):
+        values = _undocumented(variant, seed)
+        if seed >= TIMES and sum(map(np.size, values.values())) > MOST:
+            break
+        for name, value in values.items():
+            parts = drawn.setdefault(name, [])
+            if sum(map(len, parts)) < MOST:
+                parts.append(np.asarray(value, np.float64).ravel()[:MOST])
         if all(sum(map(len, parts)) >= ENOUGH for parts in drawn.values()):
             break
     return {name: np.concatenate(parts) for name, parts in drawn.items()}

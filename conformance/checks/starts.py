@@ -126,6 +126,11 @@ def of_distribution(
         cdf = stats.uniform(-distribution.width, 2 * distribution.width).cdf
     else:
         cdf = stats.norm(0, distribution.width).cdf
+        spread = stats.chi2(values.size).cdf(
+            float((values.astype(np.float64) ** 2).sum()) / distribution.width**2
+        )
+        p = 2 * min(spread, 1 - spread)
+        yield _saying(within(f"χ² p of {what}", p, level, 1.0), f"{says} (p = {p:.2g})")
     p = float(stats.kstest(values.astype(np.float64), cdf).pvalue)
     yield _saying(within(f"Kolmogorov–Smirnov p of {what}", p, level, 1.0), f"{says} (p = {p:.2g})")
 

@@ -18,11 +18,12 @@ A plugin's ledger has them (see :mod:`refimpl.checking.claims`), written from th
     law = { "hypot(x0, x1) | y == 1" = "N(5, 1)", "arctan2(x1, x0)" = "U(-pi, pi)" }
 
 ``layers`` are the layers of torch in their order, with what their constructors are given. ``calls``
-counts what one forward pass calls, but for shapes and sums. ``start`` is ``"torch"``, or a
-distribution for each pattern of parameters' names. What ``optimizer`` does not name has torch's
-default. ``rows`` are how many there are to train on and to validate with; ``law`` says how rows
-are drawn that the document makes itself (see :mod:`refimpl.checking.laws`). No command writes a
-recipe, so that it stays what it was when the plugin moves.
+counts what one forward pass calls, but for shapes and sums. ``start`` is ``"torch"``, or a table of
+patterns of parameters' names, each with a distribution or ``"torch"``. What ``optimizer`` does not
+name has torch's default. ``batch_size = "none"`` means all rows in one batch. ``rows`` are how many
+there are to train on and to validate with; ``law`` says how rows are drawn that the document makes
+itself (see :mod:`refimpl.checking.laws`). No command writes a recipe, so that it stays what it was
+when the plugin moves.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ WHERE = ("section", "variants", "example")
 
 TORCH = "torch"
 """The start that torch's layers have by default."""
+
+NONE = "none"
+"""A setting of the protocol that is left out: no batches, no clipping. TOML has no word for it."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,8 @@ def wrong(entry: Mapping[str, Any]) -> Iterator[str]:
             built(text)
         start = entry.get("start", {})
         for text in start.values() if isinstance(start, dict) else ():
-            distribution(text, (1, 1))
+            if text != TORCH:
+                distribution(text, (1, 1))
         for quantity, text in entry.get("law", {}).items():
             laws.law(text)
             laws.Quantity.of(quantity)
