@@ -115,6 +115,11 @@ CHANGES = {
         "begin with other values than the start is ['last.weight']",
     ),
     "a sum for a mean": ("loss_of = nn.BCELoss()", "loss_of = nn.BCELoss(reduction='sum')", "loss"),
+    "an optimizer for each update": (
+        "        output = model(x)",
+        "        optimizer = OPTIMIZER(model.parameters(), problem.lr)\n        output = model(x)",
+        "a new optimizer for each update is True",
+    ),
     "another epoch": ("epochs=2", "epochs=3", "epochs of the protocol is 3, expected 2"),
     "no order of its own": ("batch_size=10", "batch_size=10, shuffle=False", "shuffle of the"),
 }  # fmt: skip

@@ -39,6 +39,9 @@ FEW_ROWS = 8
 CLOSE = 1e-4
 """How far, relatively, a loss in float32 may be from the document's in float64."""
 
+ANEW = "made_anew"
+"""What a recipe says of an optimizer that the document makes anew for each update."""
+
 LINEAR = ("linear", "matmul", "mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "einsum", "tensordot")
 """Names of one thing: sums of products."""
 
@@ -92,6 +95,7 @@ def built_as_its_document_says(subject: Subject) -> Iterator[Measurement]:
             yield _loss(recipe.loss, seen)
         if recipe.optimizer:
             yield from _optimizer(recipe.optimizer, variant, seen)
+            yield from _kept(recipe.optimizer, variant, problem.shortened(FEW_ROWS, 1))
         if recipe.rows and variant.figures_tier(subject.tier) == "real":
             yield equal("rows to train on, and to validate with", _rows(problem), recipe.rows)
         if recipe.law:
@@ -200,6 +204,9 @@ def _start(
     stated: str | Mapping[str, str], variant: Variant, problem: Problem, seen: Seen
 ) -> Iterator[Measurement]:
     yield from _is_loaded(problem, seen)
+    if stated == TORCH and variant.start is None:
+        # It is drawn as starts.py restates torch's, which starts-as-torch-does compares with torch.
+        return
     drawn = _drawn(variant)
     tests = len(drawn)
     for name, values in drawn.items():
@@ -291,7 +298,7 @@ def _in_float64(leaf: Any) -> Any:
 
 def _optimizer(stated: Mapping[str, Any], variant: Variant, seen: Seen) -> Iterator[Measurement]:
     """By the optimizer that steps; where the loop updates by hand, by the one that it states."""
-    constants = {name: value for name, value in stated.items() if name != "kind"}
+    constants = {name: value for name, value in stated.items() if name not in ("kind", ANEW)}
     rate = variant.protocol.learning_rate if variant.protocol else 0.0
     parameters = [torch.zeros(1, requires_grad=True)]
     should = getattr(torch.optim, stated["kind"])(parameters, lr=rate, **constants)
@@ -307,6 +314,20 @@ def _optimizer(stated: Mapping[str, Any], variant: Variant, seen: Seen) -> Itera
             if name in group and not _same(group[name], value)
         }
         yield equal("constants of the optimizer that are not as stated", apart, {})
+
+
+def _kept(stated: Mapping[str, Any], variant: Variant, problem: Problem) -> Iterator[Measurement]:
+    """Whether the second update is made by the optimizer of the first, and not by a new one."""
+    stepped: list[list[torch.optim.Optimizer]] = [[]]
+    handle = register_optimizer_step_pre_hook(lambda own, *_: stepped[-1].append(own))
+    try:
+        for _ in steps_of(variant, problem, 2):
+            stepped.append([])
+    finally:
+        handle.remove()
+    first, second = ({id(own) for own in each} for each in stepped[:2])
+    if first and second:
+        yield equal("a new optimizer for each update", first != second, bool(stated.get(ANEW)))
 
 
 def _same(found: Any, stated: Any) -> bool:

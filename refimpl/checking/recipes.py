@@ -20,10 +20,11 @@ A plugin's ledger has them (see :mod:`refimpl.checking.claims`), written from th
 ``layers`` are the layers of torch in their order, with what their constructors are given. ``calls``
 counts what one forward pass calls, but for shapes and sums. ``start`` is ``"torch"``, or a table of
 patterns of parameters' names, each with a distribution or ``"torch"``. What ``optimizer`` does not
-name has torch's default. ``batch_size = "none"`` means all rows in one batch. ``rows`` are how many
-there are to train on and to validate with; ``law`` says how rows are drawn that the document makes
-itself (see :mod:`refimpl.checking.laws`). No command writes a recipe, so that it stays what it was
-when the plugin moves.
+name has torch's default; ``made_anew = true`` says that each update makes a new one. ``batch_size =
+"none"`` means all rows in one batch. ``rows`` are how many there are to train on and to validate
+with; ``law`` says how rows are drawn that the document makes itself (see
+:mod:`refimpl.checking.laws`). No command writes a recipe, so that it stays what it was when the
+plugin moves.
 """
 
 from __future__ import annotations
