@@ -215,7 +215,7 @@ def test_what_is_not_asserted_says_why():
     ("text", "says"),
     [
         ("[[claim", "cannot be read as TOML"),
-        ("[[claims]]\nsection = '1'", "write [[claim]] or [[own]]"),
+        ("[[claims]]\nsection = '1'", "write [[claim]], [[own]] or [[recipe]]"),
         ("[[claim]]\nsection = '1'\nsays = 'x'", "it has no kind"),
         ("[[claim]]\nsection = '1'\nsays = 'x'\nkind = 'exact'", "give either the check"),
         ("[[claim]]\nsection = '1'\nsays = 'x'\nkind = 'wish'\ncheck = 'c'", "is no kind"),

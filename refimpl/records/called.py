@@ -162,7 +162,8 @@ class _Changing(TorchFunctionMode):
 
     def changed(self, made: Any, in_place: bool = False) -> Any:
         """Something else; what was written in place is written there."""
-        other = self.other(made)
+        with torch._C.DisableTorchFunction():  # a layer's hook is run under the mode
+            other = self.other(made)
         self.times += other is not made
         if in_place and isinstance(made, Tensor):
             if other.shape == made.shape:
