@@ -264,7 +264,7 @@ def moves(device: str) -> tuple[bool, bool, str]:
     """Moving a tensor makes a new one; moving a module changes the module itself."""
     tensor, module = torch.ones(2, 2), CnnModel()
     moved_tensor, moved_module = tensor.to(device), module.to(device)
-    stays = tensor.device.type == "cpu" and moved_tensor is not tensor
+    stays = tensor.device.type == "cpu" and moved_tensor.device.type == device
     return stays, moved_module is module, next(module.parameters()).device.type
 
 

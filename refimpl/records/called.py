@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from types import FrameType
 from typing import Any
 
@@ -15,7 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from refimpl.records.of_values import Claim, name_of, tried, written_in
+from refimpl.contract import Exact
+from refimpl.records.of_values import (
+    INDEXED,
+    Claim,
+    name_of,
+    said_of,
+    shows_indexing,
+    tried,
+    written_in,
+)
 from refimpl.whereabouts import unwrapped
 
 REFLECTED = ("radd", "rsub", "rmul", "rmatmul", "rtruediv", "rpow", "rfloordiv", "rmod")
@@ -39,17 +49,17 @@ def called(claim: Claim) -> Called:
     """The functions that the code of a value calls by itself, by their short names.
 
     ``torch.Tensor.masked_fill`` is ``masked_fill``, ``a @ b`` is ``matmul``, ``a[0]`` is
-    ``getitem``, ``a.T`` is ``T``, and a class is its name.
+    ``getitem``, ``a.T`` is ``T``, and a class is its name. Where two have one short name, a longer
+    one tells them apart: ``torch.svd`` and ``linalg.svd``, ``torch.ge`` and ``Tensor.ge``.
     """
     module = unwrapped(tried(claim)).__module__
     found = Called(set(), set())
 
-    def noted(function: Callable[..., Any]) -> bool:
-        if written_in(module, sys._getframe(2)):
-            found.of_torch.add(short(name_of(function)))
+    def noted(names: Collection[str]) -> bool:
+        found.of_torch.update(names)
         return False
 
-    with _profiled(module, found.names), _Changing(noted):
+    with _profiled(module, found.names), _changing(module, noted):
         _ended(claim)
     found.names |= found.of_torch
     return found
@@ -58,33 +68,42 @@ def called(claim: Claim) -> Called:
 def depends(claim: Claim, name: str) -> bool:
     """Whether the value becomes another, or fails, if what this function gives is changed.
 
-    What gives no numbers cannot be changed, and counts as if the value depended on it.
+    What gives no numbers cannot be changed, and counts as if the value depended on it. A failure or
+    an erratum may end the same whatever is given: it depends on what other calls are given then.
     """
     module = unwrapped(tried(claim)).__module__
-
-    def chosen(function: Callable[..., Any]) -> bool:
-        return short(name_of(function)) == name and written_in(module, sys._getframe(2))
-
-    unchanged = _Changing(lambda function: False)
-    with unchanged:
+    keeps = not isinstance(claim, Exact)
+    with _changing(module, lambda names: False, keeps=keeps) as unchanged:
         before = _ended(claim)
     changed = False
-    for other in (_other_numbers, _another_form):
-        changing = _Changing(chosen, other, most=LONGER * unchanged.calls)
-        with changing:
+    for other in (_other_numbers, _another_form, _of_a_graph):
+        most = LONGER * unchanged.calls
+        with _changing(module, lambda names: name in names, other, most, keeps) as changing:
             after = _ended(claim)
         changed |= changing.times > 0
-        if changing.times and not _same(before, after):
+        if changing.times and not (_same(before, after) and changing.given == unchanged.given):
             return True
     return not changed
 
 
 def short(name: str) -> str:
     """The last part of a name, as one would say it."""
-    parts = [part for part in name.split(".") if part not in ("__get__", "__set__")]
+    return _parts(name)[-1]
+
+
+def _parts(name: str) -> list[str]:
+    parts = [part for part in name.split(".") if part not in ("__get__", "__set__")] or [""]
     last = parts[-1]
     plain = last[2:-2] if last.startswith("__") and last.endswith("__") else last
-    return plain[1:] if plain in REFLECTED else plain
+    return [*parts[:-1], plain[1:] if plain in REFLECTED else plain]
+
+
+@cache
+def _names(function: Callable[..., Any]) -> frozenset[str]:
+    """Every name by which a claim may call it: svd, linalg.svd, torch.linalg.svd, linalg_svd."""
+    parts = _parts(name_of(function))
+    own = short(str(getattr(function, "__name__", "")))
+    return frozenset([own, *(".".join(parts[n:]) for n in range(len(parts)))]) - {""}
 
 
 def _ended(claim: Claim) -> Any:
@@ -97,17 +116,21 @@ def _ended(claim: Claim) -> Any:
 
 
 class _Changing(TorchFunctionMode):
-    """Gives back something else than the calls that ``chosen`` chooses."""
+    """Gives back something else than the calls by the module that ``chosen`` chooses."""
 
     def __init__(
         self,
-        chosen: Callable[[Callable[..., Any]], bool],
-        other: Callable[[Any], Any] = lambda made: made,
-        most: float = math.inf,
+        module: str,
+        chosen: Callable[[Collection[str]], bool],
+        other: Callable[[Any], Any],
+        most: float,
+        keeps: bool,
     ) -> None:
         super().__init__()
-        self.chosen, self.other, self.most = chosen, other, most
+        self.module, self.chosen, self.other = module, chosen, other
+        self.most, self.keeps = most, keeps
         self.times = self.calls = 0
+        self.given: list[Any] = []
 
     def __torch_function__(
         self,
@@ -117,43 +140,111 @@ class _Changing(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Make the call."""
+        written = written_in(self.module, _outside(sys._getframe(1)))
+        chosen = written and self.chosen(_names(function))
+        if written and self.keeps:
+            self.given.append([*said_of([*args, *(kwargs or {}).values()])])
         made = function(*args, **(kwargs or {}))
         self.calls += 1
         large = self.times > 0 and isinstance(made, Tensor) and made.numel() > LARGE
         if large or self.calls > self.most:
             raise RuntimeError("it does not end")
-        if not self.chosen(function):
+        if not chosen:
             return made
-        other = self.other(made)
+        in_place = short(name_of(function)).endswith("_")
+        return self.changed(made, in_place)
+
+    def layer(self, layer: nn.Module, args: tuple[Any, ...], made: Any) -> Any:
+        """A hook behind every module: what a layer gives can be changed, too."""
+        ours = type(layer).__module__.startswith("torch.nn.")
+        written = ours and written_in(self.module, _outside(sys._getframe(1)))
+        return self.changed(made) if written and self.chosen([type(layer).__name__]) else made
+
+    def changed(self, made: Any, in_place: bool = False) -> Any:
+        """Something else; what was written in place is written there."""
+        with torch._C.DisableTorchFunction():  # a layer's hook is run under the mode
+            other = self.other(made)
         self.times += other is not made
+        if in_place and isinstance(made, Tensor):
+            if other.shape == made.shape:
+                made.data.copy_(other.data)
+            return made
         return other
 
 
-def _other_numbers(made: Any) -> Any:
+def _outside(frame: FrameType | None) -> FrameType | None:
+    """The frame that called something here."""
+    while frame is not None and frame.f_globals is globals():
+        frame = frame.f_back
+    return frame
+
+
+@contextmanager
+def _changing(
+    module: str,
+    chosen: Callable[[Collection[str]], bool],
+    other: Callable[[Any], Any] = lambda made: made,
+    most: float = math.inf,
+    keeps: bool = False,
+) -> Iterator[_Changing]:
+    mode = _Changing(module, chosen, other, most, keeps)
+
+    def indexed(tensor: Tensor, index: Any) -> Any:
+        """``tensor[index]``, which torch before 2.4 shows to no mode."""
+        return mode.__torch_function__(INDEXED, (), (tensor, index))
+
+    patched = not shows_indexing()
+    if patched:
+        torch.Tensor.__getitem__ = indexed  # type: ignore
+    hook = nn.modules.module.register_module_forward_hook(mode.layer)
+    try:
+        with mode:
+            yield mode
+    finally:
+        hook.remove()
+        if patched:
+            torch.Tensor.__getitem__ = INDEXED  # type: ignore[method-assign]
+
+
+def _other_numbers(made: Any, by: int = 1) -> Any:
     """Other numbers of the same shape; what has no numbers is given back as it is."""
     if isinstance(made, Tensor):
         if made.dtype == torch.bool:
             return ~made
         with torch.no_grad():
-            changed = made.detach().clone() + 1
+            changed = made.detach().clone() + by
         return changed.requires_grad_(made.requires_grad) if _floats(changed) else changed
     if isinstance(made, bool):
         return not made
     if isinstance(made, (int, float)):
-        return made + 1
+        return made + by
     if isinstance(made, (tuple, list)):
-        parts = [_other_numbers(own) for own in made]
+        parts = [_other_numbers(own, by + n) for n, own in enumerate(made)]
         same = all(own is was for own, was in zip(parts, made, strict=True))
         return made if same else _again(made, parts)
     return made
 
 
 def _another_form(made: Any) -> Any:
-    """The same numbers in another shape, order of memory and type."""
+    """The same numbers in another shape, order of memory and type, a list as a tuple."""
     if isinstance(made, Tensor):
         other = torch.float64 if made.dtype != torch.float64 else torch.float32
         with torch.no_grad():
             return made.detach().to(other)[None].transpose(0, -1)
+    if isinstance(made, (bool, int, float)):
+        return {bool: int, int: float, float: complex}[type(made)](made)
+    if isinstance(made, tuple):
+        parts = [_another_form(own) for own in made]
+        same = all(own is was for own, was in zip(parts, made, strict=True))
+        return made if same else _again(made, parts)
+    return tuple(made) if type(made) is list else made
+
+
+def _of_a_graph(made: Any) -> Any:
+    """The same numbers as the result of a computation that autograd knows."""
+    if isinstance(made, Tensor) and _floats(made) and not made.requires_grad:
+        with torch.enable_grad():
+            return made.detach().requires_grad_() * 1
     return made
 
 
@@ -199,6 +290,8 @@ def _profiled(module: str, names: set[str]) -> Iterator[None]:
             name = frame.f_code.co_name
             made = name in ("__init__", "_wrapped_call_impl", "__call__")
             names.add(type(own).__name__ if made and own is not None else short(name))
+            wrapped = [frame.f_locals.get(key) for key in frame.f_code.co_freevars]
+            names.update(short(str(getattr(f, "__name__", ""))) for f in wrapped if callable(f))
 
     def layer(own: nn.Module, given: Any) -> None:
         names.add(type(own).__name__)

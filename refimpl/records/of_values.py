@@ -90,7 +90,7 @@ class Calls:
 
     def note(self, name: str, given: tuple[Any, ...]) -> None:
         """Keep a call and what it was given."""
-        parts = [said for each in given for said in _said(each)]
+        parts = [said for each in given for said in said_of(each)]
         sizes = name not in OF_THE_FORM
         self.seen.append(
             [name, *(p for p in parts if sizes or not (p is None or isinstance(p, float)))]
@@ -153,7 +153,7 @@ def _put_in_place() -> Mapping[CodeType | None, str]:
     }
 
 
-def _said(value: Any) -> Iterator[Any]:
+def said_of(value: Any) -> Iterator[Any]:
     """What is kept of an argument: of numbers their shape and size, of a constant its text."""
     if torch._C._get_tracing_state() is not None:  # shapes are tensors then
         return
@@ -162,7 +162,7 @@ def _said(value: Any) -> Iterator[Any]:
         yield _size(value)
     elif isinstance(value, (list, tuple)):
         for each in value[:LAST]:
-            yield from _said(each)
+            yield from said_of(each)
     elif isinstance(value, (bool, int, str, torch.dtype, slice, type(Ellipsis))):
         yield str(value)
     elif isinstance(value, float):
