@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn, tensor
 
-from refimpl import Exact, Example
+from refimpl import Exact, Example, Failure
 from refimpl.authoring.linting import lint
 from refimpl.checking.checks import Subject
 from refimpl.composition import CPU
