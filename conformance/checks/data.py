@@ -287,7 +287,7 @@ def _prepared_alike(name: str, train: NDArray[Any], valid: NDArray[Any]) -> Iter
 def _odd(number: int, train: NDArray[Any], valid: NDArray[Any]) -> str:
     """How a column of the one split differs from that of the other beyond chance, or nothing."""
     values, counts = np.unique(train, return_counts=True)
-    common = values[counts.argmax()]
+    common = values[np.argmax(counts)]
     shares = float((train == common).mean()), float((valid == common).mean())
     spread = DEVIATIONS * sqrt(shares[0] * (1 - shares[0]) / len(valid))
     if abs(shares[0] - shares[1]) > FAR_SHARE + spread:

@@ -355,6 +355,6 @@ def _law(stated: Mapping[str, str], problem: Problem) -> Iterator[Measurement]:
         p = float(stats.kstest(values, law(text).cdf).pvalue)
         message = (
             f"{quantity} of the {len(values)} rows does not follow {text}: between "
-            f"{values.min():.4g} and {values.max():.4g}, mean {values.mean():.4g} (p = {p:.2g})"
+            f"{np.min(values):.4g} and {np.max(values):.4g}, mean {values.mean():.4g} (p = {p:.2g})"
         )
         yield true(f"law of {quantity}", p >= ALPHA / len(stated), message)

@@ -231,10 +231,14 @@ def beside(example: Example) -> Ledger:
 
 
 def _part(ledger: Ledger, name: str) -> Ledger:
+    def own(entry: Claim | Own | Recipe) -> bool:
+        return entry.example in ("", name)
+
     return Ledger(
-        *(tuple(own for own in part if own.example in ("", name))
-          for part in (ledger.claims, ledger.own, ledger.recipes))
-    )  # fmt: skip
+        tuple(filter(own, ledger.claims)),
+        tuple(filter(own, ledger.own)),
+        tuple(filter(own, ledger.recipes)),
+    )
 
 
 # --- assertions ----------------------------------------------------------------------------------

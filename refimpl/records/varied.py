@@ -74,14 +74,11 @@ def _variations(given: Any, depth: int = DEEP) -> Iterator[Callable[..., Any]]:
         return
     for code in _codes(given.__code__):
         yield _with(given, code, given.__globals__)
-    for place, own in enumerate(given.__defaults__ or ()):
+    defaults = given.__defaults__ or ()
+    for place, own in enumerate(defaults):
         for other in _changed(own):
             made = _with(given, given.__code__, given.__globals__)
-            made.__defaults__ = (
-                *given.__defaults__[:place],
-                other,
-                *given.__defaults__[place + 1 :],
-            )
+            made.__defaults__ = (*defaults[:place], other, *defaults[place + 1 :])
             yield made
     for name in _names(given.__code__):
         own = given.__globals__.get(name)
