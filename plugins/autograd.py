@@ -128,9 +128,9 @@ def fit_through_my_relu() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def gradient_through_my_relu() -> Tensor:
-    """At −1, where nothing passes, and at 2; the incoming gradients are 3 and −3."""
-    x = leaf([-1.0, 2.0])
-    MyReLU.apply(x).backward(torch.tensor([3.0, -3.0]))
+    """At −1, where nothing passes, and at 0 and 2; the incoming gradients are 3, 5 and −3."""
+    x = leaf([-1.0, 0.0, 2.0])
+    MyReLU.apply(x).backward(torch.tensor([3.0, 5.0, -3.0]))
     return x.grad
 
 
@@ -198,7 +198,9 @@ EXAMPLE = Example(
         Exact("minimum of f and where it lies", minimise, (0.0, 1 - 0.98**500), digits=5),
         Exact("w.grad through MyReLU", lambda: fit_through_my_relu()[0].grad, [[4.5, 4.5]]),
         Exact("b.grad through MyReLU", lambda: fit_through_my_relu()[1].grad, [[4.5]]),
-        Exact("gradient through MyReLU where it is shut", gradient_through_my_relu, [0.0, -3.0]),
+        Exact(
+            "gradient through MyReLU where it is shut", gradient_through_my_relu, [0.0, 5.0, -3.0]
+        ),
         Exact(
             "the graph's node of MyReLU",
             lambda: type(fit_through_my_relu()[2].grad_fn).__name__,

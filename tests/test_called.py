@@ -209,3 +209,30 @@ def test_a_failing_call_is_seen_and_a_failure_depends_on_what_is_called_next():
     assert "add" in called(adds).of_torch
     assert depends(adds, "add")
     assert depends(adds, "zeros")
+
+
+def descended():
+    x = torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.SGD([x], lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        ((x - 1) ** 2).sum().backward()
+        optimizer.step()
+    nn.Conv2d(8, 8, 3, groups=8)
+    return x
+
+
+@pytest.mark.parametrize(
+    ("text", "made"),
+    [
+        ("SGD(lr=0.1) * 3", True),
+        ("SGD(lr=0.1) * 2", False),
+        ("SGD(lr=0.2) * 3", False),
+        ("SGD(lr=0.1, momentum=0.9) * 3", False),
+        ("Adam(lr=0.1) * 3", False),
+        ("Conv2d(8, 8, 3, groups=8)", True),
+        ("Conv2d(8, 8, 3)", False),
+    ],
+)
+def test_a_claim_may_name_a_layer_s_arguments_and_an_optimizer_s_updates(text, made):
+    assert called(value(descended)).made(text) is made

@@ -93,7 +93,7 @@ def test_a_plugin_that_follows_its_recipe_passes(tmp_path):
 
 
 CHANGES = {
-    "the rate of dropout": ("Dropout(0.25)", "Dropout(0.3)", "layer 3 is Dropout(p=0.3"),
+    "the rate of dropout": ("Dropout(0.25)", "Dropout(0.3)", "layer 3 is Dropout(p=0.3)"),
     "another activation": ("torch.relu(", "nn.functional.gelu(", "calls of a forward pass"),
     "a scale": ("self.first(x)", "self.first(2 * x)", "'mul': 1"),
     "another sigmoid": (
@@ -153,8 +153,8 @@ def test_another_way_to_write_the_same_is_no_difference(tmp_path, rewrite):
 WRONG = {
     "no section": ('section = "1"\n', "", "it has no section"),
     "a misspelt key": ("loss =", "lost =", "unknown key 'lost'; did you mean 'loss'?"),
-    "no layer of torch": ("Linear(3, 4)", "Lineal(3, 4)", "'Lineal(3, 4)' makes no layer or loss"),
-    "no call": ("BCELoss()", "BCELoss", "'BCELoss' makes no layer or loss"),
+    "no layer of torch": ("Linear(3, 4)", "Lineal(3, 4)", "'Lineal(3, 4)' makes nothing of"),
+    "no call": ("BCELoss()", "BCELoss", "'BCELoss' makes nothing of torch.nn"),
     "no distribution": ("N(0, 1/4)", "normal", "'normal' is no start; write 'N(0, VARIANCE)'"),
     "no variance": ("1/4", "wide", "'N(0, wide)' has no variance that is a number or a fraction"),
     "an optimizer without a kind": ('kind = "SGD", ', "", "optimizer has no kind"),

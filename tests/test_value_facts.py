@@ -209,3 +209,13 @@ def test_every_value_of_ours_is_recorded():
         example = registered.value
         recorded = files.read(files.path_of("values", name, example)).records
         assert [key for key, _ in of_values.possible(example) if key not in recorded] == []
+
+
+def test_a_layer_that_is_made_otherwise_and_never_called_is_seen():
+    def kind(rate):
+        return type(nn.Dropout(rate)).__name__
+
+    assert moved(lambda: kind(0.1), lambda: kind(0.1)) == ""
+    assert moved(lambda: kind(0.2), lambda: kind(0.1)) == (
+        "it makes Dropout(p=0.2), recorded Dropout(p=0.1)"
+    )

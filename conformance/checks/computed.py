@@ -38,10 +38,11 @@ def values_computed_as_recorded(subject: Subject) -> Iterator[Measurement]:
 
 
 def _stated(subject: Subject) -> dict[str, tuple[str, ...]]:
-    """By the key of a value, failure or erratum, which functions its claims name."""
+    """By the key of a value, failure or erratum, what its claims say that it calls."""
     keys = {"exact-values": "{}", "documented-failures": "failure: {}", "errata": "erratum: {}"}
     found: dict[str, tuple[str, ...]] = {}
-    for claim in claims.beside(subject.example).claims:
+    ledger = claims.beside(subject.example)
+    for claim in (*ledger.claims, *ledger.own):
         if claim.calls and claim.check in keys:
             key = keys[claim.check].format(claim.what)
             found[key] = (*found.get(key, ()), *claim.calls)
@@ -64,11 +65,13 @@ def values_call_what_they_claim(subject: Subject) -> Iterator[Measurement]:
         if key not in possible:
             continue
         seen = called.called(possible[key])
-        lacking = [name for name in names if name not in seen.names]
+        lacking = [
+            name for name in names if not (seen.made(name) if "(" in name else name in seen.names)
+        ]
         idle = [
             name for name in names
             if name in seen.of_torch and not called.depends(possible[key], name)
         ]  # fmt: skip
-        said = [f"does not call {', '.join(lacking)}"] * bool(lacking)
-        said += [f"is the same whatever {', '.join(idle)} gives"] * bool(idle)
+        said = [f"does not call {', '.join(lacking)}"] if lacking else []
+        said += [f"is the same whatever {', '.join(idle)} gives"] if idle else []
         yield true(key, not said, f"{key} {' and '.join(said)}")

@@ -26,7 +26,7 @@ from refimpl.checking.laws import Quantity, law
 from refimpl.checking.recipes import NONE, TORCH, Recipe, built, distribution
 from refimpl.conformance.checks.starts import ALPHA, ENOUGH, MOST, TIMES, of_distribution
 from refimpl.contract import Step, Variant
-from refimpl.records.of_models import arguments
+from refimpl.records.of_models import described
 from refimpl.training.loop import steps_of
 from refimpl.training.problem import Problem, pose, start_values
 from refimpl.training.starts import default_values, known_start
@@ -184,17 +184,11 @@ def _layers(recipe: Recipe, seen: Seen) -> Iterator[Measurement]:
     yield equal("layers", *kinds)
     if kinds[0] == kinds[1]:
         for number, (own, should) in enumerate(zip(found, stated, strict=True), 1):
-            yield equal(f"layer {number}", _described(own), _described(should))
+            yield equal(f"layer {number}", described(own), described(should))
 
 
 def _kind(layer: nn.Module) -> str:
     return type(layer).__name__
-
-
-def _described(layer: nn.Module) -> str:
-    """The layer as text, with every argument that its constructor keeps."""
-    given = ", ".join(f"{name}={value}" for name, value in arguments(layer))
-    return f"{_kind(layer)}({given})"
 
 
 # --- start ---------------------------------------------------------------------------------------

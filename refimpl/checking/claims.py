@@ -27,7 +27,8 @@ plugin it is: the name of an exact value, a failure or an erratum, or the metric
 ``variant`` narrows it, and a ``tier`` if only the real data shows it. A ``figure`` that is no text
 must be what the plugin asserts, or lie in the range that it asserts on real data. An entry ``own``
 lists an assertion that no document makes, and says why it is there. ``calls`` names the functions
-that the document's expression calls, which the value of the plugin must call too. If a plugin
+that the document's expression calls, which the value of the plugin must call too; a layer may be
+named with its arguments, and an optimizer with its updates: ``"SGD(lr=0.01) * 500"``. If a plugin
 brings several examples, each entry names its ``example``; so it does with ``document`` if that is
 not the example's.
 
@@ -44,6 +45,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import numpy as np
+from torch import nn, optim
 
 from refimpl.checking import brought, recipes
 from refimpl.checking.brought import strange_keys
@@ -53,6 +55,7 @@ from refimpl.contract import Erratum, Exact, Example, Facts, Failure, Figure
 from refimpl.data import TIERS
 from refimpl.errors import RefimplError
 from refimpl.reading import why
+from refimpl.records.called import made_of
 from refimpl.whereabouts import files_of
 
 if TYPE_CHECKING:
@@ -130,6 +133,7 @@ class Own:
     what: str = ""
     variant: str = ""
     example: str = ""
+    calls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -201,6 +205,7 @@ def _wrong(entry: dict[str, Any], kind: type[Claim | Own | Recipe]) -> Iterator[
         return
     for key, value in entry.items():
         if key == "calls" and isinstance(value, list) and value:
+            yield from _strange_calls(value)
             continue
         if key != "figure" and (not isinstance(value, str) or not value.strip()):
             yield f"{key} must be a non-empty text, found {value!r}"
@@ -212,6 +217,20 @@ def _wrong(entry: dict[str, Any], kind: type[Claim | Own | Recipe]) -> Iterator[
         yield f"tier = {entry['tier']!r} is none; there are: {', '.join(TIERS)}"
     if ("check" in entry) == ("unchecked" in entry):
         yield "give either the check that asserts it, or unchecked = why none can"
+
+
+def _strange_calls(calls: Sequence[Any]) -> Iterator[str]:
+    """What a list of calls has that is neither a name, nor makes a layer or an optimizer."""
+    for text in calls:
+        if not isinstance(text, str) or not text.strip():
+            yield f"calls has {text!r}, which is no name"
+        elif "(" in text:
+            what, _, times = text.partition(" * ")
+            try:
+                made_of(what, optim if times else nn)
+                int(times or 1)
+            except ValueError as error:
+                yield f"calls: {error}"
 
 
 def ledger_of(registered: Registered[Example]) -> Ledger:

@@ -29,7 +29,6 @@ plugin moves.
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -41,6 +40,7 @@ from torch import nn
 
 from refimpl.checking import laws
 from refimpl.contract import Protocol
+from refimpl.records.called import made_of
 from refimpl.training.starts import Distribution
 
 WHERE = ("section", "variants", "example")
@@ -109,15 +109,7 @@ def wrong(entry: Mapping[str, Any]) -> Iterator[str]:
 
 def built(text: str) -> nn.Module:
     """The layer or loss of torch that ``Conv2d(3, 32, 3)`` makes. Raises ValueError otherwise."""
-    try:
-        call = ast.parse(text, mode="eval").body
-        assert isinstance(call, ast.Call)
-        assert isinstance(call.func, ast.Name)
-        arguments = [ast.literal_eval(own) for own in call.args]
-        named = {str(own.arg): ast.literal_eval(own.value) for own in call.keywords}
-        made: nn.Module = getattr(nn, call.func.id)(*arguments, **named)
-    except Exception as error:
-        raise ValueError(f"{text!r} makes no layer or loss of torch.nn ({error})") from error
+    made: nn.Module = made_of(text, nn)
     return made
 
 

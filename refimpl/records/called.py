@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.overrides import TorchFunctionMode
 
 from refimpl.contract import Exact
+from refimpl.records.of_models import described, made_by
 from refimpl.records.of_values import (
     INDEXED,
     Claim,
@@ -26,6 +30,7 @@ from refimpl.records.of_values import (
     tried,
     written_in,
 )
+from refimpl.training.witness import OWN_BUSINESS
 from refimpl.whereabouts import unwrapped
 
 REFLECTED = ("radd", "rsub", "rmul", "rmatmul", "rtruediv", "rpow", "rfloordiv", "rmod")
@@ -43,6 +48,42 @@ class Called:
 
     names: set[str]
     of_torch: set[str]
+    layers: set[str] = field(default_factory=set)
+    updates: Counter[str] = field(default_factory=Counter)
+
+    def made(self, text: str) -> bool:
+        """Whether it makes the layer, or that many updates, which the text names.
+
+        ``Conv2d(8, 8, 3, groups=8)`` is a layer, ``SGD(lr=0.01) * 500`` an optimizer's updates.
+        """
+        what, _, times = text.partition(" * ")
+        if times:
+            return self.updates[_constants(made_of(what, torch.optim))] == int(times)
+        return described(made_of(text, nn)) in self.layers
+
+
+def made_of(text: str, where: ModuleType) -> Any:
+    """The layer of ``torch.nn``, or optimizer of ``torch.optim``, that the text constructs.
+
+    Raises ValueError if it constructs none.
+    """
+    try:
+        call = ast.parse(text, mode="eval").body
+        assert isinstance(call, ast.Call)
+        assert isinstance(call.func, ast.Name)
+        arguments = [ast.literal_eval(own) for own in call.args]
+        named = {str(own.arg): ast.literal_eval(own.value) for own in call.keywords}
+        if where is torch.optim:
+            arguments = [[torch.zeros(1, requires_grad=True)], *arguments]
+        return getattr(where, call.func.id)(*arguments, **named)
+    except Exception as error:
+        raise ValueError(f"{text!r} makes nothing of {where.__name__} ({error})") from error
+
+
+def _constants(optimizer: torch.optim.Optimizer) -> str:
+    group = optimizer.param_groups[0]
+    kept = {name: value for name, value in group.items() if name not in OWN_BUSINESS}
+    return f"{type(optimizer).__name__} {sorted(kept.items())}"
 
 
 def called(claim: Claim) -> Called:
@@ -59,9 +100,14 @@ def called(claim: Claim) -> Called:
         found.of_torch.update(names)
         return False
 
-    with _profiled(module, found.names), _changing(module, noted):
+    handle = register_optimizer_step_pre_hook(
+        lambda own, *_: found.updates.update([_constants(own)])
+    )
+    with _profiled(module, found.names), _changing(module, noted), made_by(module) as layers:
         _ended(claim)
+    handle.remove()
     found.names |= found.of_torch
+    found.layers = {described(own) for own in layers}
     return found
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from types import CodeType
+from contextlib import contextmanager
+from types import CodeType, FrameType
 from typing import Any
 
 from torch import Tensor, nn
@@ -85,6 +87,40 @@ def arguments(layer: nn.Module) -> Iterator[tuple[str, Any]]:
             yield name, list(value)
         elif isinstance(value, SIMPLE):
             yield name, value
+
+
+def described(layer: nn.Module) -> str:
+    """The layer as text, with the arguments of its constructor that are not the default."""
+    takes = _parameters_of(type(layer))
+    left_out = ["bias"] if "affine" in takes else []  # only newer versions of torch have it
+    given = ", ".join(
+        f"{name}={value}"
+        for name, value in arguments(layer)
+        if value != takes[name].default and name not in left_out
+    )
+    return f"{type(layer).__name__}({given})"
+
+
+@contextmanager
+def made_by(module: str) -> Iterator[list[nn.Module]]:
+    """The layers of torch that code of this module makes inside the block, in their order."""
+    made: list[nn.Module] = []
+    begun = nn.Module.__init__
+
+    def begins(own: nn.Module, *args: Any, **kwargs: Any) -> None:
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_globals.get("__name__", "").startswith("torch.nn."):
+            frame = frame.f_back
+        of_torch = type(own).__module__.startswith("torch.nn.")
+        if of_torch and frame is not None and frame.f_globals.get("__name__") == module:
+            made.append(own)
+        begun(own, *args, **kwargs)
+
+    nn.Module.__init__ = begins  # type: ignore[method-assign]
+    try:
+        yield made
+    finally:
+        nn.Module.__init__ = begun  # type: ignore[method-assign]
 
 
 _ABSENT = object()

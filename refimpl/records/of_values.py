@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import zip_longest
 from types import CodeType, FrameType, FunctionType
 from typing import Any, TypeAlias
 
@@ -26,6 +27,7 @@ from torch.utils.data import DataLoader
 
 from refimpl.calls import EachCall
 from refimpl.contract import Erratum, Exact, Example, Failure
+from refimpl.records import of_models
 from refimpl.requirements import missing
 from refimpl.whereabouts import unwrapped
 
@@ -67,6 +69,7 @@ class Calls:
 
     module: str
     seen: list[Call] = field(default_factory=list)
+    layers: list[nn.Module] = field(default_factory=list)
 
     def noted(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -204,7 +207,7 @@ def _watching(module: str) -> Iterator[Calls]:
     if patched:
         torch.Tensor.__getitem__ = lambda *args: calls.indexed(*args)  # type: ignore
     try:
-        with EachCall(calls.noted):
+        with EachCall(calls.noted), of_models.made_by(module) as calls.layers:
             yield calls
     finally:
         torch.from_numpy = FROM_NUMPY
@@ -264,12 +267,12 @@ def of_value(
     """
     if fills_caches:
         _calls_of(value, seeds[0])
-    (steady, ends), *others = (_calls_of(value, seed) for seed in seeds)
-    for calls, _ in others:
+    (steady, ends, layers), *others = (_calls_of(value, seed) for seed in seeds)
+    for calls, *_ in others:
         steady = [_steady(*pair) for pair in zip(steady, calls, strict=False)]
     if other_kernels:
         with _other_kernels():
-            calls, _ = _calls_of(value, seeds[0])
+            calls, *_ = _calls_of(value, seeds[0])
         steady = [_steady(*pair, STEADY) for pair in zip(steady, calls, strict=False)]
     names = "\n".join(call[0] for call in steady).encode()
     return {
@@ -278,18 +281,24 @@ def of_value(
         "names": hashlib.blake2b(names, digest_size=4).hexdigest(),
         "first": steady[:FIRST],
         "last": steady[FIRST:][-LAST:],
+        **({"layers": layers} if layers else {}),
     }
 
 
-def _calls_of(claim: Claim, seed: int) -> tuple[list[Call], str]:
+def _calls_of(claim: Claim, seed: int) -> tuple[list[Call], str, list[str]]:
+    """Its calls, how it ends, and the first of the layers that it makes."""
     compute = tried(claim)
     with torch.random.fork_rng(devices=[]), _watching(unwrapped(compute).__module__) as calls:
         torch.manual_seed(seed)
         try:
             compute()
         except Exception as error:
-            return calls.seen, type(error).__name__
-    return calls.seen, "value"
+            return calls.seen, type(error).__name__, _layers(calls)
+    return calls.seen, "value", _layers(calls)
+
+
+def _layers(calls: Calls) -> list[str]:
+    return [of_models.described(layer) for layer in calls.layers[:FIRST]]
 
 
 def tried(claim: Claim) -> Callable[[], object]:
@@ -334,6 +343,10 @@ def difference(found: Mapping[str, Any], recorded: Mapping[str, Any]) -> str:
             if not _alike(own, was):
                 given = f"{own[0]} is given {_shown(own)}, recorded {_shown(was)}"
                 return f"in its {_place(part, number)} call, {given}"
+    if "layers" in recorded and found.get("layers", []) != recorded["layers"]:
+        pairs = zip_longest(found.get("layers", []), recorded["layers"], fillvalue="nothing")
+        now, was = next(pair for pair in pairs if pair[0] != pair[1])
+        return f"it makes {now}, recorded {was}"
     if found["calls"] != recorded["calls"]:
         return f"it makes {found['calls']} calls of torch, recorded {recorded['calls']}"
     between = recorded["calls"] > FIRST + LAST and shows_indexing()
