@@ -116,7 +116,7 @@ def made_by(module: str) -> Iterator[list[nn.Module]]:
             made.append(own)
         begun(own, *args, **kwargs)
 
-    nn.Module.__init__ = begins  # type: ignore[method-assign]
+    nn.Module.__init__ = begins  # type: ignore[assignment, method-assign]
     try:
         yield made
     finally:
