@@ -100,12 +100,15 @@ def called(claim: Claim) -> Called:
         found.of_torch.update(names)
         return False
 
-    handle = register_optimizer_step_pre_hook(
-        lambda own, *_: found.updates.update([_constants(own)])
-    )
-    with _profiled(module, found.names), _changing(module, noted), made_by(module) as layers:
-        _ended(claim)
-    handle.remove()
+    def stepped(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        found.updates[_constants(optimizer)] += 1
+
+    handle = register_optimizer_step_pre_hook(stepped)
+    try:
+        with _profiled(module, found.names), _changing(module, noted), made_by(module) as layers:
+            _ended(claim)
+    finally:
+        handle.remove()
     found.names |= found.of_torch
     found.layers = {described(own) for own in layers}
     return found
@@ -277,8 +280,10 @@ def _another_form(made: Any) -> Any:
         other = torch.float64 if made.dtype != torch.float64 else torch.float32
         with torch.no_grad():
             return made.detach().to(other)[None].transpose(0, -1)
-    if isinstance(made, (bool, int, float)):
-        return {bool: int, int: float, float: complex}[type(made)](made)
+    if isinstance(made, bool):
+        return int(made)
+    if isinstance(made, (int, float)):
+        return float(made) if isinstance(made, int) else complex(made)
     if isinstance(made, tuple):
         parts = [_another_form(own) for own in made]
         same = all(own is was for own, was in zip(parts, made, strict=True))
