@@ -60,6 +60,23 @@ def test_the_same_order_in_every_epoch_is_named_by_the_first_step_of_the_second(
     assert "other targets than their batch's is [4" in result.reason
 
 
+@pytest.mark.parametrize("better", [min, max])
+def test_the_best_figure_so_far_in_the_place_of_the_last_fails(better):
+    def best_so_far(problem):
+        best = None
+        for seen in epoch_by_epoch(problem):
+            if isinstance(seen, Epoch):
+                own = seen.metrics["val_loss"]
+                best = own if best is None else better(best, own)
+                yield Epoch({"val_loss": best})
+            else:
+                yield seen
+
+    result = asked(best_so_far, protocol=WHOLE)
+    assert result.outcome == "failed"
+    assert result.reason.startswith("val_loss that it measured itself is")
+
+
 @pytest.mark.parametrize(
     "mistake",
     [{"measured": lambda problem: problem.train}, {"weight": 1.01}],
