@@ -20,8 +20,9 @@ WHOLE = 50
 """An epoch of at most this many updates is read whole, a longer one at its beginning and end."""
 
 BEGINNING = 20
-FEW_ROWS = 64
-"""The most rows in the short epochs after each of which the parameters change their sign."""
+FEW, FEW_ROWS = 10, 64
+"""Epochs of so many updates are read whole by a run whose parameters change their sign after each;
+others have one update, of so many rows."""
 
 AROUND = 2
 """How many updates are read before and after the end of an epoch."""
@@ -87,7 +88,8 @@ def _of_its_own_epoch(variant: Variant, problem: Problem) -> Iterator[Measuremen
     gets better and once worse.
     """
     protocol = replace(problem.protocol, epochs=3, stand_in_epochs=None, stop=None)
-    short = problem.but(protocol=protocol).shortened(FEW_ROWS, 1)
+    longer = problem.but(protocol=protocol)
+    short = longer if longer.steps_per_epoch <= FEW else longer.shortened(FEW_ROWS, 1)
     last, made = None, 0
     for seen in drive(variant, short):
         if isinstance(seen, Step):
