@@ -202,9 +202,9 @@ def _start(
         # It is drawn as starts.py restates torch's, which starts-as-torch-does compares with torch.
         return
     drawn = _drawn(variant)
-    tests = len(drawn)
+    tests, own = len(drawn), start_values(variant, variant.seed)
     for name, values in drawn.items():
-        shape = tuple(np.shape(start_values(variant, variant.seed)[name]))
+        shape = tuple(np.shape(own[name]))
         if isinstance(stated, str):
             from_ = _by_torch(variant, name)
         else:
