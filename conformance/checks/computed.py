@@ -42,7 +42,8 @@ def _stated(subject: Subject) -> dict[str, tuple[str, ...]]:
     keys = {"exact-values": "{}", "documented-failures": "failure: {}", "errata": "erratum: {}"}
     found: dict[str, tuple[str, ...]] = {}
     ledger = claims.beside(subject.example)
-    for claim in (*ledger.claims, *ledger.own):
+    statements: tuple[claims.Claim | claims.Own, ...] = (*ledger.claims, *ledger.own)
+    for claim in statements:
         if claim.calls and claim.check in keys:
             key = keys[claim.check].format(claim.what)
             found[key] = (*found.get(key, ()), *claim.calls)
