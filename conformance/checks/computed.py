@@ -69,10 +69,7 @@ def values_call_what_they_claim(subject: Subject) -> Iterator[Measurement]:
         lacking = [
             name for name in names if not (seen.made(name) if "(" in name else name in seen.names)
         ]
-        idle = [
-            name for name in names
-            if name in seen.of_torch and not called.depends(possible[key], name)
-        ]  # fmt: skip
+        idle = called.unmoved(possible[key], (name for name in names if name in seen.of_torch))
         said = [f"does not call {', '.join(lacking)}"] if lacking else []
         said += [f"is the same whatever {', '.join(idle)} gives"] if idle else []
         yield true(key, not said, f"{key} {' and '.join(said)}")

@@ -6,7 +6,7 @@ import ast
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -114,25 +114,29 @@ def called(claim: Claim) -> Called:
     return found
 
 
-def depends(claim: Claim, name: str) -> bool:
-    """Whether the value becomes another, or fails, if what this function gives is changed.
+def unmoved(claim: Claim, names: Iterable[str]) -> list[str]:
+    """Those of the functions whose results can be changed and leave the value the same.
 
     What gives no numbers cannot be changed, and counts as if the value depended on it. A failure or
     an erratum may end the same whatever is given: it depends on what other calls are given then.
     """
     module = unwrapped(tried(claim)).__module__
     keeps = not isinstance(claim, Exact)
-    with _changing(module, lambda names: False, keeps=keeps) as unchanged:
+    with _changing(module, lambda called: False, keeps=keeps) as unchanged:
         before = _ended(claim)
-    changed = False
-    for other in (_other_numbers, _another_form, _of_a_graph):
-        most = LONGER * unchanged.calls
-        with _changing(module, lambda names: name in names, other, most, keeps) as changing:
-            after = _ended(claim)
-        changed |= changing.times > 0
-        if changing.times and not (_same(before, after) and changing.given == unchanged.given):
-            return True
-    return not changed
+    most = LONGER * unchanged.calls
+
+    def same(name: str) -> bool:
+        changed = False
+        for other in (_other_numbers, _another_form, _of_a_graph):
+            with _changing(module, lambda called: name in called, other, most, keeps) as changing:
+                after = _ended(claim)
+            changed |= changing.times > 0
+            if changing.times and not (_same(before, after) and changing.given == unchanged.given):
+                return False
+        return changed
+
+    return [name for name in names if same(name)]
 
 
 def short(name: str) -> str:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from refimpl.contract import Exact
-from refimpl.records.called import called, depends, short
+from refimpl.records.called import called, short, unmoved
 
 DEEP = 3
 """How far functions of the plugin that a value calls are followed."""
@@ -37,9 +37,10 @@ def shows_something(value: Exact) -> bool:
 
     Numbers are constants, those that the module has by name, and what a partial or a default gives.
     """
-    return _depends_on_a_number(value) or any(
-        depends(value, name) for name in sorted(called(value).of_torch) if short(name) not in JUDGES
-    )
+    if _depends_on_a_number(value):
+        return True
+    names = [name for name in sorted(called(value).of_torch) if short(name) not in JUDGES]
+    return len(unmoved(value, names)) < len(names)
 
 
 def _depends_on_a_number(value: Exact) -> bool:
