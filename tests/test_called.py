@@ -9,6 +9,7 @@ from torch import nn, tensor
 
 from refimpl import Exact, Example, Failure
 from refimpl.authoring.linting import lint
+from refimpl.checking import claims
 from refimpl.checking.checks import Subject
 from refimpl.composition import CPU
 from refimpl.conformance.checks import computed
@@ -239,3 +240,41 @@ def descended():
 )
 def test_a_claim_may_name_a_layer_s_arguments_and_an_optimizer_s_updates(text, made):
     assert called(value(descended)).made(text) is made
+
+
+def viewed():
+    t = torch.arange(12).view(3, 4)
+    half = torch.masked_fill(tensor([0.5, 2.0]), tensor([False, True]), 0.1)
+    return t.float().sum(dim=1, keepdim=True), t[1:, 2], half, tensor(1, dtype=torch.int8)
+
+
+@pytest.mark.parametrize(
+    ("text", "made"),
+    [
+        ("arange(12)", True),
+        ("arange(12.0)", False),
+        ("view(..., 3, 4)", True),
+        ("view(4, 3)", False),
+        ("view((12,), 3)", True),
+        ("view((13,), 3)", False),
+        ("sum((3, 4), 1, True)", True),
+        ("sum((3, 4), True, 1)", False),
+        ("sum((3, 4), 0)", False),
+        ("masked_fill([0.5, 2.0], [False, True], 0.1)", True),
+        ("masked_fill([0.5, 2.5])", False),
+        ("masked_fill([0.5, 2.0], [0, 1])", False),
+        ("getitem(..., ['slice(1, None, None)', 2])", True),
+        ("getitem(..., ['slice(1, None, None)', 3])", False),
+        ("tensor(1, 'torch.int8')", True),
+        ("tensor(1, 'torch.uint8')", False),
+        ("tensor(True)", False),
+        ("softmax(...)", False),
+    ],
+)
+def test_a_claim_may_state_what_a_function_is_given(text, made):
+    assert called(value(viewed), [text]).made(text) is made
+
+
+@pytest.mark.parametrize("text", ["view(3,", "view(x)", "Linaer(3, 4)", "(3, 4)", "view(3) + 1"])
+def test_a_stated_call_that_is_none_is_refused(text):
+    assert [*claims._strange_calls([text])]

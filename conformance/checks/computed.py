@@ -65,11 +65,12 @@ def values_call_what_they_claim(subject: Subject) -> Iterator[Measurement]:
     for key, names in _stated(subject).items():
         if key not in possible:
             continue
-        seen = called.called(possible[key])
+        seen = called.called(possible[key], names)
         lacking = [
             name for name in names if not (seen.made(name) if "(" in name else name in seen.names)
         ]
-        idle = called.unmoved(possible[key], (name for name in names if name in seen.of_torch))
+        functions = dict.fromkeys(map(called.function_of, names))
+        idle = called.unmoved(possible[key], (f for f in functions if f in seen.of_torch))
         said = [f"does not call {', '.join(lacking)}"] if lacking else []
         said += [f"is the same whatever {', '.join(idle)} gives"] if idle else []
         yield true(key, not said, f"{key} {' and '.join(said)}")

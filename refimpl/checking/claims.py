@@ -27,10 +27,11 @@ plugin it is: the name of an exact value, a failure or an erratum, or the metric
 ``variant`` narrows it, and a ``tier`` if only the real data shows it. A ``figure`` that is no text
 must be what the plugin asserts, or lie in the range that it asserts on real data. An entry ``own``
 lists an assertion that no document makes, and says why it is there. ``calls`` names the functions
-that the document's expression calls, which the value of the plugin must call too; a layer may be
-named with its arguments, and an optimizer with its updates: ``"SGD(lr=0.01) * 500"``. If a plugin
-brings several examples, each entry names its ``example``; so it does with ``document`` if that is
-not the example's.
+that the document's expression calls, which the value of the plugin must call too, and what it gives
+them: ``"view([0, 1, 2, 3], 2, 2)"``, where a list is a tensor's values, a tuple its shape and
+``...`` anything. A layer may be named with its arguments, and an optimizer with its updates:
+``"SGD(lr=0.01) * 500"``. If a plugin brings several examples, each entry names its ``example``; so
+it does with ``document`` if that is not the example's.
 
 A ledger is complete: every claim points at an assertion, and every assertion has a claim. Beside
 its claims it has ``[[recipe]]``, of :mod:`refimpl.checking.recipes`.
@@ -55,7 +56,7 @@ from refimpl.contract import Erratum, Exact, Example, Facts, Failure, Figure
 from refimpl.data import TIERS
 from refimpl.errors import RefimplError
 from refimpl.reading import why
-from refimpl.records.called import made_of
+from refimpl.records.called import call_of, made_of
 from refimpl.whereabouts import files_of
 
 if TYPE_CHECKING:
@@ -227,7 +228,8 @@ def _strange_calls(calls: Sequence[Any]) -> Iterator[str]:
         elif "(" in text:
             what, _, times = text.partition(" * ")
             try:
-                made_of(what, optim if times else nn)
+                if times or not call_of(what):
+                    made_of(what, optim if times else nn)
                 int(times or 1)
             except ValueError as error:
                 yield f"calls: {error}"

@@ -6,15 +6,16 @@ import ast
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from types import FrameType, ModuleType
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.overrides import TorchFunctionMode
@@ -33,10 +34,16 @@ from refimpl.records.of_values import (
 from refimpl.training.witness import OWN_BUSINESS
 from refimpl.whereabouts import unwrapped
 
+Chooses = Callable[[Collection[str], Sequence[Any]], bool]
+"""Of the names of a function and the arguments of a call, whether it is meant."""
+
 REFLECTED = ("radd", "rsub", "rmul", "rmatmul", "rtruediv", "rpow", "rfloordiv", "rmod")
 
 LONGER = 2
 """A loop that makes so many times the calls it made before may never end, and is stopped."""
+
+SINGLE = 1e-6
+"""A number that a document states is the same in float32 within this, relative to itself."""
 
 LARGE = 10_000_000
 """So are tensors of so many numbers, which a loop may go on joining."""
@@ -50,16 +57,92 @@ class Called:
     of_torch: set[str]
     layers: set[str] = field(default_factory=set)
     updates: Counter[str] = field(default_factory=Counter)
+    given: set[str] = field(default_factory=set)
+    """Of the stated calls with arguments, those that were made."""
 
     def made(self, text: str) -> bool:
-        """Whether it makes the layer, or that many updates, which the text names.
+        """Whether it makes the layer, that many updates, or the call with the arguments stated.
 
-        ``Conv2d(8, 8, 3, groups=8)`` is a layer, ``SGD(lr=0.01) * 500`` an optimizer's updates.
+        ``Conv2d(8, 8, 3, groups=8)`` is a layer, ``SGD(lr=0.01) * 500`` an optimizer's updates,
+        ``view(..., 3, 4)`` a call.
         """
         what, _, times = text.partition(" * ")
         if times:
             return self.updates[_constants(made_of(what, torch.optim))] == int(times)
-        return described(made_of(text, nn)) in self.layers
+        return text in self.given if call_of(text) else described(made_of(text, nn)) in self.layers
+
+
+@dataclass(frozen=True)
+class Stated:
+    """A function, and arguments that it is given; ``...`` stands for any."""
+
+    name: str
+    arguments: tuple[Any, ...]
+
+    def is_made(self, names: Collection[str], given: Sequence[Any]) -> bool:
+        """Whether a call is of this function, and is given these arguments in this order."""
+        left = iter(given)
+        return self.name in names and all(
+            any(_is(stated, own) for own in left) for stated in self.arguments
+        )
+
+
+def call_of(text: str) -> Stated | None:
+    """The call of a function that a text states, or ``None`` if that is a layer.
+
+    An argument is a number, a text, a list for a tensor's values or a tuple for its shape.
+    Raises ValueError if it is no call with such arguments.
+    """
+    try:
+        call = ast.parse(text, mode="eval").body
+        assert isinstance(call, ast.Call)
+        name = ast.unparse(call.func)
+        if name[:1].isupper() and not hasattr(torch, name):
+            return None
+        arguments = [*call.args, *(own.value for own in call.keywords)]
+        return Stated(name, tuple(map(ast.literal_eval, arguments)))
+    except Exception as error:
+        raise ValueError(f"{text!r} is no call with plain arguments ({error})") from error
+
+
+def function_of(text: str) -> str:
+    """The function that a text names, with or without arguments; "" if it names another thing."""
+    if "(" not in text:
+        return text
+    call = None if " * " in text else call_of(text)
+    return call.name if call else ""
+
+
+def _is(stated: Any, own: Any) -> bool:
+    """Whether an argument is the stated one."""
+    if stated is ...:
+        return True
+    if isinstance(own, (Tensor, np.ndarray)):
+        return _is_array(stated, own)
+    if isinstance(own, (list, tuple)):
+        return (
+            isinstance(stated, (list, tuple))
+            and len(own) == len(stated)
+            and all(map(_is, stated, own))
+        )
+    if isinstance(stated, str):
+        return stated == str(own)
+    if isinstance(stated, float) and isinstance(own, float):
+        return math.isclose(stated, own, rel_tol=SINGLE)
+    return type(stated) is type(own) and bool(stated == own)
+
+
+def _is_array(stated: Any, own: Tensor | NDArray[Any]) -> bool:
+    if isinstance(stated, tuple):
+        return stated == tuple(own.shape)
+    if isinstance(own, Tensor):
+        if own.is_sparse or own.device.type == "meta":
+            return False
+        own = own.detach().resolve_conj().resolve_neg().cpu().numpy()
+    wanted = np.asarray(stated)
+    kinds = {wanted.dtype.kind, own.dtype.kind.replace("u", "i")}
+    same = wanted.shape == own.shape and len(kinds) == 1
+    return same and bool(np.allclose(own, wanted, rtol=SINGLE, atol=0, equal_nan=True))
 
 
 def made_of(text: str, where: ModuleType) -> Any:
@@ -86,8 +169,10 @@ def _constants(optimizer: torch.optim.Optimizer) -> str:
     return f"{type(optimizer).__name__} {sorted(kept.items())}"
 
 
-def called(claim: Claim) -> Called:
+def called(claim: Claim, stated: Iterable[str] = ()) -> Called:
     """The functions that the code of a value calls by itself, by their short names.
+
+    Of the stated calls with arguments (``view(..., 3, 4)``), those that it makes are noted, too.
 
     ``torch.Tensor.masked_fill`` is ``masked_fill``, ``a @ b`` is ``matmul``, ``a[0]`` is
     ``getitem``, ``a.T`` is ``T``, and a class is its name. Where two have one short name, a longer
@@ -96,8 +181,12 @@ def called(claim: Claim) -> Called:
     module = unwrapped(tried(claim)).__module__
     found = Called(set(), set())
 
-    def noted(names: Collection[str]) -> bool:
+    wanted = {text: call_of(text) for text in stated if "(" in text and function_of(text)}
+
+    def noted(names: Collection[str], given: Sequence[Any]) -> bool:
         found.of_torch.update(names)
+        if torch._C._get_tracing_state() is None:  # shapes are tensors then
+            found.given |= {t for t, call in wanted.items() if call and call.is_made(names, given)}
         return False
 
     def stepped(optimizer: torch.optim.Optimizer, *_: Any) -> None:
@@ -122,14 +211,15 @@ def unmoved(claim: Claim, names: Iterable[str]) -> list[str]:
     """
     module = unwrapped(tried(claim)).__module__
     keeps = not isinstance(claim, Exact)
-    with _changing(module, lambda called: False, keeps=keeps) as unchanged:
+    with _changing(module, lambda *_: False, keeps=keeps) as unchanged:
         before = _ended(claim)
     most = LONGER * unchanged.calls
 
     def same(name: str) -> bool:
         changed = False
         for other in (_other_numbers, _another_form, _of_a_graph):
-            with _changing(module, lambda called: name in called, other, most, keeps) as changing:
+            chosen = partial(_is_named, name)
+            with _changing(module, chosen, other, most, keeps) as changing:
                 after = _ended(claim)
             changed |= changing.times > 0
             if changing.times and not (_same(before, after) and changing.given == unchanged.given):
@@ -137,6 +227,10 @@ def unmoved(claim: Claim, names: Iterable[str]) -> list[str]:
         return changed
 
     return [name for name in names if same(name)]
+
+
+def _is_named(name: str, names: Collection[str], _: Sequence[Any]) -> bool:
+    return name in names
 
 
 def short(name: str) -> str:
@@ -174,7 +268,7 @@ class _Changing(TorchFunctionMode):
     def __init__(
         self,
         module: str,
-        chosen: Callable[[Collection[str]], bool],
+        chosen: Chooses,
         other: Callable[[Any], Any],
         most: float,
         keeps: bool,
@@ -194,9 +288,10 @@ class _Changing(TorchFunctionMode):
     ) -> Any:
         """Make the call."""
         written = written_in(self.module, _outside(sys._getframe(1)))
-        chosen = written and self.chosen(_names(function))
+        given = [*args, *(kwargs or {}).values()]
+        chosen = written and self.chosen(_names(function), given)
         if written and self.keeps:
-            self.given.append([*said_of([*args, *(kwargs or {}).values()])])
+            self.given.append([*said_of(given)])
         made = function(*args, **(kwargs or {}))
         self.calls += 1
         large = self.times > 0 and isinstance(made, Tensor) and made.numel() > LARGE
@@ -211,7 +306,7 @@ class _Changing(TorchFunctionMode):
         """A hook behind every module: what a layer gives can be changed, too."""
         ours = type(layer).__module__.startswith("torch.nn.")
         written = ours and written_in(self.module, _outside(sys._getframe(1)))
-        return self.changed(made) if written and self.chosen([type(layer).__name__]) else made
+        return self.changed(made) if written and self.chosen([type(layer).__name__], args) else made
 
     def changed(self, made: Any, in_place: bool = False) -> Any:
         """Something else; what was written in place is written there."""
@@ -235,7 +330,7 @@ def _outside(frame: FrameType | None) -> FrameType | None:
 @contextmanager
 def _changing(
     module: str,
-    chosen: Callable[[Collection[str]], bool],
+    chosen: Chooses,
     other: Callable[[Any], Any] = lambda made: made,
     most: float = math.inf,
     keeps: bool = False,
