@@ -322,6 +322,23 @@ def test_exact_values_are_compared_to_their_digits_or_as_they_stand(
     assert (result.outcome == "passed") is same, result.reason
 
 
+def seeded_for_good():
+    torch.manual_seed(0)
+    return torch.rand(1).numel()
+
+
+def seeded_for_itself():
+    with torch.random.fork_rng(devices=[]):
+        return seeded_for_good()
+
+
+@pytest.mark.parametrize(("compute", "same"), [(seeded_for_good, False), (seeded_for_itself, True)])
+def test_a_value_does_not_leave_the_generator_seeded(compute, same):
+    (result,) = asked(Example("x", "t", "d", "s", values=(Exact("v", compute, 1),)))
+    assert (result.outcome == "passed") is same, result.reason
+    assert same or "v leaves torch's generator seeded with 0" in result.reason
+
+
 @pytest.mark.parametrize("holds", [np.True_, True])
 def test_an_erratum_that_answers_with_a_numpy_bool_is_as_expected(holds):
     erratum = Erratum("e", "a", "b", "torch>=9999", lambda: holds)

@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,6 +20,10 @@ from refimpl.requirements import missing
 from refimpl.training.live_model import first_step, live_summary
 
 Claim = TypeVar("Claim", Exact, Failure, Erratum)
+
+WRITTEN_BY_HAND = 2**32
+"""Seeds of documents are less than this. Those of the framework, also in values that train, are
+hashes of 62 bits."""
 
 PRINTED_DIGITS = 6
 """How many decimals the documents print in the size rows."""
@@ -169,7 +174,9 @@ def layers_as_recorded(subject: Subject) -> Iterator[Measurement]:
 def exact_values(subject: Subject) -> Iterator[Measurement]:
     """Is every exact value of the document reproduced, to the printed digits?"""
     for value in _possible(subject.example.values):
-        yield _exact(value)
+        with _seed_kept(value.name) as faults:
+            measured = _exact(value)
+        yield from (measured, *faults)
 
 
 def _possible(claims: Sequence[Claim]) -> list[Claim]:
@@ -178,6 +185,20 @@ def _possible(claims: Sequence[Claim]) -> list[Claim]:
     if not here:
         raise CannotRunError(missing(claims[0].needs))
     return here
+
+
+@contextmanager
+def _seed_kept(name: str) -> Iterator[list[Measurement]]:
+    """Says whether torch is left seeded: whoever draws next would get the same numbers each time.
+
+    To draw is fair; the state of the generators is put back after every check.
+    """
+    torch.manual_seed(WRITTEN_BY_HAND)
+    faults: list[Measurement] = []
+    yield faults
+    if (left := torch.initial_seed()) < WRITTEN_BY_HAND:
+        message = f"{name} leaves torch's generator seeded with {left}; use torch.random.fork_rng"
+        faults.append(true(f"the seed after {name}", False, message))
 
 
 def _exact(value: Exact) -> Measurement:
@@ -226,7 +247,9 @@ def _same(measured: Any, expected: Any, digits: int | None) -> bool:
 def documented_failures(subject: Subject) -> Iterator[Measurement]:
     """Do the mistakes that the document warns of still fail as documented?"""
     for failure in _possible(subject.example.failures):
-        yield _fails(failure)
+        with _seed_kept(failure.name) as faults:
+            measured = _fails(failure)
+        yield from (measured, *faults)
 
 
 def _fails(failure: Failure) -> Measurement:
@@ -252,10 +275,12 @@ def _fails(failure: Failure) -> Measurement:
 def errata(subject: Subject) -> Iterator[Measurement]:
     """Is the document wrong on exactly the versions that each erratum names?"""
     for erratum in _possible(subject.example.errata):
-        line = attempt(subject.example.name, erratum)
+        with _seed_kept(erratum.name) as faults:
+            line = attempt(subject.example.name, erratum)
         is_, should = ("right" if right else "wrong" for right in (line.holds, line.expected))
         message = f"{line.name}: the document is {is_} here, expected {should}"
         yield Measurement(
             line.name, is_, f"= {should}", line.as_expected,
             f"{message} ({line.since}; found {line.found})",
         )  # fmt: skip
+        yield from faults
