@@ -13,7 +13,7 @@ from refimpl.checking import claims
 from refimpl.checking.checks import Subject
 from refimpl.composition import CPU
 from refimpl.conformance.checks import computed
-from refimpl.records.called import called, unmoved
+from refimpl.records.called import called, idle_comparisons, unmoved
 from refimpl.records.varied import shows_something
 
 TALL = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
@@ -85,6 +85,25 @@ def joined_until_long():
     while rows.sum() < 10:
         rows = torch.cat([rows, torch.ones(1)])
     return len(rows)
+
+
+COMPARED = [torch.ones(2), torch.ones(2), torch.ones(2)]
+
+
+@pytest.mark.parametrize(
+    ("compute", "idle"),
+    [
+        (lambda: all(torch.equal(own, COMPARED[0]) for own in COMPARED), 0),
+        (lambda: any(torch.equal(own, COMPARED[0]) for own in COMPARED), 1),
+        (lambda: [torch.equal(own, COMPARED[0]) for own in COMPARED], 0),
+        (lambda: all(torch.allclose(own, X[0]) for own in X), 1),  # the other does not hold
+        (lambda: (X == X).all() and True, 0),
+        (lambda: X.sum().item(), 0),
+    ],
+)
+def test_each_comparison_of_a_value_decides_it(compute, idle):
+    compared = called(value(compute)).compared
+    assert len(idle_comparisons(value(compute), compared)) == idle
 
 
 def test_a_loop_that_would_not_end_with_other_numbers_is_stopped():

@@ -70,7 +70,10 @@ def values_call_what_they_claim(subject: Subject) -> Iterator[Measurement]:
             name for name in names if not (seen.made(name) if "(" in name else name in seen.names)
         ]
         functions = dict.fromkeys(map(called.function_of, names))
-        idle = called.unmoved(possible[key], (f for f in functions if f in seen.of_torch))
+        idle = [
+            *called.unmoved(possible[key], (f for f in functions if f in seen.of_torch)),
+            *called.idle_comparisons(possible[key], seen.compared),
+        ]
         said = [f"does not call {', '.join(lacking)}"] if lacking else []
         said += [f"is the same whatever {', '.join(idle)} gives"] if idle else []
         yield true(key, not said, f"{key} {' and '.join(said)}")

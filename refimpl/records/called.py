@@ -42,6 +42,11 @@ REFLECTED = ("radd", "rsub", "rmul", "rmatmul", "rtruediv", "rpow", "rfloordiv",
 LONGER = 2
 """A loop that makes so many times the calls it made before may never end, and is stopped."""
 
+COMPARISONS = frozenset(("equal", "allclose", "all", "any"))
+"""Functions that say yes or no of whole tensors."""
+
+COMPARED = 20
+
 SINGLE = 1e-6
 """A number that a document states is the same in float32 within this, relative to itself."""
 
@@ -59,6 +64,8 @@ class Called:
     updates: Counter[str] = field(default_factory=Counter)
     given: set[str] = field(default_factory=set)
     """Of the stated calls with arguments, those that were made."""
+    compared: int = 0
+    """How many comparisons of whole tensors it makes."""
 
     def made(self, text: str) -> bool:
         """Whether it makes the layer, that many updates, or the call with the arguments stated.
@@ -185,6 +192,7 @@ def called(claim: Claim, stated: Iterable[str] = ()) -> Called:
 
     def noted(names: Collection[str], given: Sequence[Any]) -> bool:
         found.of_torch.update(names)
+        found.compared += not COMPARISONS.isdisjoint(names)
         if torch._C._get_tracing_state() is None:  # shapes are tensors then
             found.given |= {t for t, call in wanted.items() if call and call.is_made(names, given)}
         return False
@@ -227,6 +235,41 @@ def unmoved(claim: Claim, names: Iterable[str]) -> list[str]:
         return changed
 
     return [name for name in names if same(name)]
+
+
+def idle_comparisons(claim: Claim, compared: int) -> list[str]:
+    """Those of its comparisons whose answer can be the other one and leave the value the same.
+
+    So it is with ``any`` for ``all``: only one of them would have to hold. At most the first
+    ``COMPARED`` calls of ``torch.equal`` and the like are tried, each by itself.
+    """
+    if not compared:
+        return []
+    module = unwrapped(tried(claim)).__module__
+    with _changing(module, lambda *_: False) as unchanged:
+        before = _ended(claim)
+    idle = []
+    for number in range(1, min(compared, COMPARED) + 1):
+        most = LONGER * unchanged.calls
+        with _changing(module, _Comparison(number), _other_numbers, most) as changing:
+            after = _ended(claim)
+        if changing.times and _same(before, after):
+            idle.append(f"comparison {number} of {compared}")
+    return idle
+
+
+@dataclass
+class _Comparison:
+    """Chooses the comparison of this number, from 1."""
+
+    number: int
+    seen: int = 0
+
+    def __call__(self, names: Collection[str], _: Sequence[Any]) -> bool:
+        if COMPARISONS.isdisjoint(names):
+            return False
+        self.seen += 1
+        return self.seen == self.number
 
 
 def _is_named(name: str, names: Collection[str], _: Sequence[Any]) -> bool:
