@@ -1,5 +1,6 @@
 """A value calls what its claim names, and depends on what that gives and on its own numbers."""
 
+import io
 from functools import partial
 
 import numpy as np
@@ -13,7 +14,7 @@ from refimpl.checking import claims
 from refimpl.checking.checks import Subject
 from refimpl.composition import CPU
 from refimpl.conformance.checks import computed
-from refimpl.records.called import called, idle_comparisons, unmoved
+from refimpl.records.called import called, idle_calls, unmoved
 from refimpl.records.varied import shows_something
 
 TALL = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
@@ -102,8 +103,31 @@ COMPARED = [torch.ones(2), torch.ones(2), torch.ones(2)]
     ],
 )
 def test_each_comparison_of_a_value_decides_it(compute, idle):
-    compared = called(value(compute)).compared
-    assert len(idle_comparisons(value(compute), compared)) == idle
+    assert len(idle_calls(value(compute), called(value(compute)).deciding)) == idle
+
+
+def kept(what):
+    """What torch.load gives of it, by way of memory."""
+    file = io.BytesIO()
+    torch.save(what, file)
+    return torch.load(io.BytesIO(file.getvalue()), weights_only=False)
+
+
+NET = nn.Linear(2, 1)
+
+
+@pytest.mark.parametrize(
+    ("compute", "idle"),
+    [
+        (lambda: torch.equal(kept(NET)(X), NET(X)), 0),
+        (lambda: torch.equal(kept(NET.state_dict())["bias"], NET.bias), 0),
+        (lambda: (kept(NET), torch.equal(NET(X), NET(X)))[1], 1),
+        (lambda: [torch.equal(other(X), NET(X)) for other in (kept(NET), kept(NET))], 0),
+        (lambda: [torch.equal(other(X), NET(X)) for other in (kept(NET), kept(NET) and NET)], 1),
+    ],
+)
+def test_whatever_a_value_loads_must_decide_it(compute, idle):
+    assert len(idle_calls(value(compute), called(value(compute)).deciding)) == idle
 
 
 def test_a_loop_that_would_not_end_with_other_numbers_is_stopped():

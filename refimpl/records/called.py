@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import math
 import sys
 from collections import Counter
@@ -37,15 +38,18 @@ from refimpl.whereabouts import unwrapped
 Chooses = Callable[[Collection[str], Sequence[Any]], bool]
 """Of the names of a function and the arguments of a call, whether it is meant."""
 
+LOAD = torch.load
+
 REFLECTED = ("radd", "rsub", "rmul", "rmatmul", "rtruediv", "rpow", "rfloordiv", "rmod")
 
 LONGER = 2
 """A loop that makes so many times the calls it made before may never end, and is stopped."""
 
-COMPARISONS = frozenset(("equal", "allclose", "all", "any"))
-"""Functions that say yes or no of whole tensors."""
+DECIDING = frozenset(("equal", "allclose", "all", "any", "load"))
+"""Functions that say yes or no of whole tensors, or give back what was saved."""
 
-COMPARED = 20
+DECIDED = 20
+"""So many of their calls are tried."""
 
 SINGLE = 1e-6
 """A number that a document states is the same in float32 within this, relative to itself."""
@@ -64,8 +68,8 @@ class Called:
     updates: Counter[str] = field(default_factory=Counter)
     given: set[str] = field(default_factory=set)
     """Of the stated calls with arguments, those that were made."""
-    compared: int = 0
-    """How many comparisons of whole tensors it makes."""
+    deciding: int = 0
+    """How many comparisons of whole tensors it makes, or loads of what was saved."""
 
     def made(self, text: str) -> bool:
         """Whether it makes the layer, that many updates, or the call with the arguments stated.
@@ -192,7 +196,7 @@ def called(claim: Claim, stated: Iterable[str] = ()) -> Called:
 
     def noted(names: Collection[str], given: Sequence[Any]) -> bool:
         found.of_torch.update(names)
-        found.compared += not COMPARISONS.isdisjoint(names)
+        found.deciding += not DECIDING.isdisjoint(names)
         if torch._C._get_tracing_state() is None:  # shapes are tensors then
             found.given |= {t for t, call in wanted.items() if call and call.is_made(names, given)}
         return False
@@ -237,39 +241,42 @@ def unmoved(claim: Claim, names: Iterable[str]) -> list[str]:
     return [name for name in names if same(name)]
 
 
-def idle_comparisons(claim: Claim, compared: int) -> list[str]:
-    """Those of its comparisons whose answer can be the other one and leave the value the same.
+def idle_calls(claim: Claim, deciding: int) -> list[str]:
+    """Of its comparisons and loads, those that can give something else and leave it the same.
 
     So it is with ``any`` for ``all``: only one of them would have to hold. At most the first
-    ``COMPARED`` calls of ``torch.equal`` and the like are tried, each by itself.
+    ``DECIDED`` are tried, each by itself.
     """
-    if not compared:
+    if not deciding:
         return []
     module = unwrapped(tried(claim)).__module__
     with _changing(module, lambda *_: False) as unchanged:
         before = _ended(claim)
     idle = []
-    for number in range(1, min(compared, COMPARED) + 1):
-        most = LONGER * unchanged.calls
-        with _changing(module, _Comparison(number), _other_numbers, most) as changing:
+    for number in range(1, min(deciding, DECIDED) + 1):
+        chosen = _Deciding(number)
+        with _changing(module, chosen, _other_numbers, LONGER * unchanged.calls) as changing:
             after = _ended(claim)
         if changing.times and _same(before, after):
-            idle.append(f"comparison {number} of {compared}")
+            idle.append(f"its call {number} of {deciding}, of {chosen.name},")
     return idle
 
 
 @dataclass
-class _Comparison:
-    """Chooses the comparison of this number, from 1."""
+class _Deciding:
+    """Chooses the comparison or load of this number, from 1."""
 
     number: int
     seen: int = 0
+    name: str = ""
 
     def __call__(self, names: Collection[str], _: Sequence[Any]) -> bool:
-        if COMPARISONS.isdisjoint(names):
-            return False
-        self.seen += 1
-        return self.seen == self.number
+        found = DECIDING.intersection(names)
+        self.seen += bool(found)
+        chosen = bool(found) and self.seen == self.number
+        if chosen:
+            self.name = min(found)
+        return chosen
 
 
 def _is_named(name: str, names: Collection[str], _: Sequence[Any]) -> bool:
@@ -384,15 +391,21 @@ def _changing(
         """``tensor[index]``, which torch before 2.4 shows to no mode."""
         return mode.__torch_function__(INDEXED, (), (tensor, index))
 
+    def loaded(*args: Any, **kwargs: Any) -> Any:
+        """``torch.load``, which torch shows to no mode."""
+        return mode.__torch_function__(LOAD, (), args, kwargs)
+
     patched = not shows_indexing()
     if patched:
         torch.Tensor.__getitem__ = indexed  # type: ignore
+    torch.load = loaded
     hook = nn.modules.module.register_module_forward_hook(mode.layer)
     try:
         with mode:
             yield mode
     finally:
         hook.remove()
+        torch.load = LOAD
         if patched:
             torch.Tensor.__getitem__ = INDEXED  # type: ignore[method-assign]
 
@@ -413,6 +426,13 @@ def _other_numbers(made: Any, by: int = 1) -> Any:
         parts = [_other_numbers(own, by + n) for n, own in enumerate(made)]
         same = all(own is was for own, was in zip(parts, made, strict=True))
         return made if same else _again(made, parts)
+    if isinstance(made, dict):
+        return {name: _other_numbers(own, by + n) for n, (name, own) in enumerate(made.items())}
+    if isinstance(made, nn.Module):
+        other = copy.deepcopy(made)
+        for parameter in other.parameters():
+            parameter.data = _other_numbers(parameter.data, by)
+        return other
     return made
 
 
