@@ -195,6 +195,13 @@ def test_rows_that_a_document_draws_follow_its_law(tmp_path):
     assert "does not follow U(0, 9): between 0.2156 and 2.933, mean 1.259" in uniform
 
 
+def test_rows_that_are_drawn_are_not_drawn_twice(tmp_path):
+    law = LAW.replace(', "abs(x1 - x2) | y == 1" = "U(0, 9)"', "")
+    split = "Rows(x[30:], y[30:])"
+    [repeated] = judged(tmp_path, split, split.replace("30:", "20:30"), recipe=law)
+    assert repeated == "10 of the 40 rows occur before, which rows drawn anew never do"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [

@@ -339,13 +339,17 @@ def _rows(problem: Problem) -> tuple[int, ...]:
 
 
 def _law(stated: Mapping[str, str], problem: Problem) -> Iterator[Measurement]:
-    """Whether each quantity of the rows, train and validation together, follows its law."""
+    """Whether each quantity of the rows, of both splits together, follows its law; none repeats."""
     from scipy import stats
 
     parts = [part for part in (problem.train, problem.valid) if part is not None]
     x, y = (np.concatenate([np.asarray(getattr(p, n), np.float64) for p in parts]) for n in "xy")
+    x, y = x.reshape(len(x), -1), y.reshape(len(y), -1)
+    repeated = len(x) - len(np.unique(np.hstack([x, y]), axis=0))
+    message = f"{repeated} of the {len(x)} rows occur before, which rows drawn anew never do"
+    yield true("rows drawn anew", not repeated, message)
     for quantity, text in stated.items():
-        values = Quantity.of(quantity).of_rows(x.reshape(len(x), -1), y.reshape(len(y), -1)[:, 0])
+        values = Quantity.of(quantity).of_rows(x, y[:, 0])
         p = float(stats.kstest(values, law(text).cdf).pvalue)
         message = (
             f"{quantity} of the {len(values)} rows does not follow {text}: between "
