@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn, tensor
+from torch.utils.data import DataLoader
 
 from refimpl import Exact, Example, Failure
 from refimpl.authoring.linting import lint
@@ -288,6 +289,7 @@ def test_a_claim_may_name_a_layer_s_arguments_and_an_optimizer_s_updates(text, m
 def viewed():
     t = torch.arange(12).view(3, 4)
     half = torch.masked_fill(tensor([0.5, 2.0]), tensor([False, True]), 0.1)
+    DataLoader(TALL, 2, shuffle=True)
     return t.float().sum(dim=1, keepdim=True), t[1:, 2], half, tensor(1, dtype=torch.int8)
 
 
@@ -312,6 +314,10 @@ def viewed():
         ("tensor(1, 'torch.uint8')", False),
         ("tensor(True)", False),
         ("softmax(...)", False),
+        ("DataLoader(batch_size=2, shuffle=True)", True),
+        ("DataLoader(shuffle=True, batch_size=2, drop_last=False)", True),
+        ("DataLoader(batch_size=2, shuffle=False)", False),
+        ("DataLoader(batch_size=3)", False),
     ],
 )
 def test_a_claim_may_state_what_a_function_is_given(text, made):

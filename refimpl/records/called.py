@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import inspect
 import math
 import sys
 from collections import Counter
@@ -20,10 +21,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.overrides import TorchFunctionMode
+from torch.utils.data import DataLoader
 
 from refimpl.contract import Exact
 from refimpl.records.of_models import described, made_by
 from refimpl.records.of_values import (
+    DATA_LOADER,
     INDEXED,
     Claim,
     name_of,
@@ -101,19 +104,29 @@ class Stated:
 def call_of(text: str) -> Stated | None:
     """The call of a function that a text states, or ``None`` if that is a layer.
 
-    An argument is a number, a text, a list for a tensor's values or a tuple for its shape.
+    An argument is a number, a text, a list for a tensor's values or a tuple for its shape. Of
+    ``DataLoader(batch_size=50, shuffle=True)`` the settings are compared by name.
     Raises ValueError if it is no call with such arguments.
     """
     try:
         call = ast.parse(text, mode="eval").body
         assert isinstance(call, ast.Call)
         name = ast.unparse(call.func)
+        if name == DataLoader.__name__:
+            named = {str(own.arg): ast.literal_eval(own.value) for own in call.keywords}
+            return Stated(name, tuple(_settings(named)))
         if name[:1].isupper() and not hasattr(torch, name):
             return None
         arguments = [*call.args, *(own.value for own in call.keywords)]
         return Stated(name, tuple(map(ast.literal_eval, arguments)))
     except Exception as error:
         raise ValueError(f"{text!r} is no call with plain arguments ({error})") from error
+
+
+def _settings(given: Mapping[str, Any]) -> list[str]:
+    """The numbers and switches of a loader."""
+    kept = {name: own for name, own in given.items() if isinstance(own, (int, float, str))}
+    return [f"{name}={own}" for name, own in sorted(kept.items())]
 
 
 def function_of(text: str) -> str:
@@ -206,7 +219,12 @@ def called(claim: Claim, stated: Iterable[str] = ()) -> Called:
 
     handle = register_optimizer_step_pre_hook(stepped)
     try:
-        with _profiled(module, found.names), _changing(module, noted), made_by(module) as layers:
+        with (
+            _profiled(module, found.names),
+            _changing(module, noted),
+            _loaders(module, noted),
+            made_by(module) as layers,
+        ):
             _ended(claim)
     finally:
         handle.remove()
@@ -486,6 +504,25 @@ def _same(one: Any, other: Any) -> bool:
 def _equal(one: Tensor, other: Tensor) -> bool:
     one, other = one.detach(), other.detach()
     return bool(torch.allclose(one, other, rtol=0, atol=0, equal_nan=_floats(one)))
+
+
+@contextmanager
+def _loaders(module: str, noted: Chooses) -> Iterator[None]:
+    """Shows every loader that code of the module constructs, with all its settings."""
+    form = inspect.signature(DATA_LOADER)
+
+    def constructed(*args: Any, **kwargs: Any) -> None:
+        if written_in(module, _outside(sys._getframe(1))):
+            given = form.bind(*args, **kwargs)
+            given.apply_defaults()
+            noted([DataLoader.__name__], _settings(given.arguments))
+        DATA_LOADER(*args, **kwargs)
+
+    DataLoader.__init__ = constructed  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        DataLoader.__init__ = DATA_LOADER  # type: ignore[method-assign]
 
 
 @contextmanager
