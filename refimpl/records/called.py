@@ -207,11 +207,14 @@ def called(claim: Claim, stated: Iterable[str] = ()) -> Called:
 
     wanted = {text: call_of(text) for text in stated if "(" in text and function_of(text)}
 
+    def stated_of(names: Collection[str], given: Sequence[Any]) -> None:
+        if torch._C._get_tracing_state() is None:  # shapes are tensors then
+            found.given |= {t for t, call in wanted.items() if call and call.is_made(names, given)}
+
     def noted(names: Collection[str], given: Sequence[Any]) -> bool:
         found.of_torch.update(names)
         found.deciding += not DECIDING.isdisjoint(names)
-        if torch._C._get_tracing_state() is None:  # shapes are tensors then
-            found.given |= {t for t, call in wanted.items() if call and call.is_made(names, given)}
+        stated_of(names, given)
         return False
 
     def stepped(optimizer: torch.optim.Optimizer, *_: Any) -> None:
@@ -222,7 +225,7 @@ def called(claim: Claim, stated: Iterable[str] = ()) -> Called:
         with (
             _profiled(module, found.names),
             _changing(module, noted),
-            _loaders(module, noted),
+            _loaders(module, stated_of),
             made_by(module) as layers,
         ):
             _ended(claim)
@@ -507,7 +510,9 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 
 
 @contextmanager
-def _loaders(module: str, noted: Chooses) -> Iterator[None]:
+def _loaders(
+    module: str, noted: Callable[[Collection[str], Sequence[Any]], None]
+) -> Iterator[None]:
     """Shows every loader that code of the module constructs, with all its settings."""
     form = inspect.signature(DATA_LOADER)
 
