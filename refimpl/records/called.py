@@ -6,6 +6,7 @@ import ast
 import copy
 import inspect
 import math
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -348,6 +349,7 @@ class _Changing(TorchFunctionMode):
         self.module, self.chosen, self.other = module, chosen, other
         self.most, self.keeps = most, keeps
         self.times = self.calls = 0
+        self.process = os.getpid()
         self.given: list[Any] = []
 
     def __torch_function__(
@@ -357,7 +359,9 @@ class _Changing(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Make the call."""
+        """Make the call, as it is in a loader's workers."""
+        if os.getpid() != self.process:
+            return function(*args, **(kwargs or {}))
         written = written_in(self.module, _outside(sys._getframe(1)))
         given = [*args, *(kwargs or {}).values()]
         chosen = written and self.chosen(_names(function), given)
