@@ -41,6 +41,7 @@ CALLED = {
     "an optimizer": (lambda: torch.optim.SGD([X.clone().requires_grad_()], lr=0.1), {"SGD"}),
     "a typed constructor": (lambda: torch.IntTensor([1]).dtype, {"IntTensor", "dtype"}),
     "what NumPy gives": (lambda: torch.from_numpy(np.zeros(2)).sum(), {"from_numpy", "zeros"}),
+    "a function chosen by a flag": (lambda: nn.functional.max_pool2d(X[None], 2), {"max_pool2d"}),
     "a function of its own module": (lambda: halved(X).sum(), {"halved", "div", "sum"}),
 }
 
@@ -122,6 +123,8 @@ NET = nn.Linear(2, 1)
     [
         (lambda: torch.equal(kept(NET)(X), NET(X)), 0),
         (lambda: torch.equal(kept(NET.state_dict())["bias"], NET.bias), 0),
+        (lambda: [*kept({"net": NET.state_dict(), "epoch": 3})], 0),
+        (lambda: (NET.load_state_dict(kept(NET.state_dict())), NET.in_features)[1], 1),
         (lambda: (kept(NET), torch.equal(NET(X), NET(X)))[1], 1),
         (lambda: [torch.equal(other(X), NET(X)) for other in (kept(NET), kept(NET))], 0),
         (lambda: [torch.equal(other(X), NET(X)) for other in (kept(NET), kept(NET) and NET)], 1),

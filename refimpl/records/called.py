@@ -251,7 +251,7 @@ def unmoved(claim: Claim, names: Iterable[str]) -> list[str]:
 
     def same(name: str) -> bool:
         changed = False
-        for other in (_other_numbers, _another_form, _of_a_graph):
+        for other in (_other_numbers, _another_part, _another_form, _of_a_graph):
             chosen = partial(_is_named, name)
             with _changing(module, chosen, other, most, keeps) as changing:
                 after = _ended(claim)
@@ -276,10 +276,13 @@ def idle_calls(claim: Claim, deciding: int) -> list[str]:
         before = _ended(claim)
     idle = []
     for number in range(1, min(deciding, DECIDED) + 1):
-        chosen = _Deciding(number)
-        with _changing(module, chosen, _other_numbers, LONGER * unchanged.calls) as changing:
-            after = _ended(claim)
-        if changing.times and _same(before, after):
+        same = []
+        for other in (_other_numbers, _another_part):
+            chosen = _Deciding(number)
+            with _changing(module, chosen, other, LONGER * unchanged.calls) as changing:
+                after = _ended(claim)
+            same += [_same(before, after)] if changing.times else []
+        if same and all(same):
             idle.append(f"its call {number} of {deciding}, of {chosen.name},")
     return idle
 
@@ -461,6 +464,12 @@ def _other_numbers(made: Any, by: int = 1) -> Any:
     return made
 
 
+def _another_part(made: Any) -> Any:
+    """One part more of a checkpoint of several, which a value may list."""
+    several = isinstance(made, dict) and any(isinstance(own, dict) for own in made.values())
+    return {**made, "another part": None} if several else made
+
+
 def _another_form(made: Any) -> Any:
     """The same numbers in another shape, order of memory and type, a list as a tuple."""
     if isinstance(made, Tensor):
@@ -550,7 +559,8 @@ def _profiled(module: str, names: set[str]) -> Iterator[None]:
             made = name in ("__init__", "_wrapped_call_impl", "__call__")
             names.add(type(own).__name__ if made and own is not None else short(name))
             wrapped = [frame.f_locals.get(key) for key in frame.f_code.co_freevars]
-            names.update(short(str(getattr(f, "__name__", ""))) for f in wrapped if callable(f))
+            inner = (short(str(getattr(f, "__name__", ""))) for f in wrapped if callable(f))
+            names.update(name.lstrip("_") for name in inner)  # max_pool2d is _max_pool2d inside
 
     def layer(own: nn.Module, given: Any) -> None:
         names.add(type(own).__name__)
