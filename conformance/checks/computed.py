@@ -71,7 +71,7 @@ def values_call_what_they_claim(subject: Subject) -> Iterator[Measurement]:
         ]
         functions = dict.fromkeys(map(called.function_of, names))
         idle = [
-            *called.unmoved(possible[key], (f for f in functions if f in seen.of_torch)),
+            *called.unmoved(possible[key], [f for f in functions if f in seen.of_torch]),
             *called.idle_calls(possible[key], seen.deciding),
         ]
         said = [f"does not call {', '.join(lacking)}"] if lacking else []

@@ -237,12 +237,14 @@ def called(claim: Claim, stated: Iterable[str] = ()) -> Called:
     return found
 
 
-def unmoved(claim: Claim, names: Iterable[str]) -> list[str]:
+def unmoved(claim: Claim, names: Sequence[str]) -> list[str]:
     """Those of the functions whose results can be changed and leave the value the same.
 
     What gives no numbers cannot be changed, and counts as if the value depended on it. A failure or
     an erratum may end the same whatever is given: it depends on what other calls are given then.
     """
+    if not names:
+        return []
     module = unwrapped(tried(claim)).__module__
     keeps = not isinstance(claim, Exact)
     with _changing(module, lambda *_: False, keeps=keeps) as unchanged:
