@@ -44,6 +44,8 @@ Chooses = Callable[[Collection[str], Sequence[Any]], bool]
 
 LOAD = torch.load
 
+DOUBLE_AND_SINGLE = torch.float64, torch.float32
+
 REFLECTED = ("radd", "rsub", "rmul", "rmatmul", "rtruediv", "rpow", "rfloordiv", "rmod")
 
 LONGER = 2
@@ -475,9 +477,9 @@ def _another_part(made: Any) -> Any:
 def _another_form(made: Any) -> Any:
     """The same numbers in another shape, order of memory and type, a list as a tuple."""
     if isinstance(made, Tensor):
-        other = torch.float64 if made.dtype != torch.float64 else torch.float32
+        one, two = (torch.complex128, torch.complex64) if made.is_complex() else DOUBLE_AND_SINGLE
         with torch.no_grad():
-            return made.detach().to(other)[None].transpose(0, -1)
+            return made.detach().to(two if made.dtype == one else one).unsqueeze(0).transpose(0, -1)
     if isinstance(made, bool):
         return int(made)
     if isinstance(made, (int, float)):
