@@ -7,7 +7,7 @@ from typing import Any
 
 from refimpl.checking import claims
 from refimpl.checking.checks import Measurement, Subject, check, true
-from refimpl.records import called, files, of_values
+from refimpl.records import called, files, of_values, stated
 
 
 def _recorded(subject: Subject) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def values_call_what_they_claim(subject: Subject) -> Iterator[Measurement]:
         lacking = [
             name for name in names if not (seen.made(name) if "(" in name else name in seen.names)
         ]
-        functions = dict.fromkeys(map(called.function_of, names))
+        functions = dict.fromkeys(map(stated.function_of, names))
         idle = [
             *called.unmoved(possible[key], [f for f in functions if f in seen.of_torch]),
             *called.idle_calls(possible[key], seen.deciding),

@@ -56,7 +56,7 @@ from refimpl.contract import Erratum, Exact, Example, Facts, Failure, Figure
 from refimpl.data import TIERS
 from refimpl.errors import RefimplError
 from refimpl.reading import why
-from refimpl.records.called import call_of, made_of
+from refimpl.records.stated import call_of, made_of
 from refimpl.whereabouts import files_of
 
 if TYPE_CHECKING:

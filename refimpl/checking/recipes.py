@@ -40,7 +40,7 @@ from torch import nn
 
 from refimpl.checking import laws
 from refimpl.contract import Protocol
-from refimpl.records.called import made_of
+from refimpl.records.stated import made_of
 from refimpl.training.starts import Distribution
 
 WHERE = ("section", "variants", "example")
