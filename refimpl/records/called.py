@@ -50,14 +50,14 @@ REFLECTED = ("radd", "rsub", "rmul", "rmatmul", "rtruediv", "rpow", "rfloordiv",
 LONGER = 2
 """A loop that makes so many times the calls it made before may never end, and is stopped."""
 
+LARGE = 10_000_000
+"""So are tensors of so many numbers, which a loop may go on joining."""
+
 DECIDING = frozenset(("equal", "allclose", "all", "any", "load"))
 """Functions that say yes or no of whole tensors, or give back what was saved."""
 
 DECIDED = 20
 """So many of their calls are tried."""
-
-LARGE = 10_000_000
-"""So are tensors of so many numbers, which a loop may go on joining."""
 
 
 @dataclass
