@@ -29,6 +29,10 @@ ESCAPES_AUTOCAST = (
     "needs a linear layer: on the CPU, autocast does not reach convolutions under vmap"
 )
 
+TOO_COARSE = (
+    "needs a finer precision: rounding may change every tensor by over a tenth of its value"
+)
+
 EXEMPT = "exempt: "
 """Before the reason for which a variant is exempt from a check, as its plugin states it."""
 
@@ -52,6 +56,7 @@ REASONS = frozenset(
         NUMPY_ON_CPU,
         REFUSES_BCE,
         ESCAPES_AUTOCAST,
+        TOO_COARSE,
         *(f"needs {package}" for package in EXTRAS),
     }
 )

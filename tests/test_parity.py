@@ -399,6 +399,7 @@ def test_a_comparison_whose_budget_is_over_a_tenth_of_the_values_shows_nothing()
     assert not compared.agrees
     assert compared.divergence is None
     assert "more than a tenth of its value, so nothing was compared" in str(compared)
+    assert compared.shows_nothing
 
 
 def test_wrapped_calls_tell_whether_a_wrapper_was_ever_used(titanic: Variant) -> None:

@@ -137,3 +137,7 @@ def test_a_zero_of_the_start_is_not_moved() -> None:
     for name, own in values.items():
         assert ((moved[name] == 0) == (own == 0)).all()
     assert any((moved[name] != own).any() for name, own in values.items())
+
+
+def test_a_run_is_compared_with_its_recorded_seed_whatever_seeds_other_checks_get() -> None:
+    assert not failing(LOADED.example("titanic-dnn").reseeded(500), CHECK)

@@ -7,7 +7,15 @@ from dataclasses import replace
 
 import torch
 
-from refimpl.checking.checks import Measurement, Subject, check, equal, true, within_budget
+from refimpl.checking.checks import (
+    CannotRunError,
+    Measurement,
+    Subject,
+    check,
+    equal,
+    true,
+    within_budget,
+)
 from refimpl.composition import precision_of
 from refimpl.conformance.checks.agreement import agreement, steps_to_compare
 from refimpl.parity.against_oracle import (
@@ -19,6 +27,7 @@ from refimpl.parity.against_oracle import (
 from refimpl.parity.golden import compare_with_golden, golden_exists
 from refimpl.parity.judged_steps import computes_here, first_beyond
 from refimpl.parity.lockstep import Comparison, Rounding, judge
+from refimpl.requirements import TOO_COARSE
 from refimpl.training.curves import Curve
 
 SHARDS = 3
@@ -37,12 +46,14 @@ def same_on_every_execution(subject: Subject) -> Iterator[Measurement | Curve]:
         comparison = compare_execution(
             subject.trained, execution, subject.tier, steps_to_compare(subject)
         )
+    rounding = precision_of(subject.execution)
+    if comparison.shows_nothing and is_narrow(rounding):
+        raise CannotRunError(TOO_COARSE)
     yield from agreement(comparison)
     if not comparison.agrees and computes_here(subject.execution):
         first = first_beyond(subject.trained, subject.execution, subject.tier)
         if first is not None:
             yield true("the first kernel that is off", False, f"the first kernel off is {first}")
-    rounding = precision_of(subject.execution)
     if is_narrow(rounding):
         yield true(
             f"the run is in {rounding}",

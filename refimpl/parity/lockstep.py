@@ -96,6 +96,11 @@ class Comparison:
         """Whether every tensor of every step stayed within its budget, and some say something."""
         return self.divergence is None and self.judged > 0 and not self.skipped
 
+    @property
+    def shows_nothing(self) -> bool:
+        """Whether steps were compared, and rounding alone may explain whatever they have."""
+        return not self.judged and bool(self.blind) and not self.skipped
+
     def __str__(self) -> str:
         head = f"{self.candidate} against {self.oracle} in {self.precision}"
         if self.divergence:

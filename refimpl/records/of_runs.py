@@ -8,6 +8,7 @@ start so much that rounding alone might show.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ DIGITS = 9
 
 
 def record(variant: Variant, tier: Tier) -> dict[str, Any]:
-    """The loss and norms at the end of the epochs that can be compared, which it names."""
+    """The seed, and loss and norms at the end of those epochs that can be compared."""
     problem = _problem(variant, tier)
     own = dict(_epochs(variant, problem))
     other = dict(_epochs(variant, problem.but(values=_moved(problem.values))))
@@ -45,15 +46,19 @@ def record(variant: Variant, tier: Tier) -> dict[str, Any]:
         if _apart(own[epoch], other[epoch]) > APART:
             break
         kept.append(epoch)
-    return _told({epoch: own[epoch] for epoch in kept})
+    return {"seed": variant.seed, **_told({epoch: own[epoch] for epoch in kept})}
 
 
 def today(variant: Variant, tier: Tier, recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """The same as far as it is recorded, without another run to see how far that is."""
+    """The same with the recorded seed, as far as it is recorded, without a second run."""
     last = max(recorded["epochs"])
+    variant = replace(variant, seed=recorded.get("seed", variant.seed))
     problem = _problem(variant, tier)
     found = dict(_epochs(variant, problem, last))
-    return _told({epoch: own for epoch, own in found.items() if epoch <= last})
+    return {
+        **({"seed": variant.seed} if "seed" in recorded else {}),
+        **_told({epoch: own for epoch, own in found.items() if epoch <= last}),
+    }
 
 
 def _problem(variant: Variant, tier: Tier) -> Problem:
