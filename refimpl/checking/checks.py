@@ -16,12 +16,13 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, TypeVar
 
-from refimpl import precision, process_state, threads
+from refimpl import precision, threads
 from refimpl.capabilities import lacks
 from refimpl.checking.warned import Warned
 from refimpl.contract import Example, Execution, Variant
 from refimpl.data import Tier
 from refimpl.errors import RefimplError, one_line
+from refimpl.process_state import Changes, kept
 from refimpl.reproducible import reproducible
 from refimpl.requirements import EXEMPT, NUMPY_ON_CPU, explains, missing, missing_data
 from refimpl.training.curves import Curve
@@ -392,8 +393,10 @@ def run_check(cell: Cell, to_the_end: bool = True) -> Result:
     """
     suited = threads.suited_to(partial(_numbers_in_a_batch, cell.subject))
     device = cell.subject.execution.device
-    with precision.ieee(), reproducible(device), process_state.kept() as changes, suited:
+    # Within the threads that suit, since putting those back would hide that a plugin sets its own.
+    with precision.ieee(), reproducible(device), kept() as outside, suited, kept() as inside:
         result = _repeated(cell, to_the_end)
+    changes = Changes([*outside.found, *inside.found])
     return _disturbing(cell, result, changes) if changes.found else result
 
 
@@ -407,7 +410,7 @@ def _numbers_in_a_batch(subject: Subject) -> int:
         return 0
 
 
-def _disturbing(cell: Cell, result: Result, changes: process_state.Changes) -> Result:
+def _disturbing(cell: Cell, result: Result, changes: Changes) -> Result:
     """The result of a check whose code left something changed, which is named."""
     execution = cell.subject.execution
     by = plugin_of(cell.subject.example)
