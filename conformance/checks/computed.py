@@ -41,9 +41,7 @@ def _stated(subject: Subject) -> dict[str, tuple[str, ...]]:
     """By the key of a value, failure or erratum, what its claims say that it calls."""
     keys = {"exact-values": "{}", "documented-failures": "failure: {}", "errata": "erratum: {}"}
     found: dict[str, tuple[str, ...]] = {}
-    ledger = claims.beside(subject.example)
-    statements: tuple[claims.Claim | claims.Own, ...] = (*ledger.claims, *ledger.own)
-    for claim in statements:
+    for claim in claims.beside(subject.example).entries:
         if claim.calls and claim.check in keys:
             key = keys[claim.check].format(claim.what)
             found[key] = (*found.get(key, ()), *claim.calls)

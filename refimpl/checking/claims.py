@@ -145,6 +145,11 @@ class Ledger:
     own: tuple[Own, ...] = ()
     recipes: tuple[Recipe, ...] = ()
 
+    @property
+    def entries(self) -> tuple[Claim | Own, ...]:
+        """The claims, and the assertions that no document makes."""
+        return (*self.claims, *self.own)
+
 
 @dataclass(frozen=True)
 class Assertion:
@@ -313,8 +318,7 @@ def faults(example: Example, ledger: Ledger, checks: Collection[tuple[str, str]]
     ``checks`` are the checks that the example gets, each with its variant or the empty text.
     """
     everything = list(assertions(example))
-    entries: list[Claim | Own] = [*ledger.claims, *ledger.own]
-    for entry in entries:
+    for entry in ledger.entries:
         said = entry.says if isinstance(entry, Claim) else f"own assertion {entry.what!r}"
         who = f"{example.name}: {said!r}"
         if not entry.check:
@@ -335,7 +339,7 @@ def faults(example: Example, ledger: Ledger, checks: Collection[tuple[str, str]]
                 if not _same(entry.figure, each)
             )
     for each in everything:
-        if not any(_points_at(entry, each) for entry in entries):
+        if not any(_points_at(entry, each) for entry in ledger.entries):
             yield (
                 f"{example.name}: {each} has no claim; add what the document states, "
                 "or list it as [[own]]"

@@ -34,7 +34,7 @@ from refimpl.records.of_values import (
     tried,
     written_in,
 )
-from refimpl.records.stated import call_of, function_of, made_of, settings_of
+from refimpl.records.stated import call_of, made_of, settings_of
 from refimpl.training.witness import OWN_BUSINESS
 from refimpl.whereabouts import unwrapped
 
@@ -102,12 +102,15 @@ def called(claim: Claim, stated: Iterable[str] = ()) -> Called:
     """
     module = unwrapped(tried(claim)).__module__
     found = Called(set(), set())
-
-    wanted = {text: call_of(text) for text in stated if "(" in text and function_of(text)}
+    wanted = {
+        text: call
+        for text in stated
+        if "(" in text and " * " not in text and (call := call_of(text))
+    }
 
     def stated_of(names: Collection[str], given: Sequence[Any]) -> None:
         if torch._C._get_tracing_state() is None:  # shapes are tensors then
-            found.given |= {t for t, call in wanted.items() if call and call.is_made(names, given)}
+            found.given |= {text for text, call in wanted.items() if call.is_made(names, given)}
 
     def noted(names: Collection[str], given: Sequence[Any]) -> bool:
         found.of_torch.update(names)
