@@ -122,6 +122,12 @@ SUMS = frozenset((
 ))  # fmt: skip
 """Kernels that are sums of products of their inputs, so that those of |inputs| bound them."""
 
+ADDING = frozenset((
+    "embedding_dense_backward", "index_put", "index_add", "scatter_add", "cumsum", "trace",
+    "unfold_backward", "max_pool2d_with_indices_backward", "adaptive_max_pool2d_backward",
+))  # fmt: skip
+"""Those that add what they are given, so that they count the terms if they are given ones."""
+
 REDUCED = frozenset(["binary_cross_entropy", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"])
 """Losses: pointwise, and then a sum or a mean."""
 
@@ -202,9 +208,10 @@ def _scaled(value: Any, by: float) -> Any:
 # --- sums of products ----------------------------------------------------------------------------
 
 
-def summed(length: float, magnitude: Tensor, half: float) -> Tensor:
+def summed(length: Tensor | float, magnitude: Tensor, half: float) -> Tensor:
     """How far a sum of ``length`` terms may be off whose magnitudes add up to ``magnitude``."""
-    return DEVIATIONS * math.sqrt(max(length, 1.0) / 3) * half * magnitude
+    roundings = torch.as_tensor(length, dtype=torch.float64).clamp(min=1.0)
+    return DEVIATIONS * (roundings / 3).sqrt() * half * magnitude
 
 
 def _of_sum(
@@ -216,7 +223,11 @@ def _of_sum(
     half: float,
 ) -> list[Tensor | float]:
     magnitudes = repeated(func, tree_map(_magnitude, list(args)), tree_map(_magnitude, kwargs))
-    lengths = _lengths(name, args, exact)
+    lengths: Sequence[Tensor | float] = (
+        repeated(func, tree_map(_ones, list(args)), tree_map(_ones, kwargs))
+        if name in ADDING
+        else _lengths(name, args, exact)
+    )
     return [
         summed(length, size.double().abs(), half) + UNITS * half * each.double().abs()
         for length, size, each in zip(lengths, magnitudes, exact, strict=True)
@@ -225,6 +236,10 @@ def _of_sum(
 
 def _magnitude(value: Any) -> Any:
     return abs(value) if is_float(value) or isinstance(value, float) else value
+
+
+def _ones(value: Any) -> Any:
+    return torch.ones_like(value) if is_float(value) else value
 
 
 def length_of(name: str, args: Sequence[Any]) -> float:
@@ -251,8 +266,6 @@ def _lengths(name: str, args: Sequence[Any], exact: Results) -> list[float]:
         each = weight.numel() / weight.shape[1]
         wanted = args[10]
         return [n for n, made in zip((each, rows, rows), wanted, strict=True) if made]
-    if name in ("embedding_dense_backward", "index_put", "index_add", "scatter_add"):
-        return [max(t.shape[0] if t.dim() else 1 for t in _tensors(args))] * len(exact)
     return [max(t.numel() for t in _tensors(args)) / max(each.numel(), 1) for each in exact]
 
 
