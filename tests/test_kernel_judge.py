@@ -11,7 +11,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from refimpl import Execution
 from refimpl.checking.checks import Cell, Subject, run_check
+from refimpl.composition import CPU
 from refimpl.conformance.checks.kernels import each_kernel_is_right
+from refimpl.conformance.mutants.kernels import FAULTS, replaced
+from refimpl.conformance.mutants.planting import Fault
+from refimpl.loading import registry
 from refimpl.parity.judged_steps import first_beyond
 from refimpl.parity.kernel_judge import KernelJudge, furthest
 from refimpl.parity.layer_definitions import defined, is_defined
@@ -187,3 +191,17 @@ def test_a_definition_is_what_torch_computes_in_float64(layer, shape):
 )
 def test_a_layer_with_other_settings_has_no_definition(layer):
     assert not is_defined(layer)
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.library, "get_kernel"), reason="this torch cannot give a kernel (before 2.9)"
+)
+def test_kernels_that_only_the_program_as_it_is_written_calls_are_judged_too():
+    """Whole runs on the plain CPU fuse Adam's update; the document's program does not."""
+    example = registry.load(only=["titanic-dnn"]).example("titanic-dnn")
+    cell = Cell(each_kernel_is_right, Subject(example, example.variants[0], CPU, "stand-in"))
+    with replaced("addcdiv_", FAULTS["in-half-precision"][0], Fault()):
+        result = run_check(cell)
+    assert result.outcome == "failed"
+    assert "aten::addcdiv_" in result.reason
+    assert "step 1 of the program as it is written" in result.reason

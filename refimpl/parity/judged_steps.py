@@ -55,27 +55,34 @@ def _judge(variant: Variant, execution: Execution, tier: Tier) -> KernelJudge:
             yield
 
     posed = pose(variant, tier, execution=execution, precision=execution.dtype or "float32")
-    problem = swiftly(posed).but(execution=replace(execution, around=around))
-    last = _step_by_step(variant, problem, judge)
-    if last is not None and last.model is not None:
-        judge.during, judge.only = "evaluation", None
-        # What the execution does around a step, it does around predictions too.
-        with around(), predictor(variant, last) as predict:
-            predict(problem.sample(ROWS))
-            judge.during = f"evaluation of {SHORT} rows"
-            predict(problem.sample(SHORT))
+    whole = swiftly(posed)
+    for problem in (whole, posed) if whole.swift else (whole,):
+        run = "" if problem is whole else " of the program as it is written"
+        _judge_run(variant, problem.but(execution=replace(execution, around=around)), judge, run)
     return judge
 
 
-def _step_by_step(variant: Variant, problem: Problem, judge: KernelJudge) -> Step | None:
+def _judge_run(variant: Variant, problem: Problem, judge: KernelJudge, run: str) -> None:
+    """The first steps, and predictions after them; ``run`` says of which run in the messages."""
+    last = _step_by_step(variant, problem, judge, run)
+    if last is not None and last.model is not None:
+        judge.during, judge.only = f"evaluation{run}", None
+        # What the execution does around a step, it does around predictions too.
+        with problem.execution.around(), predictor(variant, last) as predict:
+            predict(problem.sample(ROWS))
+            judge.during = f"evaluation of {SHORT} rows{run}"
+            predict(problem.sample(SHORT))
+
+
+def _step_by_step(variant: Variant, problem: Problem, judge: KernelJudge, run: str) -> Step | None:
     last: Step | None = None
-    judge.during = "step 1"
+    judge.during, judge.only = f"step 1{run}", None
     size = problem.numbers_in_a_batch
     for number, step in enumerate(steps_of(variant, problem), 1):
         last = step
         seen = sum(judge.judged[f"aten::{kernel}"] for kernel in PRODUCTS)
         if size >= LARGE or (number >= STEPS and (not seen or seen >= WATCHED)):
             break
-        judge.during = f"step {number + 1}"
+        judge.during = f"step {number + 1}{run}"
         judge.only = PRODUCTS if number >= STEPS else None
     return last

@@ -63,7 +63,7 @@ def draw(
     """The same for a draw: in float64, with every result moved as if it were rounded."""
     mode = Rounded(number, precision, products_in)
     start = partial(moved, precision=precision, number=number)
-    return restarted(variant, under(mode, problem, number), oracle, start)
+    return restarted(variant, under(variant, mode, problem, number), oracle, start)
 
 
 def _set(variant: Variant, step: Step, values: Mapping[str, Array]) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from math import isfinite, sqrt
@@ -29,6 +30,7 @@ from refimpl.composition import CPU
 from refimpl.contract import Variant
 from refimpl.data import philox
 from refimpl.parity.kernel_bounds import length_of
+from refimpl.parity.rounded_arrays import RoundedArrays
 from refimpl.training.comparison import distance, oracle_scale
 from refimpl.training.problem import Problem
 from refimpl.training.trajectories import Observation, first_draws, observations
@@ -343,14 +345,25 @@ def moved(
     return found
 
 
-def under(mode: Rounded, problem: Problem, number: int) -> Problem:
+def under(variant: Variant, mode: Rounded, problem: Problem, number: int) -> Problem:
     """The problem in float64 on the CPU, each step under ``mode``, from a rounded start."""
+
+    def around() -> AbstractContextManager[object]:
+        return _with_arrays(mode, arrays) if arrays is not None else mode
+
+    arrays = RoundedArrays(number, torch.finfo(mode.precision).eps / 2) if variant.numpy else None
     precision = torch.float32 if mode.products_in is not None else mode.precision
-    execution = replace(CPU, around=lambda: mode)
+    execution = replace(CPU, around=around)
     values = moved(problem.values, precision, number)
     return problem.but(
         values=values, precision="float64", execution=execution, dropout=False, swift=False
     )
+
+
+@contextmanager
+def _with_arrays(mode: Rounded, arrays: RoundedArrays) -> Iterator[None]:
+    with mode, arrays:
+        yield
 
 
 def drawn(
@@ -362,7 +375,7 @@ def drawn(
 ) -> Iterator[list[Observation]]:
     """What is seen of draw ``number`` of a run, step by step."""
     mode = Rounded(number, precision, products_in)
-    return observations(variant, under(mode, problem, number), problem.length)
+    return observations(variant, under(variant, mode, problem, number), problem.length)
 
 
 def first_drawn(

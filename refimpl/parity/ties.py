@@ -85,7 +85,7 @@ class NearTie:
 
         mode.instead = instead
         steps = _Counted(calls)
-        return steps.over(observations(variant, under(mode, problem, 0), problem.length))
+        return steps.over(observations(variant, under(variant, mode, problem, 0), problem.length))
 
     def _beyond(self, name: str, args: tuple[Any, ...]) -> Tensor:
         """The input of the call with this element on the other side than in the oracle."""
@@ -180,7 +180,7 @@ def near_ties(
         precision="float64", dropout=False, swift=False,
         execution=replace(CPU, around=lambda: modes[0]),
     )  # fmt: skip
-    problems = [noted, *(under(mode, problem, mode.number) for mode in modes[1:])]
+    problems = [noted, *(under(variant, mode, problem, mode.number) for mode in modes[1:])]
     runs = [observations(variant, own, step) for own in problems]
     found: list[NearTie] = []
     for number, _ in enumerate(islice(zip(*runs, strict=False), step), start=1):

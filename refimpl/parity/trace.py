@@ -30,7 +30,7 @@ def first_divergence_inside(
     if candidate.execution.steps is not None:
         return ""
     oracle = trace(variant, problem.but(precision="float64", execution=CPU), step)
-    draws = [trace(variant, under(Rounded(k), problem, k), step) for k in range(FIRST)]
+    draws = [trace(variant, under(variant, Rounded(k), problem, k), step) for k in range(FIRST)]
     found = trace(variant, candidate, step)
     keys = {seen.key for seen in found}
     if not oracle or not keys.issuperset(seen.key for seen in oracle):
