@@ -24,15 +24,24 @@ def stated(environment: Mapping[str, str] = os.environ) -> str | None:
     return next((environment[name] for name in VARIABLES if name in environment), None)
 
 
-def limit(threads: int, environment: MutableMapping[str, str] = os.environ) -> None:
-    """Let this process compute with this many threads, unless the caller has said otherwise.
+def state(threads: int, environment: MutableMapping[str, str]) -> None:
+    """Say for a process to come that it is to compute with this many, unless it has been said.
 
-    What is said for one library is meant for all. The variables are read when torch and NumPy are
-    imported; torch is set directly if it is already imported.
+    What is said for one library is meant for all.
     """
     said = stated(environment)
     for variable in VARIABLES:
         environment.setdefault(variable, said or str(threads))
+
+
+def limit(threads: int, environment: MutableMapping[str, str] = os.environ) -> None:
+    """Let this process compute with this many threads, unless the caller has said otherwise.
+
+    The variables are read when torch and NumPy are imported; torch is set directly if it is already
+    imported.
+    """
+    said = stated(environment)
+    state(threads, environment)
     torch = sys.modules.get("torch")
     if torch is not None and said is None:
         torch.set_num_threads(threads)

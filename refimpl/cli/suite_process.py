@@ -23,6 +23,7 @@ from typing import TextIO
 
 import click
 
+from refimpl import threads
 from refimpl.checking.results import Results, ResultsError, part_of, read
 from refimpl.cli.messages import complain
 from refimpl.cli.suite_screen import SuiteScreen
@@ -113,9 +114,12 @@ def _run(arguments: Sequence[str], path: Path) -> int:
     command = [sys.executable, *safe, *optimised, "-c", CODE, *arguments]
     direct = _is_ours(sys.stdout)
     sys.stdout.flush()
+    environment = _environment(sys.stdout.encoding if direct else "utf-8")
+    if _alone(arguments):
+        threads.state(1, environment)
     child = subprocess.Popen(
         command,
-        env=_environment(sys.stdout.encoding if direct else "utf-8"),
+        env=environment,
         stdin=subprocess.DEVNULL,
         stdout=None if direct else subprocess.PIPE,
         stderr=None if direct else subprocess.STDOUT,
@@ -126,6 +130,17 @@ def _run(arguments: Sequence[str], path: Path) -> int:
             for line in child.stdout:
                 click.echo(line.decode(errors="backslashreplace"), nl=False)
         return child.wait()
+
+
+def _alone(arguments: Sequence[str]) -> bool:
+    """Whether one process runs all checks, on the CPU: it computes as each of two workers does.
+
+    With more threads the larger nets are hardly faster, and where another program uses a core, ten
+    times slower.
+    """
+    on = arguments[arguments.index("--device") + 1] if "--device" in arguments else "cpu"
+    last = len(arguments) - 1 - arguments[::-1].index("-n")
+    return arguments[last + 1] == "0" and on == "cpu"
 
 
 def _is_ours(stream: TextIO) -> bool:

@@ -57,7 +57,7 @@ class Moves:
         return total + self.half * spread * self.random.uniform(-1.0, 1.0, np.shape(total))
 
 
-class RoundedArray(np.ndarray):  # type: ignore[type-arg]
+class RoundedArray(np.ndarray):
     """A float64 array whose results are moved as if they were rounded to fewer digits."""
 
     moves: Moves | None = None
