@@ -11,7 +11,7 @@ import os
 import random
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,17 +55,16 @@ def kept() -> Iterator[Changes]:
     """
     settings = _settings()
     before = [setting.read() for setting in settings]
-    generators, packages = _generators(), _packages()
+    generators, modules = _generators(), set(sys.modules)
     changes = Changes()
     try:
         yield changes
     finally:
-        imported = _packages() - packages
         for setting, value in zip(settings, before, strict=True):
             now = setting.read()
             if now != value:
                 setting.write(value)
-                if not (setting.of_libraries and imported):
+                if not (setting.of_libraries and _packages(sys.modules) - _packages(modules)):
                     changes.found.append(f"{setting.name}{_from_to(value, now)}")
         for write, state in generators:
             write(state)
@@ -99,9 +98,9 @@ def require_ordinary() -> None:
         )
 
 
-def _packages() -> set[str]:
-    """What has been imported, two levels deep."""
-    return {".".join(name.split(".", 2)[:2]) for name in tuple(sys.modules)}
+def _packages(modules: Iterable[str]) -> set[str]:
+    """Of what has been imported, the packages, two levels deep."""
+    return {".".join(name.split(".", 2)[:2]) for name in tuple(modules)}
 
 
 def _from_to(before: Any, now: Any) -> str:

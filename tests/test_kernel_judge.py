@@ -120,6 +120,15 @@ def test_a_kernel_that_is_off_by_a_thousandth_is_named_with_its_role(compute, ke
     assert "what rounding explains" in str(judge.beyond[0])
 
 
+def test_a_wrong_comparison_is_found_each_time():
+    def compared():
+        for _ in range(3):
+            torch.gt(image(5, 7), 0.1)
+
+    beyond = judged(compared, aten.gt.Scalar, torch.logical_not).beyond
+    assert [wrong.kernel for wrong in beyond] == ["aten::gt"] * 3
+
+
 def test_the_message_has_kernel_role_shapes_dtype_device_and_figures():
     judge = judged(convolved, aten.convolution_backward.default, lambda made: made * 1.003)
     (text,) = {str(call) for call in judge.beyond if call.role == "gradient of the weight"}

@@ -69,8 +69,8 @@ def values_call_what_they_claim(subject: Subject) -> Iterator[Measurement]:
         ]
         functions = dict.fromkeys(map(stated.function_of, names))
         idle = [
-            *called.unmoved(possible[key], [f for f in functions if f in seen.of_torch]),
-            *called.idle_calls(possible[key], seen.deciding),
+            *called.unmoved(possible[key], [f for f in functions if f in seen.of_torch], seen),
+            *called.idle_calls(possible[key], seen),
         ]
         said = [f"does not call {', '.join(lacking)}"] if lacking else []
         said += [f"is the same whatever {', '.join(idle)} gives"] if idle else []

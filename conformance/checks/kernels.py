@@ -40,10 +40,10 @@ def each_kernel_is_right(subject: Subject) -> Iterator[Measurement]:
     yield Measurement(
         "calls not judged", sum(unjudged.values()), "≤ 0", not unjudged, message, high=0
     )
-    for kernel, worst in sorted(seen.worst.items(), key=lambda each: -each[1].ratio):
-        if worst.ratio <= 1:
-            yield within_budget(f"furthest call, {kernel}", worst.ratio)
-            break
+    sound = [(ratio, kernel) for kernel, ratio in seen.worst.items() if ratio <= 1]
+    if sound:
+        ratio, kernel = max(sound)
+        yield within_budget(f"furthest call, {kernel}", ratio)
     yield from (isolating(call, call.kernel) for call in seen.beyond)
 
 

@@ -125,9 +125,9 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     ``only`` may name the kernels to judge; the others are then not even counted.
 
-    ``judged`` and ``unjudged`` count calls by kernel; ``worst`` has the worst result of each
-    kernel, and ``beyond`` the first of those that rounding does not explain. ``captured`` has the
-    first of each kernel with everything that is needed to make it again.
+    ``judged`` and ``unjudged`` count calls by kernel; ``worst`` has the largest ratio of each
+    kernel's errors to their bounds, and ``beyond`` the first calls that rounding does not explain.
+    ``captured`` has the first of each kernel with everything that is needed to make it again.
     """
 
     def __init__(self, during: str = "") -> None:
@@ -137,7 +137,7 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.judged: Counter[str] = Counter()
         self.unjudged: Counter[str] = Counter()
         self.why: dict[str, str] = {}
-        self.worst: dict[str, JudgedCall] = {}
+        self.worst: dict[str, float] = {}
         self.beyond: list[JudgedCall] = []
         self.count_beyond = 0
         self.captured: dict[str, Captured] = {}
@@ -206,11 +206,12 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if all(map(torch.equal, own, exact)):
             return  # nothing was rounded
         allowed = least(func, exact, unit)
-        quick = math.nan if allowed is None else _quickly(own, exact, allowed, found)
-        if quick <= min(1.0, self._worst_ratio(kernel)):
+        decides = torch.Tag.pointwise in func.tags
+        quick = math.nan if allowed is None else _quickly(own, exact, allowed, found, decides)
+        if quick <= 1:
+            self.worst[kernel] = max(quick, self.worst.get(kernel, 0.0))
             return
-        if allowed is None or not quick <= 1:
-            allowed = bounds(func, plain_args, plain_kwargs, exact, unit)
+        allowed = bounds(func, plain_args, plain_kwargs, exact, unit)
         shapes = tuple(
             tuple(leaf.shape)
             for leaf in tree_flatten((plain_args, plain_kwargs))[0]
@@ -218,39 +219,42 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
         )
         first = True
         for number, (made, expected, bound) in enumerate(zip(found, exact, allowed, strict=True)):
-            if not made.numel() or not (is_float(made) or torch.Tag.pointwise in func.tags):
+            if not made.numel() or not (is_float(made) or decides):
                 continue  # where a maximum lies is decided by ties
             far = furthest(made, expected, bound)
-            if far.ratio <= 1 and far.ratio <= self._worst_ratio(kernel):
+            worst = self.worst.get(kernel, 0.0)
+            self.worst[kernel] = far.ratio if not far.ratio <= worst else worst
+            if far.ratio <= 1:
                 continue
             call = replace(
                 far, kernel=kernel, role=_role(func, number, args), shapes=shapes[:3],
                 dtype=str(made.dtype).removeprefix("torch."), device=made.device.type,
                 during=self.during,
             )  # fmt: skip
-            if not far.ratio <= self._worst_ratio(kernel):
-                self.worst[kernel] = call
-            if not far.ratio <= 1:
-                if kernel not in self.captured and first:
-                    self._first_number, first = number, False
-                self.count_beyond += 1
-                if len(self.beyond) < KEPT:
-                    self.beyond.append(call)
-
-    def _worst_ratio(self, kernel: str) -> float:
-        return self.worst[kernel].ratio if kernel in self.worst else -1.0
+            if kernel not in self.captured and first:
+                self._first_number, first = number, False
+            self.count_beyond += 1
+            if len(self.beyond) < KEPT:
+                self.beyond.append(call)
 
 
 def _quickly(
-    own: list[Tensor], exact: list[Tensor], least: list[Tensor | float], found: list[Tensor]
+    own: list[Tensor],
+    exact: list[Tensor],
+    least: list[Tensor | float],
+    found: list[Tensor],
+    decides: bool,
 ) -> float:
     """The largest ratio of an error to the least bound, or NaN if a value is not finite.
 
-    ``own`` are the results that were ``found``, in float64 on the CPU.
+    Or if a call that ``decides`` something of each element decides otherwise. ``own`` are the
+    results that were ``found``, in float64 on the CPU.
     """
     ratios = [0.0]
     for wide, one, bound, made in zip(own, exact, least, found, strict=True):
-        if made.numel() and is_float(made):
+        if not is_float(made):
+            ratios.append(math.nan if decides and not torch.equal(wide, one) else 0.0)
+        elif made.numel():
             error = wide.sub(one).abs_()
             ratios.append(float(error.div_(bound + torch.finfo(made.dtype).tiny).max()))
     return math.nan if any(math.isnan(ratio) for ratio in ratios) else max(ratios)

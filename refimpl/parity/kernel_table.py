@@ -42,5 +42,5 @@ def reached(examples: Iterable[Example]) -> list[Reached]:
                 if example.name not in own.examples:
                     own.examples.append(example.name)
                 if kernel in judge.worst:
-                    own.worst = max(own.worst, judge.worst[kernel].ratio)
+                    own.worst = max(own.worst, judge.worst[kernel])
     return sorted(found.values(), key=lambda row: row.kernel)

@@ -62,7 +62,10 @@ DECIDED = 20
 
 @dataclass
 class Called:
-    """What was called: everything by its short name, and which of it torch showed."""
+    """What was called: everything by its short name, and which of it torch showed.
+
+    ``ended`` is the value, or the error that it ends with; what changes are compared with.
+    """
 
     names: set[str]
     of_torch: set[str]
@@ -72,6 +75,10 @@ class Called:
     """Of the stated calls with arguments, those that were made."""
     deciding: int = 0
     """How many comparisons of whole tensors it makes, or loads of what was saved."""
+    ended: Any = None
+    calls: int = 0
+    handed: list[Any] = field(default_factory=list)
+    """What the calls of a failure or an erratum were given."""
 
     def made(self, text: str) -> bool:
         """Whether it makes the layer, that many updates, or the call with the arguments stated.
@@ -125,31 +132,32 @@ def called(claim: Claim, stated: Iterable[str] = ()) -> Called:
     try:
         with (
             _profiled(module, found.names),
-            _changing(module, noted),
+            _changing(module, noted, keeps=_keeps(claim)) as unchanged,
             _loaders(module, stated_of),
             made_by(module) as layers,
         ):
-            _ended(claim)
+            found.ended = _ended(claim)
     finally:
         handle.remove()
+    found.calls, found.handed = unchanged.calls, unchanged.given
     found.names |= found.of_torch
     found.layers = {described(own) for own in layers}
     return found
 
 
-def unmoved(claim: Claim, names: Sequence[str]) -> list[str]:
+def _keeps(claim: Claim) -> bool:
+    """Whether it is looked at what its calls are given: it may end the same whatever that is."""
+    return not isinstance(claim, Exact)
+
+
+def unmoved(claim: Claim, names: Sequence[str], unchanged: Called) -> list[str]:
     """Those of the functions whose results can be changed and leave the value the same.
 
     What gives no numbers cannot be changed, and counts as if the value depended on it. A failure or
     an erratum may end the same whatever is given: it depends on what other calls are given then.
     """
-    if not names:
-        return []
     module = unwrapped(tried(claim)).__module__
-    keeps = not isinstance(claim, Exact)
-    with _changing(module, lambda *_: False, keeps=keeps) as unchanged:
-        before = _ended(claim)
-    most = LONGER * unchanged.calls
+    most, keeps = LONGER * unchanged.calls, _keeps(claim)
 
     def same(name: str) -> bool:
         changed = False
@@ -158,34 +166,31 @@ def unmoved(claim: Claim, names: Sequence[str]) -> list[str]:
             with _changing(module, chosen, other, most, keeps) as changing:
                 after = _ended(claim)
             changed |= changing.times > 0
-            if changing.times and not (_same(before, after) and changing.given == unchanged.given):
+            alike = _same(unchanged.ended, after) and changing.given == unchanged.handed
+            if changing.times and not alike:
                 return False
         return changed
 
     return [name for name in names if same(name)]
 
 
-def idle_calls(claim: Claim, deciding: int) -> list[str]:
+def idle_calls(claim: Claim, unchanged: Called) -> list[str]:
     """Of its comparisons and loads, those that can give something else and leave it the same.
 
     So it is with ``any`` for ``all``: only one of them would have to hold. At most the first
     ``DECIDED`` are tried, each by itself.
     """
-    if not deciding:
-        return []
     module = unwrapped(tried(claim)).__module__
-    with _changing(module, lambda *_: False) as unchanged:
-        before = _ended(claim)
     idle = []
-    for number in range(1, min(deciding, DECIDED) + 1):
+    for number in range(1, min(unchanged.deciding, DECIDED) + 1):
         same = []
         for other in (_other_numbers, _another_part):
             chosen = _Deciding(number)
             with _changing(module, chosen, other, LONGER * unchanged.calls) as changing:
                 after = _ended(claim)
-            same += [_same(before, after)] if changing.times else []
+            same += [_same(unchanged.ended, after)] if changing.times else []
         if same and all(same):
-            idle.append(f"{chosen.name} ({number} of {deciding})")
+            idle.append(f"{chosen.name} ({number} of {unchanged.deciding})")
     return idle
 
 

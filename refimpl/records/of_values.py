@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from itertools import zip_longest
 from types import CodeType, FrameType, FunctionType
 from typing import Any, TypeAlias
@@ -178,13 +178,16 @@ def _size(value: Any) -> float | None:
         if value.is_complex() or value.is_sparse or value.device.type == "meta":
             return None
         value = value.detach().cpu().to(torch.float64).numpy()
-    if value.dtype.kind not in "fiub":
+    if value.dtype.kind not in "fiub" or not value.size:
         return None
-    flat = np.abs(value.astype(np.float64)).reshape(-1)
-    if not flat.size or not np.isfinite(flat).all():
-        return None
-    weights = 1 + np.arange(flat.size) / flat.size
-    return float(f"{np.average(flat * weights):.6g}")
+    flat = np.abs(value, dtype=np.float64).reshape(-1)
+    mean = float(flat @ _weights(flat.size)) / flat.size
+    return float(f"{mean:.6g}") if np.isfinite(mean) else None
+
+
+@lru_cache(maxsize=16)
+def _weights(count: int) -> NDArray[np.float64]:
+    return 1 + np.arange(count) / count
 
 
 @cache

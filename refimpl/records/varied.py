@@ -39,8 +39,9 @@ def shows_something(value: Exact) -> bool:
     """
     if _depends_on_a_number(value):
         return True
-    names = [name for name in sorted(called(value).of_torch) if short(name) not in JUDGES]
-    return len(unmoved(value, names)) < len(names)
+    seen = called(value)
+    names = [name for name in sorted(seen.of_torch) if short(name) not in JUDGES]
+    return len(unmoved(value, names, seen)) < len(names)
 
 
 def _depends_on_a_number(value: Exact) -> bool:

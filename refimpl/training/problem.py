@@ -235,10 +235,15 @@ class Problem:
         """Numbers of the rows of this epoch that are still to be read, in reading order."""
         return self.row_order(epoch).tolist()
 
+    @property
+    def shuffles(self) -> bool:
+        """Whether each epoch reads the rows in an order of its own."""
+        return self.protocol.shuffle and self._whole_batch < len(self.train)
+
     def row_order(self, epoch: int) -> Tensor:
         """The same as ``order``, in a tensor."""
         count = len(self.train)
-        if self.protocol.shuffle and self._whole_batch < count:
+        if self.shuffles:
             order = torch.from_numpy(philox("order", self.seed, epoch).permutation(count))
         else:
             order = torch.arange(count)

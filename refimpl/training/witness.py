@@ -92,6 +92,8 @@ class Watch:
         self._rates: list[tuple[torch.optim.Optimizer, dict[str, Any], Any]] = []
         self._targets: Any = None
         self._rows: Tensor | None = None
+        self._whole = problem.but(checkpoint=None)
+        self._shuffles = not problem.streams and problem.shuffles
         train = None if problem.streams else problem.train
         plain = (
             train is not None
@@ -123,13 +125,13 @@ class Watch:
             self.seen.last.append(Shown(*map(_without_graph, parts)))
         self._constants(step, number, at)
         if self._train is not None and isinstance(step.target, Tensor):
-            self._rows_of(step.target, number, at)
+            self._read.append(step.target.detach())
         module = step.module
         if module is not None:
             self._mode_of(module, number)
             self._inputs_of(module, number, at)
         if at == self._per_epoch - 1:
-            self.seen.orders.append(_order_of(self._read))
+            self._rows_of(number // self._per_epoch)
             self.seen.losses.append(float(torch.as_tensor(step.total).detach()))
 
     def _keeps(self, number: int) -> bool:
@@ -140,10 +142,8 @@ class Watch:
     def _begin_epoch(self, epoch: int) -> None:
         self.seen.last, self._read = [], []
         self._closely = epoch % self._stride == 0
-        if self._train is not None:
-            self._rows = (
-                self._problem.but(checkpoint=None).row_order(epoch).to(self._train.y.device)
-            )
+        if self._train is not None and (self._rows is None or self._shuffles):
+            self._rows = self._whole.row_order(epoch).to(self._train.y.device)
             self._targets = self._train.y[self._rows]
 
     # --- constants -------------------------------------------------------------------------------
@@ -185,16 +185,24 @@ class Watch:
 
     # --- rows ------------------------------------------------------------------------------------
 
-    def _rows_of(self, target: Tensor, number: int, at: int) -> None:
-        size = self._problem.batch_size
-        expected = self._targets[at * size : (at + 1) * size]
-        self.seen.rows_seen += 1
-        same = target.numel() == expected.numel() and bool(
-            torch.equal(target.reshape(-1).to(expected.dtype), expected.reshape(-1))
-        )
-        if not same and len(self.seen.other_rows) < FEW:
-            self.seen.other_rows.append(number + 1)
-        self._read.append(target.detach())
+    def _rows_of(self, epoch: int) -> None:
+        """The targets of an epoch that has ended: in which order they were read, and of which rows.
+
+        All are compared at once, and one by one only if some are not those of their batch.
+        """
+        if not self._read:
+            self.seen.orders.append("")
+            return
+        read = torch.cat([target.reshape(-1) for target in self._read])
+        self.seen.orders.append(_digest_of(read))
+        self.seen.rows_seen += len(self._read)
+        if _same(read, self._targets):
+            return
+        size, first = self._problem.batch_size, epoch * self._per_epoch + 1
+        for at, target in enumerate(self._read):
+            same = _same(target, self._targets[at * size : (at + 1) * size])
+            if not same and len(self.seen.other_rows) < FEW:
+                self.seen.other_rows.append(first + at)
 
     def _inputs_of(self, module: nn.Module, number: int, at: int) -> None:
         given, self._given = self._given, []
@@ -239,12 +247,15 @@ def _updates(optimizer: torch.optim.Optimizer, parameters: set[int]) -> bool:
     return any(id(p) in parameters for g in optimizer.param_groups for p in g["params"])
 
 
-def _order_of(targets: list[Tensor]) -> str:
+def _same(targets: Tensor, others: Tensor) -> bool:
+    if targets.numel() != others.numel():
+        return False
+    return torch.equal(targets.reshape(-1).to(others.dtype), others.reshape(-1))
+
+
+def _digest_of(targets: Tensor) -> str:
     """What identifies the targets of an epoch in their order."""
-    if not targets:
-        return ""
-    joined = torch.cat([target.reshape(-1) for target in targets]).cpu().numpy()
-    return hashlib.blake2b(joined.tobytes(), digest_size=8).hexdigest()
+    return hashlib.blake2b(targets.cpu().numpy().tobytes(), digest_size=8).hexdigest()
 
 
 def _of_group(group: Mapping[str, Any]) -> dict[str, Any]:
