@@ -19,29 +19,26 @@ LARGE = 100_000
 """Numbers in a batch from which on more than one thread helps."""
 
 
+_limits: list[int] = []
+"""What this process was limited to by us; to be within it is no wish of the caller's."""
+
+
 def stated(environment: Mapping[str, str] = os.environ) -> str | None:
     """How many threads the caller has said, if so."""
     return next((environment[name] for name in VARIABLES if name in environment), None)
 
 
-def state(threads: int, environment: MutableMapping[str, str]) -> None:
-    """Say for a process to come that it is to compute with this many, unless it has been said.
+def limit(threads: int, environment: MutableMapping[str, str] = os.environ) -> None:
+    """Let this process compute with this many threads, unless the caller has said otherwise.
 
-    What is said for one library is meant for all.
+    What is said for one library is meant for all. The variables are read when torch and NumPy are
+    imported; torch is set directly if it is already imported.
     """
     said = stated(environment)
     for variable in VARIABLES:
         environment.setdefault(variable, said or str(threads))
-
-
-def limit(threads: int, environment: MutableMapping[str, str] = os.environ) -> None:
-    """Let this process compute with this many threads, unless the caller has said otherwise.
-
-    The variables are read when torch and NumPy are imported; torch is set directly if it is already
-    imported.
-    """
-    said = stated(environment)
-    state(threads, environment)
+    if said is None:
+        _limits.append(threads)
     torch = sys.modules.get("torch")
     if torch is not None and said is None:
         torch.set_num_threads(threads)
@@ -56,7 +53,8 @@ def suited_to(numbers: Callable[[], int]) -> Iterator[None]:
     import torch
 
     before = torch.get_num_threads()
-    if before == 1 or stated() is not None or numbers() >= LARGE:
+    said = stated() is not None and not _limits
+    if before == 1 or said or numbers() >= LARGE:
         yield
         return
     torch.set_num_threads(1)

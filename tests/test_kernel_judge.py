@@ -16,6 +16,7 @@ from refimpl.conformance.checks.kernels import each_kernel_is_right
 from refimpl.conformance.mutants.kernels import FAULTS, replaced
 from refimpl.conformance.mutants.planting import Fault
 from refimpl.loading import registry
+from refimpl.parity import kernel_judge
 from refimpl.parity.judged_steps import first_beyond
 from refimpl.parity.kernel_judge import KernelJudge, furthest
 from refimpl.parity.layer_definitions import defined, is_defined
@@ -127,6 +128,23 @@ def test_a_wrong_comparison_is_found_each_time():
 
     beyond = judged(compared, aten.gt.Scalar, torch.logical_not).beyond
     assert [wrong.kernel for wrong in beyond] == ["aten::gt"] * 3
+
+
+def test_a_call_that_was_sound_is_judged_again_only_if_it_gives_something_else(monkeypatch):
+    made = []
+    exactly = kernel_judge.repeated
+    monkeypatch.setattr(kernel_judge, "_sound", {})
+    monkeypatch.setattr(kernel_judge, "repeated", lambda *a: (made.append(1), exactly(*a))[1])
+
+    def product():
+        torch.mm(image(5, 7), image(7, 3))
+
+    first = judged(product)
+    assert (len(made), first.beyond, first.judged["aten::mm"]) == (1, [], 1)
+    again = judged(product)
+    assert (len(made), again.judged, again.worst) == (1, first.judged, first.worst)
+    (wrong,) = judged(product, aten.mm.default, lambda own: own * 1.001).beyond
+    assert wrong.kernel == "aten::mm"
 
 
 def test_the_message_has_kernel_role_shapes_dtype_device_and_figures():

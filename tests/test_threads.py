@@ -9,6 +9,7 @@ import torch
 
 from refimpl import threads
 from refimpl.checking.checks import cells, run_check
+from refimpl.cli import suite_process
 from refimpl.composition import CPU
 from refimpl.conformance.checks import ALL
 from refimpl.loading import registry
@@ -28,6 +29,7 @@ def two_threads(monkeypatch):
 
 
 def test_threads_are_set_for_every_library_that_reads_them(monkeypatch):
+    monkeypatch.setattr(threads, "_limits", [])
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     environment = {}
     threads.limit(3, environment)
@@ -35,6 +37,7 @@ def test_threads_are_set_for_every_library_that_reads_them(monkeypatch):
 
 
 def test_a_torch_that_is_imported_already_is_set(monkeypatch):
+    monkeypatch.setattr(threads, "_limits", [])
     seen = []
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(set_num_threads=seen.append))
     threads.limit(3, {})
@@ -42,6 +45,7 @@ def test_a_torch_that_is_imported_already_is_set(monkeypatch):
 
 
 def test_what_the_caller_says_about_threads_stands(monkeypatch):
+    monkeypatch.setattr(threads, "_limits", [])
     seen = []
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(set_num_threads=seen.append))
     environment = {"OMP_NUM_THREADS": "7"}
@@ -55,6 +59,20 @@ def test_a_small_batch_is_computed_with_one_thread(two_threads, numbers, used):
     with threads.suited_to(lambda: numbers):
         assert torch.get_num_threads() == used
     assert torch.get_num_threads() == 2
+
+
+def test_a_small_batch_is_computed_with_one_thread_in_a_worker_that_may_use_more(
+    two_threads, monkeypatch
+):
+    monkeypatch.setattr(threads, "_limits", [])
+    for variable in threads.VARIABLES:
+        monkeypatch.setenv(variable, "")  # so that it is put back
+        monkeypatch.delenv(variable)
+    threads.limit(2)
+    with threads.suited_to(lambda: 120):
+        assert torch.get_num_threads() == 1
+    with threads.suited_to(lambda: threads.LARGE):
+        assert torch.get_num_threads() == 2
 
 
 def test_a_small_batch_is_computed_with_the_threads_that_the_caller_says(two_threads, monkeypatch):
@@ -82,3 +100,10 @@ def test_a_run_and_a_check_of_a_small_net_use_one_thread(two_threads):
     assert result.outcome == "passed", result.reason
     assert set(seen) == {1}
     assert torch.get_num_threads() == 2
+
+
+def test_threads_of_the_suite_do_not_spin_unless_the_caller_says_so(monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert suite_process._environment("utf-8")["OMP_WAIT_POLICY"] == "passive"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert suite_process._environment("utf-8")["OMP_WAIT_POLICY"] == "active"

@@ -23,7 +23,6 @@ from typing import TextIO
 
 import click
 
-from refimpl import threads
 from refimpl.checking.results import Results, ResultsError, part_of, read
 from refimpl.cli.messages import complain
 from refimpl.cli.suite_screen import SuiteScreen
@@ -114,12 +113,9 @@ def _run(arguments: Sequence[str], path: Path) -> int:
     command = [sys.executable, *safe, *optimised, "-c", CODE, *arguments]
     direct = _is_ours(sys.stdout)
     sys.stdout.flush()
-    environment = _environment(sys.stdout.encoding if direct else "utf-8")
-    if _alone(arguments):
-        threads.state(1, environment)
     child = subprocess.Popen(
         command,
-        env=environment,
+        env=_environment(sys.stdout.encoding if direct else "utf-8"),
         stdin=subprocess.DEVNULL,
         stdout=None if direct else subprocess.PIPE,
         stderr=None if direct else subprocess.STDOUT,
@@ -132,17 +128,6 @@ def _run(arguments: Sequence[str], path: Path) -> int:
         return child.wait()
 
 
-def _alone(arguments: Sequence[str]) -> bool:
-    """Whether one process runs all checks, on the CPU: it computes as each of two workers does.
-
-    With more threads the larger nets are hardly faster, and where another program uses a core, ten
-    times slower.
-    """
-    on = arguments[arguments.index("--device") + 1] if "--device" in arguments else "cpu"
-    last = len(arguments) - 1 - arguments[::-1].index("-n")
-    return arguments[last + 1] == "0" and on == "cpu"
-
-
 def _is_ours(stream: TextIO) -> bool:
     """Whether a child that writes to its standard output writes to this stream."""
     try:
@@ -152,13 +137,18 @@ def _is_ours(stream: TextIO) -> bool:
 
 
 def _environment(output: str) -> dict[str, str]:
-    """The child's: whatever the locale, names of files are UTF-8, and it prints in ``output``."""
+    """The child's: whatever the locale, names of files are UTF-8, and it prints in ``output``.
+
+    Threads that wait for each other do not spin: where another program uses a core, a check with
+    two threads took six times as long.
+    """
     kept = {
         name: value
         for name, value in safe_environment().items()
         if (not name.startswith("PYTEST_") and name != "PYTHONWARNINGS") or name in KEPT
     }
     return {
+        "OMP_WAIT_POLICY": "passive",
         **kept,
         "PYTHONUTF8": "1",
         "PYTHONIOENCODING": f"{output}:backslashreplace",
