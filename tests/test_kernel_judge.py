@@ -121,6 +121,25 @@ def test_a_kernel_that_is_off_by_a_thousandth_is_named_with_its_role(compute, ke
     assert "what rounding explains" in str(judge.beyond[0])
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        torch.tensor(1.0).expand(1),
+        torch.ones(3, 1).expand(3, 4),
+        torch.ones(4, 3).T,
+        torch.ones(0, 3),
+        torch.tensor(2.0),
+        torch.ones(5, 2)[1:, 1],
+    ],
+    ids=["single", "expanded", "transposed", "empty", "scalar", "column"],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.bool])
+def test_a_call_is_judged_whatever_the_strides_and_type_of_what_it_is_given(given, dtype):
+    judge = judged(lambda: torch.stack([given.to(dtype), given.to(dtype)]))
+    assert judge.unjudged == {}
+    assert judge.judged["aten::stack"] == 1
+
+
 def test_a_wrong_comparison_is_found_each_time():
     def compared():
         for _ in range(3):

@@ -266,8 +266,10 @@ def _fingerprint(func: Any, parts: Any) -> Hashable:
             continue
         if leaf.layout != torch.strided or leaf.device.type != "cpu" or leaf.is_complex():
             return None
-        content = leaf.detach().contiguous().view(-1).view(torch.uint8).numpy()
-        seen.append((leaf.dtype, tuple(leaf.shape), crc32(content.data)))
+        # A single number may have any stride, and then has no bytes to view.
+        flat = leaf.detach().contiguous().as_strided((leaf.numel(),), (1,))
+        content = crc32(flat.view(torch.uint8).numpy().data)
+        seen.append((leaf.dtype, tuple(leaf.shape), content))
     return tuple(seen)
 
 
