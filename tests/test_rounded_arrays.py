@@ -72,6 +72,14 @@ def test_what_is_made_of_a_moved_array_moves_again_and_goes_back_to_torch():
     assert torch.from_numpy(once).dtype == torch.float64
 
 
+def test_functions_of_two_results_and_arrays_of_no_run_are_left_alone():
+    (own,), (same,) = arrays(0, (6, 4))
+    whole, rest = np.divmod(own, 0.5)
+    assert np.array_equal(plain(whole) * 0.5 + plain(rest), plain(same))
+    stray = np.ones(3).view(type(own))
+    assert np.array_equal(plain(stray + 1.0), [2.0, 2.0, 2.0])
+
+
 def test_integers_masks_and_float32_are_left_alone():
     with RoundedArrays(0, HALF):
         assert type(torch.arange(3).numpy()) is np.ndarray

@@ -47,10 +47,12 @@ WIDE = 1000
 def supports(variant: Variant) -> bool:
     """Whether a variant declares what is needed to train many of its seeds at once."""
     parts = (variant.build, variant.optimizer, variant.loss, variant.protocol, variant.data)
-    if None in parts or variant.collate is not None or not _updates_plainly(variant):
+    if None in parts or variant.collate is not None:
         return False
     # Recurrent layers have no batching rule (pytorch#105982), nor have sparse gradients.
-    return not variant.has_layer(nn.RNNBase) and not _sparse(variant)
+    if variant.has_layer(nn.RNNBase) or _sparse(variant):
+        return False
+    return _updates_plainly(variant)  # last, for it may have to make the data
 
 
 def _sparse(variant: Variant) -> bool:

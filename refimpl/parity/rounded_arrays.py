@@ -58,7 +58,10 @@ class Moves:
 
 
 class RoundedArray(np.ndarray):
-    """A float64 array whose results are moved as if they were rounded to fewer digits."""
+    """A float64 array whose results are moved as if they were rounded to fewer digits.
+
+    What LAPACK computes is left as it is, and so are both results of a function that has two.
+    """
 
     moves: Moves | None = None
 
@@ -70,8 +73,14 @@ class RoundedArray(np.ndarray):
         self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **options: Any
     ) -> Any:
         """Compute in plain arrays, and move what that gives."""
-        moves = next(own for each in (*inputs, self) if (own := getattr(each, "moves", None)))
-        made = _moved(moves, ufunc, method, [_plain(each) for each in inputs], options)
+        moves = next(
+            (own for each in (*inputs, self) if (own := getattr(each, "moves", None))), None
+        )
+        plain = [_plain(each) for each in inputs]
+        if moves is None or ufunc.nout > 1:
+            into = {} if out is None else {"out": tuple(map(_plain, out))}
+            return getattr(ufunc, method)(*plain, **into, **options)
+        made = _moved(moves, ufunc, method, plain, options)
         if out is None:
             return _rounded(made, moves)
         np.copyto(_plain(out[0]), made, casting="unsafe")
