@@ -83,6 +83,18 @@ def one_place():
     image(3, 20_000).abs().cumsum(1)
 
 
+def by_transforms():
+    """Without oneDNN, NNPACK makes it by Winograd's transform: less exact near what is zero."""
+    x = image(50, 3, 32, 32).relu()
+    x[:, :, :20] = 0
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        nn.Conv2d(3, 32, 3)(x).relu()
+        nn.Conv1d(3, 16, 5)(image(20, 3, 200).relu())
+    finally:
+        torch._C._set_mkldnn_enabled(True)
+
+
 def adam():
     net = nn.Linear(7, 3)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.1)
@@ -92,7 +104,7 @@ def adam():
         optimizer.step()
 
 
-SOUND = [convolved, cross_entropy, binary, adam, one_row_of_a_table, one_place]
+SOUND = [convolved, cross_entropy, binary, adam, one_row_of_a_table, one_place, by_transforms]
 
 
 @pytest.mark.parametrize("compute", SOUND)
@@ -164,6 +176,11 @@ def test_a_call_that_was_sound_is_judged_again_only_if_it_gives_something_else(m
     assert (len(made), again.judged, again.worst) == (1, first.judged, first.worst)
     (wrong,) = judged(product, aten.mm.default, lambda own: own * 1.001).beyond
     assert wrong.kernel == "aten::mm"
+
+
+def test_a_convolution_by_transforms_that_is_off_by_a_thousandth_is_found():
+    (wrong,) = judged(by_transforms, aten.convolution.default, lambda own: own * 1.001).beyond[:1]
+    assert wrong.kernel == "aten::convolution"
 
 
 def test_the_message_has_kernel_role_shapes_dtype_device_and_figures():

@@ -228,7 +228,7 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
         quick = math.nan if allowed is None else _quickly(own, exact, allowed, found, decides)
         if quick <= 1:
             return quick
-        allowed = bounds(func, plain_args, plain_kwargs, exact, unit)
+        allowed = bounds(func, plain_args, plain_kwargs, exact, unit, found[0].device.type)
         shapes = tuple(
             tuple(leaf.shape)
             for leaf in tree_flatten((plain_args, plain_kwargs))[0]

@@ -217,7 +217,8 @@ def _tried(captured: Captured, inputs: Inputs, around: Within, device: str) -> T
             args, kwargs = tree_unflatten([in_float64(leaf) for leaf in rounded], spec)
             exact = [dense(each) for each in repeated(func, args, kwargs)]
             unit = _unit(rounded, made)
-            allowed = bounds(func, args, kwargs, exact, unit)[captured.number]
+            on = made.device.type
+            allowed = bounds(func, args, kwargs, exact, unit, on)[captured.number]
     except (RuntimeError, IndexError, ValueError, TypeError):
         return None
     right = exact[captured.number]
