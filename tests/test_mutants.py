@@ -28,8 +28,10 @@ from refimpl.conformance.mutants.hunting import (
     judged_by,
     untrue,
 )
-from refimpl.conformance.mutants.planting import Fault, Mutant, Plant, anything, planted
+from refimpl.conformance.mutants.planting import Fault, Mutant, Plant, anything, planted, sound
 from refimpl.errors import UnknownNameError
+from refimpl.loading import registry
+from refimpl.records.of_models import constants
 from refimpl.training.loop import steps_of, train
 from refimpl.training.problem import Problem, pose
 from refimpl.training.runs import trained
@@ -614,3 +616,10 @@ def test_the_list_says_what_each_imitates(refimpl):
     assert status == 0
     assert len(out.splitlines()) == len(ALL)
     assert BY_NAME["hidden-state-kept"].imitates in out
+
+
+def test_the_constants_of_a_loop_stay_known_where_a_bug_is_planted():
+    """So that layers-as-recorded, which has them, passes where there is no bug."""
+    example = registry.load(only=["ring-focal"]).example("ring-focal")
+    variant = example.variant("focal")
+    assert constants(planted(variant, sound, Fault())) == constants(variant) != {}

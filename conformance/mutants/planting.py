@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
-from functools import cache, partial
+from functools import cache, partial, update_wrapper
 from typing import Any
 from unittest.mock import patch
 
@@ -203,7 +203,8 @@ def planted(variant: Variant, bug: Mutant, fault: Fault) -> Variant:
     change = bug.mutate(fault).start
     if change is not None:
         own.update(_started(variant, fault, change))
-    own["steps"] = partial(_steps_with_the_bug, variant, bug.mutate, fault)
+    steps = partial(_steps_with_the_bug, variant, bug.mutate, fault)
+    own["steps"] = update_wrapper(steps, variant.steps) if variant.steps else steps
     return Variant(**own)
 
 

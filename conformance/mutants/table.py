@@ -36,7 +36,9 @@ def markdown(
     used = ", ".join(check.name for check in every if check.name not in without)
     parts = [head, f"Only these checks were run: {used}.\n"] if without else [head]
     parts += ["## By example\n", table(_by_example(found, examples))]
-    parts += ["## By mutant\n", table(_by_mutant(reached, mutants))]
+    hunted = {each.mutant for each in found}
+    tried = [mutant for mutant in mutants if mutant.name in hunted]
+    parts += ["## By mutant\n", table(_by_mutant(reached, tried))]
     left = [hunted for hunted in reached if hunted.fate != "killed"]
     if left:
         parts += ["## Not killed\n", table(_not_killed(left))]

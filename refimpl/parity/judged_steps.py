@@ -21,6 +21,9 @@ PRODUCTS = frozenset(["mm", "addmm", "bmm", "baddbmm"])
 WATCHED = 150
 """Products of matrices that are judged in further steps, for faults that come now and then."""
 
+SELDOM = frozenset(["embedding_dense_backward"])
+"""Kernels some of whose results few batches need: they are judged in those steps, too."""
+
 ROWS = 64
 """Rows whose predictions are judged."""
 
@@ -84,5 +87,5 @@ def _step_by_step(variant: Variant, problem: Problem, judge: KernelJudge, run: s
         if size >= LARGE or (number >= STEPS and (not seen or seen >= WATCHED)):
             break
         judge.during = f"step {number + 1}{run}"
-        judge.only = PRODUCTS if number >= STEPS else None
+        judge.only = PRODUCTS | SELDOM if number >= STEPS else None
     return last

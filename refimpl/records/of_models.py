@@ -149,6 +149,7 @@ def constants(variant: Variant) -> dict[str, Any]:
     seen: set[int] = set()
     while left:
         own = left.pop()
+        own = getattr(own, "__wrapped__", own)
         own = getattr(own, "func", own)  # of a partial
         if id(own) in seen:
             continue
