@@ -94,10 +94,13 @@ def test_a_plugin_that_follows_its_recipe_passes(tmp_path):
 
 CHANGES = {
     "the rate of dropout": ("Dropout(0.25)", "Dropout(0.3)", "layer 3 is Dropout(p=0.3)"),
-    "another activation": ("torch.relu(", "nn.functional.gelu(", "calls of a forward pass"),
-    "a scale": ("self.first(x)", "self.first(2 * x)", "'mul': 1"),
+    "another activation": (
+        "torch.relu(", "nn.functional.gelu(", "a forward pass lacks relu and has gelu besides",
+    ),
+    "a scale": ("self.first(x)", "self.first(2 * x)", "a forward pass has mul besides; the doc"),
     "another sigmoid": (
-        "torch.sigmoid(", "nn.functional.hardsigmoid(", "calls of a forward pass",
+        "torch.sigmoid(", "nn.functional.hardsigmoid(",
+        "a forward pass lacks sigmoid; the document",
     ),
     "Nesterov": ("momentum=0.9", "momentum=0.9, nesterov=True", "nesterov"),
     "another optimizer": (

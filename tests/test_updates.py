@@ -176,3 +176,20 @@ def test_updates_of_which_nothing_is_seen_are_no_pass():
     answer = run_check(Cell(updates_as_stated, Subject(EXAMPLE, variant, CPU, "stand-in")))
     assert answer.outcome == "failed"
     assert "exempt it from this check" in answer.reason
+
+
+def test_gradients_that_are_not_finite_are_used_as_they_are():
+    """Other checks say that they are not; this one says what is done with them."""
+
+    def broken(problem):
+        net = problem.load(Net())
+        optimizer = problem.resume(torch.optim.SGD(net.parameters(), lr=problem.lr))
+        for xb, yb in problem.batches():
+            output = net(xb)
+            loss = F.mse_loss(output, yb) * float("nan")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            yield Step(loss, net, output, yb, optimizer)
+
+    assert asked(broken, {}).outcome == "passed"

@@ -6,7 +6,7 @@ import fnmatch
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -87,8 +87,7 @@ def built_as_its_document_says(subject: Subject) -> Iterator[Measurement]:
         if recipe.layers:
             yield from _layers(recipe, seen)
         if recipe.calls:
-            yield equal("calls of a forward pass", dict(sorted(seen.calls.items())),
-                        dict(sorted(recipe.calls.items())))  # fmt: skip
+            yield _calls(recipe.calls, seen.calls)
         if recipe.start:
             yield from _start(recipe.start, variant, problem, seen)
         if recipe.loss:
@@ -168,6 +167,21 @@ def _first_update(variant: Variant, problem: Problem) -> Seen:
 
 
 # --- layers --------------------------------------------------------------------------------------
+
+
+def _calls(stated: Mapping[str, int], seen: Mapping[str, int]) -> Measurement:
+    """How often the functions of a forward pass are called, each by its name."""
+    own, other = Counter(seen), Counter(stated)
+    said = [f"lacks {_times(other - own)}"] if other - own else []
+    said += [f"has {_times(own - other)} besides"] if own - other else []
+    made = equal("calls of a forward pass", dict(sorted(own.items())), dict(sorted(other.items())))
+    message = f"a forward pass {' and '.join(said)}; the document's has {_times(other)}"
+    return replace(made, message="" if made.holds else message)
+
+
+def _times(calls: Mapping[str, int]) -> str:
+    counted = (name if n == 1 else f"{name} {n} times" for name, n in sorted(calls.items()))
+    return ", ".join(counted)
 
 
 def _layers(recipe: Recipe, seen: Seen) -> Iterator[Measurement]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -163,11 +164,11 @@ class _Update:
         return _norm([used for _, used in self.pairs])
 
     def used_as(self, share: float) -> bool:
-        """Whether each gradient was used times ``share``."""
+        """Whether each gradient was used times ``share``, also where it is not finite."""
+        apart = ROUNDING * share * (self.norm or 0)
+        apart = apart if math.isfinite(apart) else 0.0
         return all(
-            torch.allclose(
-                used, share * made, rtol=ROUNDING, atol=ROUNDING * share * (self.norm or 0)
-            )
+            torch.allclose(used, share * made, rtol=ROUNDING, atol=apart, equal_nan=True)
             for made, used in self.pairs
         )
 
