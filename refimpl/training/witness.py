@@ -88,7 +88,7 @@ class Watch:
         self._given: list[Any] = []
         self._hooked: nn.Module | None = None
         self._handles: list[Any] = []
-        self._read: list[Tensor] = []
+        self._read: dict[int, Tensor] = {}
         self._rates: list[tuple[torch.optim.Optimizer, dict[str, Any], Any]] = []
         self._targets: Any = None
         self._rows: Tensor | None = None
@@ -125,7 +125,7 @@ class Watch:
             self.seen.last.append(Shown(*map(_without_graph, parts)))
         self._constants(step, number, at)
         if self._train is not None and isinstance(step.target, Tensor):
-            self._read.append(step.target.detach())
+            self._read[at] = step.target.detach()
         module = step.module
         if module is not None:
             self._mode_of(module, number)
@@ -140,7 +140,7 @@ class Watch:
         return ends_early or number >= self._problem.length - self._per_epoch
 
     def _begin_epoch(self, epoch: int) -> None:
-        self.seen.last, self._read = [], []
+        self.seen.last, self._read = [], {}
         self._closely = epoch % self._stride == 0
         if self._train is not None and (self._rows is None or self._shuffles):
             self._rows = self._whole.row_order(epoch).to(self._train.y.device)
@@ -193,13 +193,13 @@ class Watch:
         if not self._read:
             self.seen.orders.append("")
             return
-        read = torch.cat([target.reshape(-1) for target in self._read])
+        read = torch.cat([target.reshape(-1) for target in self._read.values()])
         self.seen.orders.append(_digest_of(read))
         self.seen.rows_seen += len(self._read)
         if _same(read, self._targets):
             return
         size, first = self._problem.batch_size, epoch * self._per_epoch + 1
-        for at, target in enumerate(self._read):
+        for at, target in self._read.items():
             same = _same(target, self._targets[at * size : (at + 1) * size])
             if not same and len(self.seen.other_rows) < FEW:
                 self.seen.other_rows.append(first + at)
