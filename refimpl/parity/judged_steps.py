@@ -22,7 +22,7 @@ WATCHED = 150
 """Products of matrices that are judged in further steps, for faults that come now and then."""
 
 SELDOM = frozenset(["embedding_dense_backward"])
-"""Kernels of which a fault may show in few batches, those with a certain word: judged there, too."""
+"""Kernels of which a fault may show in few batches, as in those with a word: judged there, too."""
 
 ROWS = 64
 """Rows whose predictions are judged."""
