@@ -21,9 +21,6 @@ PRODUCTS = frozenset(["mm", "addmm", "bmm", "baddbmm"])
 WATCHED = 150
 """Products of matrices that are judged in further steps, for faults that come now and then."""
 
-SELDOM = frozenset(["embedding_dense_backward"])
-"""Kernels of which a fault may show in few batches, as in those with a word: judged there, too."""
-
 ROWS = 64
 """Rows whose predictions are judged."""
 
@@ -87,5 +84,5 @@ def _step_by_step(variant: Variant, problem: Problem, judge: KernelJudge, run: s
         if size >= LARGE or (number >= STEPS and (not seen or seen >= WATCHED)):
             break
         judge.during = f"step {number + 1}{run}"
-        judge.only = PRODUCTS | SELDOM if number >= STEPS else None
+        judge.only = PRODUCTS if number >= STEPS else None
     return last
