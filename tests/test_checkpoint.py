@@ -11,6 +11,7 @@ import torch
 from fakes.sound import PROTOCOL, TRAINING, like
 from torch import nn
 
+from refimpl import threads
 from refimpl.errors import CheckpointError, ContractError
 from refimpl.training import checkpoint
 from refimpl.training.checkpoint import Checkpoint, load, save, take
@@ -95,7 +96,8 @@ def test_a_checkpoint_does_not_change_with_the_steps_that_follow():
 @pytest.mark.parametrize("stop", [1, STEPS_PER_EPOCH, STEPS_PER_EPOCH + 2])
 def test_a_run_that_is_resumed_from_a_file_goes_on_as_if_uninterrupted(path, stop):
     problem = pose(VARIANT, seed=0)
-    *_, last = steps_of(VARIANT, problem.but(swift=True), stop)
+    with threads.suited_to(lambda: problem.numbers_in_a_batch):  # as a whole run is made
+        *_, last = steps_of(VARIANT, problem.but(swift=True), stop)
     save(take(last, stop), path)
     whole = train(VARIANT, problem)
     rest = train(VARIANT, problem.but(checkpoint=load(path)))

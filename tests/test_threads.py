@@ -20,6 +20,7 @@ from refimpl.training.problem import pose
 @pytest.fixture
 def two_threads(monkeypatch):
     """A process in which torch would use two threads, and the caller has said nothing."""
+    monkeypatch.setattr(threads, "_limits", [])
     for variable in threads.VARIABLES:
         monkeypatch.delenv(variable, raising=False)
     before = torch.get_num_threads()
@@ -64,7 +65,6 @@ def test_a_small_batch_is_computed_with_one_thread(two_threads, numbers, used):
 def test_a_small_batch_is_computed_with_one_thread_in_a_worker_that_may_use_more(
     two_threads, monkeypatch
 ):
-    monkeypatch.setattr(threads, "_limits", [])
     for variable in threads.VARIABLES:
         monkeypatch.setenv(variable, "")  # so that it is put back
         monkeypatch.delenv(variable)
