@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from fakes.checks_of import failing
+from fakes.sound import EXAMPLE as SOUND
+from fakes.sound import Net as SoundNet
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
@@ -31,7 +33,8 @@ from refimpl import (
 )
 from refimpl.contract import Steps
 from refimpl.parity.definitions import loss_by_definition, metric_by_definition
-from refimpl.training.problem import Problem
+from refimpl.training.loop import train
+from refimpl.training.problem import Problem, pose
 
 CHECKS = ("splits-do-not-mix", "run-follows-its-protocol", "figures-recomputed")
 # --- an outsider's plugin, without baseline, golden or record ------------------------------------
@@ -248,3 +251,26 @@ def test_losses_of_classes_are_those_of_their_definition(loss: nn.Module) -> Non
 def test_a_loss_with_options_has_no_plain_definition() -> None:
     assert loss_by_definition(nn.CrossEntropyLoss(label_smoothing=0.1)) is None
     assert loss_by_definition(nn.BCELoss(weight=torch.ones(1))) is None
+
+
+def test_batches_of_the_same_order_that_are_cut_elsewhere_are_seen() -> None:
+    """Eight rows in batches of 3, 3 and 2 are read as 2, 3 and 3."""
+
+    def cut_elsewhere(problem: Any) -> Any:
+        net = problem.load(SoundNet())
+        optimizer = problem.resume(torch.optim.SGD(net.parameters(), lr=problem.lr))
+        for epoch in problem.epochs():
+            rows = problem.row_order(epoch)
+            for own in torch.split(rows, [2, 3, 3]):
+                xb, yb = problem.train.x[own], problem.train.y[own]
+                output = net(xb)
+                loss = F.mse_loss(output, yb)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                yield Step(loss, net, output, yb, optimizer)
+
+    variant = replace(SOUND.variants[1], steps=cut_elsewhere, ladder=None)
+    history = train(variant, pose(variant, "stand-in"), watched=True)
+    assert history.witness is not None
+    assert history.witness.other_rows[:2] == [1, 2]

@@ -158,11 +158,8 @@ def bounds(
     if name in MOVING:
         return [2 * half * each.abs() for each in exact]
     if name in SUMS:
-        found = _of_sum(func, name, args, kwargs, exact, half)
-        if name == "convolution" and by_transforms(device, unit):
-            sizes = repeated(func, tree_map(_magnitude, list(args)), tree_map(_magnitude, kwargs))
-            found = [one + of_tiles(size, half) for one, size in zip(found, sizes, strict=True)]
-        return found
+        tiles = name == "convolution" and by_transforms(device, unit)
+        return _of_sum(func, name, args, kwargs, exact, half, tiles)
     if name in REDUCED:
         return _of_reduced(func, name, args, kwargs, exact, half)
     if name in CONDITIONED:
@@ -251,6 +248,7 @@ def _of_sum(
     kwargs: dict[str, Any],
     exact: Results,
     half: float,
+    tiles: bool = False,
 ) -> list[Tensor | float]:
     magnitudes = repeated(func, tree_map(_magnitude, list(args)), tree_map(_magnitude, kwargs))
     lengths: Sequence[Tensor | float] = (
@@ -259,7 +257,9 @@ def _of_sum(
         else _lengths(name, args, exact)
     )
     return [
-        summed(length, size.double().abs(), half) + UNITS * half * each.double().abs()
+        summed(length, size.double().abs(), half)
+        + UNITS * half * each.double().abs()
+        + (of_tiles(size, half) if tiles else 0.0)
         for length, size, each in zip(lengths, magnitudes, exact, strict=True)
     ]
 

@@ -149,7 +149,7 @@ def constants(variant: Variant) -> dict[str, Any]:
     seen: set[int] = set()
     while left:
         own = left.pop()
-        own = getattr(own, "__wrapped__", own)
+        left.append(getattr(own, "__wrapped__", None))
         own = getattr(own, "func", own)  # of a partial
         if id(own) in seen:
             continue

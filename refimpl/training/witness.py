@@ -193,12 +193,15 @@ class Watch:
         if not self._read:
             self.seen.orders.append("")
             return
+        size, first = self._problem.batch_size, epoch * self._per_epoch + 1
         read = torch.cat([target.reshape(-1) for target in self._read.values()])
         self.seen.orders.append(_digest_of(read))
         self.seen.rows_seen += len(self._read)
-        if _same(read, self._targets):
+        sizes = [target.numel() for target in self._read.values()]
+        if sizes == [own.numel() for own in torch.split(self._targets, size)] and _same(
+            read, self._targets
+        ):
             return
-        size, first = self._problem.batch_size, epoch * self._per_epoch + 1
         for at, target in self._read.items():
             same = _same(target, self._targets[at * size : (at + 1) * size])
             if not same and len(self.seen.other_rows) < FEW:
