@@ -149,11 +149,11 @@ def constants(variant: Variant) -> dict[str, Any]:
     seen: set[int] = set()
     while left:
         own = left.pop()
-        left.append(getattr(own, "__wrapped__", None))
-        own = getattr(own, "func", own)  # of a partial
         if id(own) in seen:
             continue
         seen.add(id(own))
+        left.append(getattr(own, "__wrapped__", own))
+        own = getattr(own, "func", own)  # of a partial
         if isinstance(own, type):
             left.extend(vars(own).values())
         code = getattr(own, "__code__", None)
