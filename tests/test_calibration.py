@@ -285,6 +285,37 @@ def test_a_damaged_baseline_is_made_anew_only_for_a_reason(example):
     assert "is truncated" in plan.changes[0].moved[0]
 
 
+def test_seeds_are_counted_as_they_are_on_the_disk_whenever_it_ends(example, monkeypatch):
+    class Ended(calibration.Watcher):
+        def begins(self, plans):
+            (self.plan,) = plans
+
+        def ran(self, plan, run):
+            raise KeyboardInterrupt  # written, but not yet counted by whoever watches
+
+    baselines_of(example)
+    variant, watch = example.variants[0], Ended()
+    monkeypatch.setattr(
+        calibration,
+        "run_jobs",
+        lambda work, engine: (
+            (job.task, train_seeds(variant, "stand-in", job.seeds[:1])) for job in work
+        ),
+    )
+    with pytest.raises(KeyboardInterrupt):
+        calibration.calibrate([(example, variant)], "stand-in", 8, Engine(1), watch=watch)
+    assert watch.plan.finished_seeds() == 7
+
+
+def test_seeds_of_a_baseline_that_is_made_anew_do_not_count_as_kept(example):
+    baselines_of(example)
+    path = committed.path_of(example, example.variants[0], "stand-in")
+    assert calibration.plan(example, example.variants[0], "stand-in", 6).finished_seeds() == 6
+    path.write_text("nothing\n")
+    anew = calibration.plan(example, example.variants[0], "stand-in", 6, because="disk failed")
+    assert anew.finished_seeds() == 0
+
+
 def test_no_message_suggests_to_delete_what_is_kept():
     sources = Path(calibration.__file__).parents[1]
     assert [

@@ -38,6 +38,16 @@ class Plan:
         """What the baseline is of."""
         return f"{self.example.name} · {self.variant.name} · {self.tier}"
 
+    def finished_seeds(self) -> int:
+        """How many seeds are on the disk now; those of a baseline that it replaces do not count."""
+        try:
+            baseline = committed.resume(self.path)
+        except BaselineError:
+            return 0
+        if baseline is None or len(baseline.changes) < len(self.changes):
+            return 0
+        return len(baseline.runs)
+
 
 def plan(
     example: Example,

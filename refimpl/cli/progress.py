@@ -101,8 +101,8 @@ class CalibrationProgress(Watcher):
             TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal,
         )  # fmt: skip
         self.task = self.bar.add_task("seeds")
+        self.plans: Sequence[Plan] = ()
         self.left: dict[str, int] = {}
-        self.kept = 0
 
     def __enter__(self) -> CalibrationProgress:
         self.bar.start()
@@ -113,9 +113,9 @@ class CalibrationProgress(Watcher):
 
     def begins(self, plans: Sequence[Plan]) -> None:
         """Print how many runs there are to do, and how many are done already."""
+        self.plans = plans
         self.left = {plan.title: len(plan.seeds) for plan in plans}
         there = sum(len(plan.there.runs) for plan in plans if plan.there)
-        self.kept = there
         todo = sum(self.left.values())
         self.bar.update(self.task, total=todo)
         self.console.print(f"{todo} runs to do for {len(plans)} baselines; {there} exist already")
@@ -123,7 +123,6 @@ class CalibrationProgress(Watcher):
     def ran(self, plan: Plan, run: Run) -> None:
         """Count a seed, and print a line when a baseline has all of its seeds."""
         self.bar.advance(self.task)
-        self.kept += 1
         self.left[plan.title] -= 1
         if not self.left[plan.title]:
             text = f"{plan.title}: {len(plan.seeds)} runs, the last in {run.seconds:.2f} s"

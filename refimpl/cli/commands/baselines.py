@@ -93,7 +93,8 @@ def calibrate(
                 because=because,
             )  # fmt: skip
         except KeyboardInterrupt:
-            complain(f"{progress.kept} finished seeds are kept; repeat the command to go on")
+            kept = sum(plan.finished_seeds() for plan in progress.plans)
+            complain(f"{kept} finished seeds are kept; repeat the command to go on")
             raise
     for path in paths if because else ():
         for change in committed.read(path).changes[-1:]:
