@@ -29,6 +29,7 @@ from refimpl.conformance.mutants.hunting import (
     untrue,
 )
 from refimpl.conformance.mutants.planting import Fault, Mutant, Plant, anything, planted, sound
+from refimpl.conformance.mutants.table import markdown
 from refimpl.errors import UnknownNameError
 from refimpl.loading import registry
 from refimpl.records.of_models import constants
@@ -583,6 +584,26 @@ def test_the_table_says_what_each_imitates_and_what_killed_it(refimpl, tmp_path)
     assert float(smallest[1]) < 1e-14
 
 
+def test_the_table_has_a_row_for_each_kernel_and_a_column_for_each_of_its_faults():
+    def hunted(example, mutant, fate, **more):
+        return Hunted(example, "only", mutant, fate, **more)
+
+    page = markdown(
+        [
+            hunted("one", "addmm-scaled", "killed", smallest=1e-6),
+            hunted("two", "addmm-scaled", "killed", smallest=3e-5),
+            hunted("one", "addmm-last-row", "SURVIVED"),
+            hunted("two", "addmm-last-row", "killed"),
+            hunted("two", "addmm-short-batches", "ineffective"),
+        ],
+        ALL,
+    )
+    assert "| aten::addmm | 2/2 | 1/2 | 0/0 | 0/0 | 0/0 | 0/0 | 1e-06 … 3e-05 |" in page
+    assert "| one | only | addmm-last-row | survived |" in page
+    assert "## By mutant" not in page
+    assert "aten::mm" not in page
+
+
 @pytest.mark.parametrize(
     ("option", "name", "nearest"),
     [
@@ -606,6 +627,7 @@ def test_what_one_check_alone_catches_is_told_with_its_name(refimpl, tmp_path):
     assert status == 1
     assert "FAILED fake-sound scratch: update-dropped survives every check" in out
     assert f"Only these checks were run: {check}." in table.read_text()
+    assert "| update-dropped | nowhere |  |" in table.read_text()
     both = refimpl("mutants", "fake-sound", "--only", check, "--without", check, *SOUND)
     assert both[0] == 1
     assert "leave out --without" in both[2]

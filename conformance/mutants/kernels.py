@@ -131,9 +131,14 @@ def _applies(variant: Any) -> bool:
     return in_torch(variant) and hasattr(torch.library, "get_kernel")
 
 
+def name_of(kernel: str, fault: str) -> str:
+    """The name of the mutant of this kernel with this fault."""
+    return f"{kernel.strip('_').replace('_', '-')}-{fault}"
+
+
 ALL = tuple(
     Mutant(
-        f"{kernel.strip('_').replace('_', '-')}-{name}",
+        name_of(kernel, name),
         f"The kernel aten::{kernel} {what}",
         _applies,
         partial(_plant, kernel, change),
