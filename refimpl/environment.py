@@ -82,7 +82,17 @@ def libraries_of(device: str) -> dict[str, str]:
     if device not in ("cpu", "cuda"):
         return {}  # what they were built with, torch does not say
     on_cpu = device == "cpu"
-    return {name: v for name, v in libraries().items() if (name in _BUILT_WITH) == on_cpu}
+    of_device = {name: v for name, v in libraries().items() if (name in _BUILT_WITH) == on_cpu}
+    if not onednn_is_on():
+        of_device.pop("oneDNN", None)
+    return of_device
+
+
+def onednn_is_on() -> bool:
+    """Whether torch was built with oneDNN, and nobody has switched it off."""
+    import torch
+
+    return bool(torch._C._has_mkldnn and torch._C._get_mkldnn_enabled())
 
 
 def cudnn_version(number: int) -> str:

@@ -40,6 +40,7 @@ from refimpl.environment import (
     libraries_of,
 )
 from refimpl.executions.built_in import TF32
+from refimpl.parity.kernel_judge import JudgedCall, library_of
 from refimpl.report.verdict import sentence
 from refimpl.reproducible import CUBLAS, WORKSPACE, reproducible
 
@@ -346,6 +347,16 @@ def test_the_cpu_can_do_what_it_is_compared_in():
 def test_a_device_that_is_not_here_has_no_capabilities():
     absent = "mps" if sys.platform != "darwin" else "xpu"
     assert capabilities(absent) == {}
+
+
+def test_what_is_switched_off_is_not_named_as_what_computes():
+    call = JudgedCall("aten::addmm", "", ((2, 3), (3, 4)), "float32", "cpu", 0.1, 1e4, 1.1, 1.0)
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        assert "oneDNN" not in library_of(call)
+        assert library_of(replace(call, kernel="aten::convolution")) == ""
+    finally:
+        torch._C._set_mkldnn_enabled(True)
 
 
 def test_the_header_has_the_versions_of_the_libraries():

@@ -25,6 +25,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
+from refimpl.environment import onednn_is_on
+
 UNITS = 8.0
 """Half units of each result that a kernel may be off: exp, log and their like are good to a few."""
 
@@ -231,8 +233,7 @@ def by_transforms(device: str, unit: float) -> bool:
     """
     if device != "cpu" or unit != torch.finfo(torch.float32).eps:
         return False
-    onednn = torch._C._has_mkldnn and torch._C._get_mkldnn_enabled()
-    return torch._nnpack_available() and not onednn
+    return torch._nnpack_available() and not onednn_is_on()
 
 
 def of_tiles(magnitude: Tensor, half: float) -> Tensor:

@@ -87,7 +87,7 @@ def library_of(call: JudgedCall) -> str:
     """The library, with its version, that a kernel or layer of this name is likely to call."""
     here = environment.libraries_of(call.device)
     if MATRICES.search(call.kernel):
-        called = {"CUDA": "cuBLAS of CUDA {}", "oneDNN": "oneDNN {} or MKL"}
+        called = {"CUDA": "cuBLAS of CUDA {}", "oneDNN": "oneDNN {} or MKL", "MKL": "MKL {}"}
     elif CONVOLUTIONS.search(call.kernel):
         called = {"cuDNN": "cuDNN {}", "oneDNN": "oneDNN {} or MKL"}
     else:
