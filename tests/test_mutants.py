@@ -32,10 +32,10 @@ from refimpl.conformance.mutants.planting import Fault, Mutant, Plant, anything,
 from refimpl.conformance.mutants.table import markdown
 from refimpl.errors import UnknownNameError
 from refimpl.loading import registry
+from refimpl.parity.whole_runs import trained
 from refimpl.records.of_models import constants
 from refimpl.training.loop import steps_of, train
 from refimpl.training.problem import Problem, pose
-from refimpl.training.runs import trained
 from refimpl.training.trajectories import observe
 
 BY_NAME = {each.name: each for each in ALL}

@@ -64,6 +64,15 @@ SEEN = (
     Seen("save_narrows", "titanic-dnn", "right-at-the-ends", ("torch.save changes",)),
     Seen("state_without_buffers", "titanic-dnn", "right-at-the-ends", ("running_mean",)),
     Seen("rand_skips_a_number", "titanic-dnn", "starts-as-torch-does", ("torch.rand(3) of seed",)),
+    Seen("split_in_order", "titanic-dnn", "starts-as-torch-does", ("random_split(range(6)",)),
+    Seen(
+        "adam_late", "titanic-dnn", "updates-stay-right",
+        ("aten::_fused_adam_", "update 256 of the run"),
+    ),
+    Seen(
+        "lstm_of_long_sequences", "covid-lstm", "each-layer-is-right",
+        ("LSTM lstm, output, (1, 38, 3)",), "single-start",
+    ),
     Seen(
         "autocast_stale", "titanic-dnn", "same-on-every-execution", ("diverges at step 2",),
         execution="cpu+bf16",

@@ -67,6 +67,7 @@ ALL: list[Check] = [
     convergence.reaches_documented_figures,
     convergence.stays_in_calibrated_band,
     protocol.run_follows_its_protocol,
+    kernels.updates_stay_right,
     figures.figures_recomputed,
     evaluation.predicts_as_its_oracle,
 ]

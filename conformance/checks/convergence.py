@@ -12,10 +12,10 @@ from refimpl.baselines.bands import POWER, Band, Side, band, fails, stated
 from refimpl.baselines.committed import Baseline, Metric
 from refimpl.checking.checks import Measurement, Subject, check, true, within
 from refimpl.contract import Figure
+from refimpl.parity.whole_runs import trained
 from refimpl.training.curves import Curve, learning_curves
 from refimpl.training.live_model import first_step
 from refimpl.training.loop import History
-from refimpl.training.runs import trained
 
 BETTER = (
     ", better than any: training may lack something that holds it back (dropout, weight decay, "

@@ -23,9 +23,9 @@ from refimpl.parity.definitions import (
     numbers,
     rows_near_the_threshold,
 )
+from refimpl.parity.whole_runs import trained
 from refimpl.training.loop import History, predictor
 from refimpl.training.problem import Problem, pose
-from refimpl.training.runs import trained
 from refimpl.training.witness import Shown
 
 CLOSE = 2e-5

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from refimpl.checking.checks import Measurement, Place, Subject, check, within_budget
+from refimpl.conformance.checks.protocol import is_run_here
 from refimpl.parity.judged_steps import computes_here, judged
-from refimpl.parity.kernel_judge import JudgedCall
+from refimpl.parity.kernel_judge import JudgedCall, KernelJudge
 from refimpl.parity.layer_definitions import DEFINITIONS
 from refimpl.parity.leaf_modules import judge_layers
+from refimpl.parity.whole_runs import judged_updates, trained
 
 OF_A_LAYER = ("aten::mkldnn_rnn_layer", "aten::_cudnn_rnn", "aten::_thnn_fused")
 """Kernels without a float64 twin on the CPU that are the whole of a layer, which is judged."""
@@ -31,7 +33,29 @@ def _is_judged(subject: Subject) -> bool:
 )
 def each_kernel_is_right(subject: Subject) -> Iterator[Measurement]:
     """Is every call of a step and of predictions within what rounding does to its own inputs?"""
-    seen = judged(subject.trained, subject.execution, subject.tier)
+    yield from _calls(judged(subject.trained, subject.execution, subject.tier))
+
+
+@check(
+    "updates-stay-right",
+    applies=lambda subject: _is_judged(subject) and is_run_here(subject),
+    repeats=False,
+    reading="the kernel that is named is wrong in the update that is named, which the same kernel "
+    "in the first updates of a run may not be",
+)
+def updates_stay_right(subject: Subject) -> Iterator[Measurement]:
+    """Are the optimizer's calls as right late in a run as they are in its first steps?"""
+    seen = judged_updates(subject.trained, subject.tier, subject.execution)
+    if seen.judged or seen.unjudged:
+        yield from _calls(seen)
+        return
+    what = "updates by hand, of which the first are judged"
+    steps = trained(subject.trained, subject.tier, subject.execution).steps
+    yield Measurement(what, steps, "counted", True)
+
+
+def _calls(seen: KernelJudge) -> Iterator[Measurement]:
+    """How many calls were judged, how far off the furthest is, and those beyond what is allowed."""
     count = sum(seen.judged.values())
     yield Measurement("calls judged", count, "≥ 1", count > 0, "no call of torch was seen", low=1)
     unjudged = {name: n for name, n in seen.unjudged.items() if not name.startswith(OF_A_LAYER)}

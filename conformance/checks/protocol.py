@@ -9,9 +9,9 @@ import torch
 
 from refimpl.checking.checks import Measurement, Subject, check, equal, true
 from refimpl.contract import Variant
+from refimpl.parity.whole_runs import trained
 from refimpl.records import files, of_runs
 from refimpl.training.problem import Problem, pose
-from refimpl.training.runs import trained
 from refimpl.training.witness import Constants, Witness
 
 CLOSE = 1e-6

@@ -23,9 +23,9 @@ from refimpl.data import Tier
 from refimpl.errors import ContractError
 from refimpl.parity.kernel_judge import JudgedCall, furthest
 from refimpl.parity.rounding import rounding_of
+from refimpl.parity.whole_runs import trained
 from refimpl.training.loop import steps_of
 from refimpl.training.problem import Problem, pose
-from refimpl.training.runs import trained
 from refimpl.training.trajectories import bare_name
 from refimpl.trees import call, leaves, mapped
 

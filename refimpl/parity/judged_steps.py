@@ -9,9 +9,10 @@ from dataclasses import replace
 from refimpl.contract import Execution, Step, Variant
 from refimpl.data import Tier
 from refimpl.parity.kernel_judge import JudgedCall, KernelJudge
+from refimpl.parity.leaf_modules import SHORT
 from refimpl.threads import LARGE
 from refimpl.training.kept import Kept
-from refimpl.training.loop import predictor, steps_of, swiftly
+from refimpl.training.loop import drive, predictor, steps_of, swiftly
 from refimpl.training.problem import Problem, pose
 
 STEPS = 2
@@ -23,9 +24,6 @@ WATCHED = 150
 
 ROWS = 64
 """Rows whose predictions are judged."""
-
-SHORT = 3
-"""Rows of a batch so short that a kernel may take another path for it."""
 
 _kept = Kept[KernelJudge](4)
 
@@ -59,6 +57,7 @@ def _judge(variant: Variant, execution: Execution, tier: Tier) -> KernelJudge:
     for problem in (whole, posed) if whole.swift else (whole,):
         run = "" if problem is whole else " of the program as it is written"
         _judge_run(variant, problem.but(execution=replace(execution, around=around)), judge, run)
+    _judge_end(variant, posed.but(execution=replace(execution, around=around)), judge)
     return judge
 
 
@@ -72,6 +71,13 @@ def _judge_run(variant: Variant, problem: Problem, judge: KernelJudge, run: str)
             predict(problem.sample(ROWS))
             judge.during = f"evaluation of {SHORT} rows{run}"
             predict(problem.sample(SHORT))
+
+
+def _judge_end(variant: Variant, problem: Problem, judge: KernelJudge) -> None:
+    """A short run to its end, for what a loop computes beside its steps: figures, a forecast."""
+    judge.during, judge.only = "a run of one epoch", None
+    for _ in drive(variant, problem.short_run(SHORT)):
+        pass
 
 
 def _step_by_step(variant: Variant, problem: Problem, judge: KernelJudge, run: str) -> Step | None:

@@ -18,20 +18,23 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from refimpl.composition import precision_of
-from refimpl.contract import Execution, Variant
+from refimpl.contract import Epoch, Execution, Step, Variant
 from refimpl.data import Tier
 from refimpl.parity.kernel_bounds import UNITS, by_transforms, of_tiles, summed
 from refimpl.parity.kernel_judge import JudgedCall, furthest
 from refimpl.parity.layer_definitions import LINEAR, TIED, defined, is_defined
 from refimpl.parity.rounding import rounding_of
-from refimpl.training.loop import steps_of
-from refimpl.training.problem import pose
+from refimpl.training.loop import drive, steps_of
+from refimpl.training.problem import Problem, pose
 from refimpl.training.trajectories import bare_name
 
 NUMBERS = 20_000
 """Inputs with more numbers than this are judged by their first rows."""
 
 ROWS = 8
+
+SHORT = 3
+"""Rows of a batch so short that a kernel may take another path for it."""
 
 BY_ROWS = (nn.RNNBase, nn.modules.batchnorm._NormBase)
 """Layers whose first axis need not be rows, or that look across rows."""
@@ -60,7 +63,7 @@ class JudgedLayers:
 
 
 def judge_layers(variant: Variant, execution: Execution, tier: Tier) -> JudgedLayers:
-    """Every leaf layer that the first step calls, against its definition."""
+    """Every leaf layer that a run calls, against its definition."""
     found = JudgedLayers()
     rounding = precision_of(execution)
     called = layers_called(variant, execution, tier)
@@ -69,7 +72,7 @@ def judge_layers(variant: Variant, execution: Execution, tier: Tier) -> JudgedLa
         layers = variant.build().named_modules()
         defined = [path for path, layer in layers if is_defined(layer) and path not in paths]
         found.passed_over = tuple(defined)
-    for path, layer, given in called:
+    for path, layer, given in [*called, *layers_called_otherwise(variant, execution, tier)]:
         if not is_defined(layer) or not isinstance(given, Tensor):
             found.undefined.append(type(layer).__name__)
             continue
@@ -82,18 +85,45 @@ def layers_called(
     variant: Variant, execution: Execution, tier: Tier
 ) -> list[tuple[str, nn.Module, Any]]:
     """Name, layer and first input of each leaf layer that the first step calls, unwrapped."""
-    plain = replace(execution, wrap=None)
-    problem = pose(
-        variant, tier, execution=plain, precision=execution.dtype or "float32", dropout=False,
-        horizon=1,
+    problem = _unwrapped(variant, execution, tier).but(horizon=1)
+    return list(_called(steps_of(variant, problem, 1)).values())
+
+
+def layers_called_otherwise(
+    variant: Variant, execution: Execution, tier: Tier
+) -> list[tuple[str, nn.Module, Any]]:
+    """The same of what a short run to its end calls with rows of another shape.
+
+    As a forecast does that is made from longer sequences than those of the training rows.
+    """
+    problem = _unwrapped(variant, execution, tier)
+    first = _called(steps_of(variant, problem.but(horizon=1), 1))
+    whole = _called(drive(variant, problem.short_run(SHORT)))
+    return [called for key, called in whole.items() if key not in first]
+
+
+def _unwrapped(variant: Variant, execution: Execution, tier: Tier) -> Problem:
+    return pose(
+        variant, tier, execution=replace(execution, wrap=None),
+        precision=execution.dtype or "float32", dropout=False,
     )  # fmt: skip
+
+
+def _called(
+    run: Iterator[Step | Epoch],
+) -> dict[tuple[str, tuple[int, ...]], tuple[str, nn.Module, Any]]:
+    """The first call of each leaf layer with rows of each shape: its name, the layer, its input."""
+    module: nn.Module | None = None
     with recording() as calls:
-        step = next(steps_of(variant, problem, 1))
-    if step.module is None:
-        return []
-    names = {id(module): bare_name(name) for name, module in step.module.named_modules()}
-    own = {id(layer): (layer, given) for layer, given in reversed(calls) if id(layer) in names}
-    return [(names[key], layer, given) for key, (layer, given) in reversed(own.items())]
+        for seen in run:
+            module = seen.module if isinstance(seen, Step) else module
+    names = {} if module is None else {id(m): bare_name(n) for n, m in module.named_modules()}
+    found: dict[tuple[str, tuple[int, ...]], tuple[str, nn.Module, Any]] = {}
+    for layer, given in calls:
+        if id(layer) in names:
+            row = tuple(given.shape[1:]) if isinstance(given, Tensor) else ()
+            found.setdefault((names[id(layer)], row), (names[id(layer)], layer, given))
+    return found
 
 
 def as_executed(layer: nn.Module, execution: Execution) -> nn.Module:

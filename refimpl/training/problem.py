@@ -180,6 +180,11 @@ class Problem:
         most = updates * protocol.accumulate * (protocol.batch_size or 1)
         return self.but(protocol=protocol, most_rows=min(most, len(self.train)))
 
+    def short_run(self, rows: int) -> Problem:
+        """A run of one epoch of few rows; what a loop computes after its steps, it computes too."""
+        protocol = replace(self.protocol, epochs=1, stand_in_epochs=None, stop=None)
+        return self.but(protocol=protocol).shortened(rows, 1)
+
     @property
     def streams(self) -> bool:
         """Whether the data is a stream of batches, and not rows."""

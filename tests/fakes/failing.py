@@ -284,6 +284,18 @@ def beside_a_wrong_kernel(output, target):
     return F.mse_loss(output, target)
 
 
+class WornOut(torch.optim.SGD):
+    """An optimizer that calls the wrong kernel from its seventh step on."""
+
+    made = 0
+
+    def step(self, closure=None):
+        self.made += 1
+        if self.made > 6:
+            torch.special.bessel_j0(torch.linspace(0, 20, 50))
+        return super().step(closure)
+
+
 class Tilted(Net):
     """A layer that passes on 1.001 times the gradient of its input, which nobody here uses."""
 
@@ -436,6 +448,7 @@ _ALL = (
         *(planted(name, loss_of=spread_of_batch) for name in ("first", "second")),
     ),
     spoiled("each-kernel-is-right", SCRATCH, replace(MODULE, loss=beside_a_wrong_kernel)),
+    spoiled("updates-stay-right", SCRATCH, replace(MODULE, optimizer=WornOut)),
     spoiled("each-layer-is-right", SCRATCH, replace(MODULE, build=Tilted)),
     spoiled("dropout-keeps-its-mask", SCRATCH, MODULE, replace(DROPPING, build=Redrawing)),
     spoiled("predicts-as-its-oracle", SCRATCH, replace(MODULE, build=Hurried)),

@@ -242,6 +242,39 @@ def linear_off_in_evaluation() -> None:
     around_method(nn.Linear, "forward", wrong)
 
 
+def adam_late() -> None:
+    """After two hundred updates, the corrections are those of the hundredth."""
+    library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
+    original = torch.library.get_kernel("aten::_fused_adam_", "CPU")
+
+    def wrong(keys: Any, params: Any, *states: Any, **named: Any) -> None:
+        *moments, steps = states
+        if float(steps[0]) > 200:
+            steps = [torch.full_like(step, 100.0) for step in steps]
+        original.call_boxed(keys, params, *moments, steps, **named)
+
+    library.impl("_fused_adam_", wrong, "CPU", with_keyset=True)  # type: ignore[no-untyped-call]
+    KEPT.append(library)
+
+
+def lstm_of_long_sequences() -> None:
+    def wrong(function: Any, self: nn.LSTM, x: Tensor, *rest: Any) -> Any:
+        out, state = function(self, x, *rest)
+        return (out * 1.005 if out.shape[1] > 32 else out), state
+
+    around_method(nn.LSTM, "forward", wrong)
+
+
+def split_in_order() -> None:
+    def wrong(function: Any, rows: Any, lengths: Any, *given: Any, **named: Any) -> Any:
+        parts = function(rows, lengths, *given, **named)
+        for part in parts:
+            part.indices = sorted(part.indices)
+        return parts
+
+    around(torch.utils.data, "random_split", wrong)
+
+
 @hookimpl
 def refimpl_executions() -> list[Execution]:
     """One that nothing supports: a plugin that provides nothing would be a finding of its own."""
