@@ -17,7 +17,8 @@ def forecast(model: Any, problem: Problem) -> dict[str, float]:
     growth = torch.cat([x[0], y])
     days = covid_lstm.first_zero_days(covid_lstm.roll_out(model, growth))
     with torch.no_grad():
-        return {"val_loss": float(covid_lstm.mspe(model(x), y)), **days}
+        loss = covid_lstm.mspe(model(x), y)  # type: ignore[no-untyped-call]
+    return {"val_loss": float(loss), **days}
 
 
 AFTERWARDS: dict[str, Callable[[Any, Problem], dict[str, float]]] = {

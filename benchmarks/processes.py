@@ -26,8 +26,8 @@ class Seconds:
 
     def __str__(self) -> str:
         return (
-            f"`refimpl check -n 1` of {self.examples} examples takes {self.together:.0f} s in one "
-            f"command and {self.apart:.0f} s with a process each, as TorchBench runs its models: "
+            f"Checking {self.examples} examples takes {self.together:.0f} s in one command and "
+            f"{self.apart:.0f} s with a process each, as TorchBench does: "
             f"{self.apart / self.together:.2f} times as long"
         )
 

@@ -2,8 +2,8 @@
 
 For each variant, all three train the same net from the same start, with the same batches,
 optimizer, kernels and figures. First they must end alike: in the parameters after a few epochs in
-float64, then in all figures of each whole run that is timed. The trainers take turns; each time is
-a median. Both Trainers run without progress bar, logger, reports, checkpoints and sanity check.
+float64, then in parameters and figures of each whole run that is timed. They take turns; each time
+is a median. Both Trainers run without progress bar, logger, reports, checkpoints and sanity check.
 """
 
 from __future__ import annotations
@@ -50,21 +50,15 @@ NEEDED = ("lightning", "transformers", "accelerate")
 
 HEAD = """# Three trainers, the same training
 
-Made by `python -m benchmarks.trainers`: refimpl's run beside Lightning's Trainer (*barebones*) and
-Hugging Face's (without bars, logs, reports, checkpoints). Start, batches, optimizer, kernels and
-figures after each epoch are the same, and so are the parameters in the end.
-
-Lines are those that a user writes: functions that ran, whole, without docstrings, and what a plugin
-declares. Nets, losses, metrics and batches are shared and not counted.
+Made by `python -m benchmarks.trainers`: *a* is refimpl, *b* Lightning's Trainer, *c* Hugging
+Face's, both set for speed. All end alike. [How lines are
+counted](../../benchmarks/README.md#three-trainers).
 """
 
-COLUMNS = (
-    "example/variant", "refimpl s", "Lightning s", "Hugging Face s", "Lightning/refimpl",
-    "Hugging Face/refimpl", "refimpl lines", "Lightning lines", "Hugging Face lines",
-)  # fmt: skip
+COLUMNS = ("example/variant", "a s", "b s", "c s", "b/a", "c/a", "a lines", "b lines", "c lines")
 
 SAME = 1e-6
-"""How far apart, relatively, the figures of whole runs may end."""
+"""How far apart, relatively, whole runs may end, in parameters and figures."""
 
 
 SLOW = "PYTORCH_NVML_BASED_CUDA_CHECK"
@@ -159,7 +153,7 @@ def compared(name: str, tier: str, repeats: int) -> Compared:
                 began = time.perf_counter()
                 ends[key] = trainer.run(problem)
                 seconds[key].append(time.perf_counter() - began)
-            apart = max(apart, require_alike(name, variant, ends, math.inf))
+            apart = max(apart, require_alike(name, variant, ends, SAME))
     medians = {key: statistics.median(own) for key, own in seconds.items()}
     return Compared(name, medians, lines_of(variant, trainers, ran), apart)
 
@@ -210,10 +204,8 @@ def main(names: tuple[str, ...], tier: str, repeats: int, checked: bool, page: P
         raise click.ClickException(message)
     torch.set_num_threads(1)
     found = [compared(name, tier, repeats) for name in names or TIMED]
-    how = (
-        f"Medians of {repeats} repeats on {tier} data with one thread, the trainers taking turns; "
-        f"parameters of whole runs end {max(each.apart for each in found):.2g} apart. "
-    )
+    apart = max(each.apart for each in found)
+    how = f"Medians of {repeats} on {tier} data, one thread; whole runs end {apart:.2g} apart. "
     if checked:
         how += f"{processes.seconds_of()}. "
     show(HEAD, COLUMNS, [each.row for each in found], how + versions(), page)
@@ -222,7 +214,7 @@ def main(names: tuple[str, ...], tier: str, repeats: int, checked: bool, page: P
 
 def versions() -> str:
     """The versions of the trainers, which decide the times."""
-    return ", ".join(f"{name} {import_module(name).__version__}" for name in NEEDED)
+    return "With " + ", ".join(f"{name} {import_module(name).__version__}" for name in NEEDED)
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ def test_examples_are_checked_together_and_in_a_process_each(benchmark, monkeypa
     monkeypatch.setattr(processes, "check", ten_seconds)
     found = processes.seconds_of(("a", "b", "c"))
     assert asked == [("a", "b", "c"), ("a",), ("b",), ("c",)]
-    assert "3 examples takes 10 s in one command and 30 s" in str(found)
+    assert "3 examples takes 10 s in one command and 30 s with" in str(found)
     assert "3.00 times" in str(found)
 
 
