@@ -13,21 +13,18 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 import torch
 
+from benchmarks.afterwards import AFTERWARDS
+from benchmarks.agreement import LARGEST, apart_of, by_refimpl, first_epochs
 from benchmarks.loops import OWN, End, Samples, as_documented, bare, documented_samples, workers_of
 from benchmarks.tables import show
-from refimpl import Variant
 from refimpl.environment import environment
 from refimpl.loading import registry
-from refimpl.plugins import covid_lstm
-from refimpl.training.ladder import to_ladder
-from refimpl.training.loop import train
 from refimpl.training.problem import Problem, pose
 
 TIMED = (
@@ -78,25 +75,6 @@ class Timed:
         return self.refimpl / self.bare
 
 
-def by_refimpl(variant: Variant, problem: Problem) -> End:
-    """The run that ``refimpl run`` and every check makes."""
-    history = train(variant, problem)
-    assert history.last is not None
-    parameters = {n: torch.as_tensor(p).detach() for n, p in history.last.parameters.items()}
-    return End(parameters, dict(history.final), history.last.model)
-
-
-def _forecast(model: Any, problem: Problem) -> None:
-    """What the document, and the variant's own run, does after training."""
-    covid_lstm.roll_out(model, torch.cat([problem.train.x[0], problem.train.y]))
-
-
-AFTERWARDS = {"covid-lstm/single-start": _forecast}
-
-AGREE_EPOCHS = 3
-"""How many epochs of the loops are compared, in float64: rounding has not grown much by then."""
-
-
 def timed(name: str, tier: str, repeats: int) -> Timed:
     """Compare the ends of a variant's three loops, then time them in turn, ``repeats`` times."""
     example_name, _, variant_name = name.partition("/")
@@ -111,39 +89,22 @@ def timed(name: str, tier: str, repeats: int) -> Timed:
             "bare": lambda: bare(variant, given, own),
         }
 
-    afterwards = AFTERWARDS.get(name, lambda model, problem: None)
-    first = _first_epochs(problem)
+    afterwards = AFTERWARDS.get(name)
+    first = first_epochs(problem)
     with documented_samples(first) as samples:
         ends = [run() for run in loops_of(first, samples).values()]
-    apart = max(_apart(variant, ends[-1], end) for end in ends)
+    apart = max(apart_of(variant, ends[-1], end) for end in ends)
     seconds: dict[str, list[float]] = defaultdict(list)
     with documented_samples(problem) as samples:
         for _ in range(repeats):
             for loop, run in loops_of(problem, samples).items():
                 began = time.perf_counter()
                 end = run()
-                if loop != "refimpl":
-                    afterwards(end.model, problem)  # type: ignore[no-untyped-call]
+                if afterwards and loop != "refimpl":
+                    afterwards(end.model, problem)
                 seconds[loop].append(time.perf_counter() - began)
     medians = {loop: statistics.median(own) for loop, own in seconds.items()}
     return Timed(name, tier, **medians, apart=apart)
-
-
-def _first_epochs(problem: Problem) -> Problem:
-    protocol = problem.protocol
-    epochs = min(AGREE_EPOCHS, protocol.epochs_on(problem.tier))
-    return problem.but(
-        precision="float64", protocol=replace(protocol, epochs=epochs, stand_in_epochs=None)
-    )
-
-
-def _apart(variant: Variant, one: End, other: End) -> float:
-    """The largest difference of a parameter value, relative to the largest of its tensor."""
-    mine, theirs = to_ladder(variant, one.parameters), to_ladder(variant, other.parameters)
-    return max(
-        float((mine[name] - theirs[name]).abs().max() / mine[name].abs().max().clamp_min(1e-12))
-        for name in mine
-    )
 
 
 def geometric_mean(values: Sequence[float]) -> float:
@@ -168,7 +129,7 @@ def main(
     found = []
     for name in names or TIMED:
         found.append(timed(name, tier, repeats))
-        if not found[-1].apart <= 1e-9:
+        if not found[-1].apart <= LARGEST:
             raise click.ClickException(f"{name}: the loops end {found[-1].apart:.2g} apart")
     rows = [
         (

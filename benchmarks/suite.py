@@ -11,6 +11,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,8 +36,9 @@ from refimpl.training.problem import pose
 
 HEAD = """# The suite beside the documents' loops
 
-Made by `python -m benchmarks.suite`: each document's loop once, one after another, and the suite as
-the command below the table, which trains them too and runs every other check as well.
+Made by `python -m benchmarks.suite`: each document's loop once, one after another, added up by
+example, and the suite as the command below the table, which trains them too and runs every other
+check as well.
 """
 
 COLUMNS = ("what", "seconds")
@@ -98,10 +100,9 @@ def suite(names: tuple[str, ...], tier: Tier) -> tuple[float, str]:
 def main(names: tuple[str, ...], tier: Tier, part: float, page: Path | None) -> None:
     """Time the loops and the checks of these examples, or of all."""
     examples = [own.value for own in registry.load(only=names or None).examples.values()]
-    loops = {
-        f"{example.name}/{variant.name}": seconds_of_loop(example, variant, tier, part)
-        for example, variant in wanted(examples, (), tier)
-    }
+    loops: dict[str, float] = defaultdict(float)
+    for example, variant in wanted(examples, (), tier):
+        loops[example.name] += seconds_of_loop(example, variant, tier, part)
     if not loops:
         raise click.UsageError("none of these trains")
     documents, (checks, memory) = sum(loops.values()), suite(names, tier)

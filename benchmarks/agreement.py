@@ -1,0 +1,45 @@
+"""Whether loops of the same training end alike: shown before any of them is timed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from benchmarks.loops import End
+from refimpl import Variant
+from refimpl.training.ladder import to_ladder
+from refimpl.training.loop import train
+from refimpl.training.problem import Problem
+
+AGREE_EPOCHS = 3
+"""How many epochs of the loops are compared, in float64: rounding has not grown much by then."""
+
+LARGEST = 1e-9
+"""How far apart parameters may end, relative to the largest of their tensor."""
+
+
+def by_refimpl(variant: Variant, problem: Problem) -> End:
+    """The run that ``refimpl run`` and every check makes."""
+    history = train(variant, problem)
+    assert history.last is not None
+    parameters = {n: torch.as_tensor(p).detach() for n, p in history.last.parameters.items()}
+    return End(parameters, dict(history.epochs[-1].metrics), history.last.model)
+
+
+def first_epochs(problem: Problem) -> Problem:
+    """The same problem in float64, of the few epochs that are compared."""
+    protocol = problem.protocol
+    epochs = min(AGREE_EPOCHS, protocol.epochs_on(problem.tier))
+    return problem.but(
+        precision="float64", protocol=replace(protocol, epochs=epochs, stand_in_epochs=None)
+    )
+
+
+def apart_of(variant: Variant, one: End, other: End) -> float:
+    """The largest difference of a parameter value, relative to the largest of its tensor."""
+    mine, theirs = to_ladder(variant, one.parameters), to_ladder(variant, other.parameters)
+    return max(
+        float((mine[name] - theirs[name]).abs().max() / mine[name].abs().max().clamp_min(1e-12))
+        for name in mine
+    )
