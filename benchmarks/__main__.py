@@ -78,10 +78,12 @@ class Timed:
         return self.refimpl / self.bare
 
 
-def by_refimpl(variant: Variant, problem: Problem) -> End:
-    """The run that ``refimpl run`` and every check makes."""
+def by_refimpl(variant: Variant, problem: Problem, eager: list[str] | None = None) -> End:
+    """The run that ``refimpl run`` makes; ``eager`` is filled with why it replays no graph."""
     history = train(variant, problem)
     assert history.last is not None
+    if eager is not None and history.replays is not None:
+        eager[:] = [history.replays.why_not]
     parameters = {n: torch.as_tensor(p).detach() for n, p in history.last.parameters.items()}
     return End(parameters, dict(history.final), history.last.model)
 
@@ -93,6 +95,7 @@ def _forecast(model: Any, problem: Problem) -> None:
 
 AFTERWARDS = {"covid-lstm/single-start": _forecast}
 
+AGREES = 1e-9
 AGREE_EPOCHS = 3
 """How many epochs of the loops are compared, in float64: rounding has not grown much by then."""
 
@@ -112,10 +115,10 @@ def timed(name: str, tier: str, repeats: int) -> Timed:
         }
 
     afterwards = AFTERWARDS.get(name, lambda model, problem: None)
-    first = _first_epochs(problem)
+    first = first_epochs(problem)
     with documented_samples(first) as samples:
         ends = [run() for run in loops_of(first, samples).values()]
-    apart = max(_apart(variant, ends[-1], end) for end in ends)
+    far = max(apart(variant, ends[-1], end) for end in ends)
     seconds: dict[str, list[float]] = defaultdict(list)
     with documented_samples(problem) as samples:
         for _ in range(repeats):
@@ -126,10 +129,10 @@ def timed(name: str, tier: str, repeats: int) -> Timed:
                     afterwards(end.model, problem)  # type: ignore[no-untyped-call]
                 seconds[loop].append(time.perf_counter() - began)
     medians = {loop: statistics.median(own) for loop, own in seconds.items()}
-    return Timed(name, tier, **medians, apart=apart)
+    return Timed(name, tier, **medians, apart=far)
 
 
-def _first_epochs(problem: Problem) -> Problem:
+def first_epochs(problem: Problem) -> Problem:
     protocol = problem.protocol
     epochs = min(AGREE_EPOCHS, protocol.epochs_on(problem.tier))
     return problem.but(
@@ -137,7 +140,7 @@ def _first_epochs(problem: Problem) -> Problem:
     )
 
 
-def _apart(variant: Variant, one: End, other: End) -> float:
+def apart(variant: Variant, one: End, other: End) -> float:
     """The largest difference of a parameter value, relative to the largest of its tensor."""
     mine, theirs = to_ladder(variant, one.parameters), to_ladder(variant, other.parameters)
     return max(
@@ -168,7 +171,7 @@ def main(
     found = []
     for name in names or TIMED:
         found.append(timed(name, tier, repeats))
-        if not found[-1].apart <= 1e-9:
+        if not found[-1].apart <= AGREES:
             raise click.ClickException(f"{name}: the loops end {found[-1].apart:.2g} apart")
     rows = [
         (

@@ -62,7 +62,7 @@ class Problem:
     ``swift`` lets torch choose kernels that are faster and round differently
     (:mod:`refimpl.training.fast_kernels`). ``collate`` makes a batch of a list of (input, target).
     ``most_rows`` leaves out the rows of each split past so many, for runs with short epochs.
-    ``replays`` is what a whole run on a GPU replays as one graph.
+    ``replays`` are the graphs of a whole run.
     """
 
     data: DataSet

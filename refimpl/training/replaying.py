@@ -6,8 +6,8 @@ capture and with another seed. It is only used if it computes the same numbers:
 
 - losses, outputs and gradients in the same bits, or, where two eager updates of one state differ,
   at most ``SPREAD`` times as far apart as these two;
-- the parameters' changes too, and beyond it what an optimizer's capturable form explains, whose
-  corrections 1 − βⁿ are in the parameters' dtype: ``OPERATIONS`` roundings over 1 − β.
+- the parameters' changes too, and beyond it what an optimizer's capturable form explains: it takes
+  βⁿ in the parameters' dtype, so that one rounding over 1 − β is lost, and ``OPERATIONS`` more.
 
 Whatever is raised, or is not the same, leaves the run as the eager update leaves it, and eager.
 Draws of dropout are the eager ones: the driver seeds the generator in each step, and a replay takes
@@ -321,10 +321,11 @@ class Capturable:
         for group in self._groups:
             for parameter in group["params"]:
                 state = optimizer.state.get(parameter, {})
+                # Powers of the count are taken in its dtype, and eagerly in Python's floats.
                 exact = parameter.dtype == torch.float64 and not group.get("fused")
                 for name, value in state.items():
                     if torch.is_tensor(value) and value.ndim == 0:
-                        dtype = torch.float64 if exact else value.dtype
+                        dtype = torch.float64 if exact and name == "step" else value.dtype
                         there = value.to(parameter.device, dtype, copy=True)
                         self._counts.append((state, name, value, there))
 
@@ -365,12 +366,12 @@ def unexplained(eager: Seen, graph: Seen, again: Seen, optimizer: torch.optim.Op
 
 
 def _corrections(group: dict[str, Any]) -> float:
-    """The rounding of 1 − βⁿ in the dtype of the parameters, where the eager form has float64."""
+    """What is rounded in the dtype of the parameters, where the eager form has Python's floats."""
     if "capturable" not in group:
         return 0.0
     eps = max(torch.finfo(p.dtype).eps for p in group["params"])
     beta = max(group.get("betas", (0.0,)))
-    return OPERATIONS * float(eps / max(1.0 - beta, eps))
+    return float(eps / max(1.0 - beta, eps)) + OPERATIONS * eps
 
 
 # --- an evaluation -------------------------------------------------------------------------------

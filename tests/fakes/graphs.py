@@ -46,7 +46,7 @@ class Recording(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
         kwargs = kwargs or {}
-        if function._schema.name in REFUSED:
+        if function._schema.name in REFUSED or by_mask(function, args):
             raise Refused(f"operation not permitted when stream is capturing: {function}")
         if function._schema.name == "aten::_to_copy" and self._comes_from_elsewhere(kwargs):
             raise Refused("cannot copy between devices during capture")
@@ -86,6 +86,12 @@ class Recording(TorchDispatchMode):
                 for place, value in zip(made, tensors_of(function(*args, **kwargs)), strict=True):
                     if place is not value:
                         place.copy_(value)
+
+
+def by_mask(function: Any, args: Any) -> bool:
+    """Whether rows are chosen by truth values, which are counted first."""
+    indexes = function._schema.name in ("aten::index", "aten::index_put_")
+    return indexes and any(own.dtype == torch.bool for own in tensors_of(args[1]))
 
 
 def is_view(function: Any) -> bool:
