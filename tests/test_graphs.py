@@ -9,13 +9,16 @@ from importlib import import_module
 
 import pytest
 import torch
+from click.testing import CliRunner
 from fakes.graphs import Moved, Recording, Refused, StandIn
 from fakes.sound import EXAMPLE, PROTOCOL, Net, Wide
 from torch import nn
 
 from refimpl import Execution, ModuleVariant, Stop, Variant
 from refimpl.authoring.linting import lint
+from refimpl.cli.main import cli
 from refimpl.cli.rendering import linted_text
+from refimpl.composition import on_device
 from refimpl.loading import registry
 from refimpl.training import checkpoint, replaying
 from refimpl.training.graphs import graphs_on
@@ -277,16 +280,16 @@ def test_protocols_that_do_more_than_update_are_eager(changes, on):
     assert (history.replays.replayed, history.replays.why_not) == (0, NOT_PLAIN)
 
 
-def by_model(problem, between=lambda optimizer, epoch: None):
-    """A plugin that trains with the framework's own Model."""
-    net = problem.load(Net())
+def by_model(problem, build=Net, half_way=lambda optimizer, net: None):
+    """A plugin that trains with the framework's own Model, and then may change something."""
+    net = problem.load(build())
     optimizer = problem.resume(SGD(net.parameters(), lr=problem.lr))
     model = Model(net)
     model.compile(nn.MSELoss(), optimizer)
     for epoch in problem.epochs():
-        for step in model.steps(problem.epoch_batches(epoch)):
-            yield step
-            between(optimizer, epoch)
+        yield from model.steps(problem.epoch_batches(epoch))
+        if epoch == EPOCHS // 2:
+            half_way(optimizer, net)
 
 
 def test_steps_of_a_model_are_replayed_from_epoch_to_epoch(on):
@@ -295,12 +298,22 @@ def test_steps_of_a_model_are_replayed_from_epoch_to_epoch(on):
     assert graphs.captures == 2
 
 
-def test_a_rate_that_changes_within_the_run_ends_the_replays(on):
-    def slower(optimizer, epoch):
-        if epoch == EPOCHS // 2:
-            optimizer.param_groups[0]["lr"] *= 0.99
+def slower(optimizer, net):
+    optimizer.param_groups[0]["lr"] *= 0.99
 
-    history = both(made(steps=partial(by_model, between=slower)), on)
+
+def sparser(optimizer, net):
+    net.dropout.p = 0.9
+
+
+def frozen(optimizer, net):
+    net.lin1.requires_grad_(False)
+
+
+@pytest.mark.parametrize("half_way", [slower, sparser, frozen])
+def test_what_changes_within_the_run_ends_the_replays(half_way, on):
+    steps = partial(by_model, build=Wide, half_way=half_way)
+    history = both(made(Wide, steps=steps, learning_rate=0.01), on)
     assert history.replays.why_not == "rates, modes or what is trained change during it"
     assert 0 < history.replays.replayed < REPLAYED
 
@@ -409,6 +422,7 @@ def test_steps_have_tensors_of_their_own(on):
     steps = list(steps_of(variant, problem))
     eager = list(steps_of(variant, pose(variant, seed=0)))
     assert problem.replays.replayed == REPLAYED
+    assert not any(step.loss.requires_grad or step.output.requires_grad for step in steps)
     for mine, theirs in zip(steps, eager, strict=True):
         assert_same([mine.loss.detach(), mine.output.detach()], [theirs.loss, theirs.output])
 
@@ -465,7 +479,7 @@ def test_where_eager_steps_have_the_same_bits_so_must_the_graph():
     assert unexplained(seen(0.5), seen(float("nan")), seen(0.5), optimizer)
 
 
-# --- lint ----------------------------------------------------------------------------------------
+# --- what is said ---------------------------------------------------------------------------------
 
 
 def test_lint_says_which_steps_are_not_replayed():
@@ -476,6 +490,32 @@ def test_lint_says_which_steps_are_not_replayed():
     assert linted_text(EXAMPLE, linted, False).endswith(
         "no graph a step on a GPU: module (Adagrad has no capturable=)"
     )
+
+
+def test_a_run_says_what_was_not_replayed(on):
+    on(StandIn())
+    asked = ["run", "titanic-dnn", "--epochs", "2"]
+    told = "not replayed as one graph a step: its plugin runs its own loop"
+    assert told in CliRunner().invoke(cli, asked).output.splitlines()
+    on(None)
+    assert "not replayed" not in CliRunner().invoke(cli, asked).output
+
+
+# --- a GPU, where there is one -------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("optimizer", [partial(SGD, momentum=0.9), torch.optim.Adam])
+@pytest.mark.parametrize("build", [Net, Normalised, Wide])
+def test_a_gpu_replays_the_run_that_it_makes_eagerly(build, optimizer):
+    variant = made(build, optimizer, learning_rate=0.01)
+    problem = pose(variant, seed=0, execution=on_device("cuda"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replaying, "graphs_on", lambda device: None)
+        eager = train(variant, problem)
+    history = train(variant, problem)
+    assert (history.replays.replayed, history.replays.why_not) == (REPLAYED, "")
+    assert_same(state_of(history), state_of(eager), tolerance=1e-4)
 
 
 # --- the stand-in --------------------------------------------------------------------------------

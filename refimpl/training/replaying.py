@@ -27,7 +27,16 @@ from torch import Tensor, nn
 from refimpl.contract import Step
 from refimpl.errors import one_line
 from refimpl.training.graphs import Graphs, Work, graphs_on
-from refimpl.training.updates import CHANGE, STATE, Before, Seen, Update, apart, attributes
+from refimpl.training.updates import (
+    CHANGE,
+    STATE,
+    Before,
+    Seen,
+    Update,
+    apart,
+    attributes,
+    plain_attributes,
+)
 from refimpl.trees import leaves, mapped
 
 if TYPE_CHECKING:
@@ -104,6 +113,8 @@ class Replays:
         """The same update, replayed where it can be."""
         self._asked = True
         reason = uncapturable(update.optimizer)
+        if isinstance(update.model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            reason = "its module is spread over devices"
         if reason:
             self.refuse(reason)
         if reason or self.usable is None:
@@ -190,27 +201,35 @@ class Replayed:
         """Update once with the inputs and targets of a batch."""
         graphs = self.replays.usable
         if graphs is None:
-            self.leave()
-            return self.update(x, y)
+            return self._eagerly(x, y)
         if self._first is None:
             self._first = (x, y)
             if _form(self._first) is None:
                 self.replays.give_up(STEPS, "its batches are not all tensors")
-            return self.update(x, y)  # the first update makes the optimizer's state
-        if _form((x, y)) != _form(self._first):  # a short last batch
-            self.leave()
-            return self.update(x, y)
+            return self._eagerly(x, y)  # the first update makes the optimizer's state
+        if _form((x, y)) != _form(self._first):
+            return self._eagerly(x, y)  # a short last batch
         self._recorded = self._recorded or self._record(graphs)
         if self._recorded is None:
-            return self.update(x, y)
+            return self._eagerly(x, y)
         if self._probes < PROBES:
             return self._probed(graphs, self._recorded, x, y)
         if not self._recorded.is_current():
-            self.leave()
             self.replays.give_up(STEPS, "rates, modes or what is trained change during it")
-            return self.update(x, y)
+            return self._eagerly(x, y)
         self.replays.replayed += 1
         return self._recorded.step(x, y)
+
+    def _eagerly(self, x: Any, y: Any) -> Step:
+        """The step by the optimizer as it was made, without its graph of autograd.
+
+        What a run keeps of that graph would go on adding gradients on the stream where it was made,
+        which a capture on another stream must not touch.
+        """
+        self.leave()
+        step = self.update(x, y)
+        step.loss, step.output = _detached(step.loss), mapped(_detached, step.output)
+        return step
 
     def leave(self) -> None:
         """The optimizer is as it was made, with the state that it has now."""
@@ -235,7 +254,7 @@ class Replayed:
 
         def eagerly() -> tuple[Step, Seen]:
             before.restore()
-            step = update(x, y)
+            step = self._eagerly(x, y)
             return step, before.seen(step)
 
         in_python = attributes(update.model, update.loss)
@@ -244,7 +263,7 @@ class Replayed:
         except Exception as error:
             before.restore()
             self.replays.give_up(STEPS, f"its graph cannot be replayed: {one_line(error)}")
-            return update(x, y)
+            return self._eagerly(x, y)
         step, by_eager = eagerly()
         reason = ""
         if attributes(update.model, update.loss) != in_python:
@@ -279,11 +298,12 @@ class Recorded:
             warnings.filterwarnings("ignore", message=".*capturable=True")
             graphs.warm_up(work)
         before.restore()
+        made.clear()
         self._replay = graphs.capture(work)
         self._loss, self._output = _detached(made[0].loss), mapped(_detached, made[0].output)
         self._parameters = update.parameters
         self._gradients = [p.grad for p in self._parameters]
-        self._modules = list(update.model.modules())
+        self._plain = plain_attributes(update.model, update.loss)
         self._settings = self._now()
 
     def is_current(self) -> bool:
@@ -295,7 +315,7 @@ class Recorded:
         groups = self._update.optimizer.param_groups
         return (
             [{n: v for n, v in group.items() if n != "params"} for group in groups],
-            [module.training for module in self._modules],
+            [own.get(name) for own, name in self._plain],
             [(p.data_ptr(), p.requires_grad) for p in self._parameters],
         )
 

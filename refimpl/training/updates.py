@@ -147,6 +147,17 @@ def attributes(*holders: object) -> list[Any]:
     return [(id(m), name, _known_by(v)) for m in modules for name, v in vars(m).items()]
 
 
+def plain_attributes(*holders: object) -> list[tuple[dict[str, Any], str]]:
+    """Where the numbers and words are that modules keep: their mode, a dropout's ``p``."""
+    modules = [m for holder in holders if isinstance(holder, nn.Module) for m in holder.modules()]
+    return [
+        (vars(m), name)
+        for m in modules
+        for name, value in vars(m).items()
+        if isinstance(value, (int, float, str))
+    ]
+
+
 def _known_by(value: Any) -> Any:
     if isinstance(value, (int, float, str, bool, type(None))):
         return value
