@@ -126,10 +126,8 @@ def test_a_graph_of_the_whole_step_is_timed_beside_the_other_loops(loops, tmp_pa
     """On the CPU, by a stand-in, which says nothing about seconds."""
     for module in (loops, replaying):
         monkeypatch.setattr(module, "graphs_on", lambda device: StandIn())
-    page, rows = tmp_path / "page.md", ("| linear", "| titanic")
-    adam = import_module("torch.optim.adam")  # torch lets it be captured on a GPU alone
-    monkeypatch.setattr(adam, "_get_capturable_supported_devices", lambda: ["cpu"])
-    names = ["linear-regression-1d/module", "titanic-dnn/script"]
+    page, rows = tmp_path / "page.md", ("| linear", "| mnist")
+    names = ["linear-regression-1d/module", "mnist-logistic/fit"]
     asked = [*names, "--device", "cpu", "--repeats", "1", "--table", str(page)]
     done = CliRunner().invoke(import_module("benchmarks.graphs").main, asked)
     assert done.exit_code == 0, done.output
