@@ -488,7 +488,7 @@ def test_lint_says_which_steps_are_not_replayed():
     linted = lint(replace(EXAMPLE, variants=(variant,)))
     assert linted.eager == {"module": "Adagrad has no capturable="}
     assert linted_text(EXAMPLE, linted, False).endswith(
-        "no graph a step on a GPU: module (Adagrad has no capturable=)"
+        "not replayed as one graph a step on a GPU: module (Adagrad has no capturable=)"
     )
 
 

@@ -310,5 +310,5 @@ def linted_text(example: Example, linted: Linted, every_fact: bool) -> str:
         for variant, why in linted.eager.items():
             because[why].append(variant)
         said = "; ".join(f"{', '.join(variants)} ({why})" for why, variants in because.items())
-        lines.append(f"no graph a step on a GPU: {said}")
+        lines.append(f"not replayed as one graph a step on a GPU: {said}")
     return "\n".join(lines)
