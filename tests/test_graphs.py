@@ -259,6 +259,20 @@ def test_a_step_that_no_graph_can_hold_leaves_the_run_eager(build, reason, on):
     assert history.replays.replayed == 0
 
 
+@pytest.mark.parametrize("at", ["warm_up", "capture"])
+def test_a_failure_after_updates_leaves_the_state_as_it_was(at, on):
+    class Fails(StandIn):
+        """Out of memory, after the work was done."""
+
+    def fail(self, work):
+        work()
+        raise RuntimeError("out of memory")
+
+    setattr(Fails, at, fail)
+    history = both(made(Wide, torch.optim.Adam, learning_rate=0.01), on, Fails())
+    assert history.replays.why_not == "its step cannot be captured: out of memory"
+
+
 def test_a_capture_that_fails_ends_all_replays(on):
     """Other graphs of the run would draw from a state that the generator no longer has."""
 

@@ -279,7 +279,7 @@ class Replayed:
 class Recorded:
     """The graph of an update, and the tensors at the addresses that it reads and writes.
 
-    Making one leaves gradients and generator changed, and raises what the back end raises.
+    Making one leaves everything as the warm-up leaves it, and raises what the back end raises.
     """
 
     def __init__(self, update: Update, graphs: Graphs, x: Any, y: Any) -> None:
@@ -287,7 +287,6 @@ class Recorded:
         self._x, self._y = mapped(_copy, x), mapped(_copy, y)
         self.capturable = Capturable(update.optimizer)
         self.capturable.turn_on()
-        before = Before(update, graphs.generator)
         made: list[Step] = []
 
         def work() -> None:
@@ -297,7 +296,6 @@ class Recorded:
             # Torch advises against it where nothing is captured; here it follows.
             warnings.filterwarnings("ignore", message=".*capturable=True")
             graphs.warm_up(work)
-        before.restore()
         made.clear()
         self._replay = graphs.capture(work)
         self._loss, self._output = _detached(made[0].loss), mapped(_detached, made[0].output)
