@@ -19,10 +19,12 @@ LARGEST = 1e-9
 """How far apart parameters may end, relative to the largest of their tensor."""
 
 
-def by_refimpl(variant: Variant, problem: Problem) -> End:
-    """The run that ``refimpl run`` and every check makes."""
+def by_refimpl(variant: Variant, problem: Problem, eager: list[str] | None = None) -> End:
+    """The run that ``refimpl run`` makes; ``eager`` is filled with why it replays no graph."""
     history = train(variant, problem)
     assert history.last is not None
+    if eager is not None and history.replays is not None:
+        eager[:] = [history.replays.why_not]
     parameters = {n: torch.as_tensor(p).detach() for n, p in history.last.parameters.items()}
     return End(parameters, dict(history.epochs[-1].metrics), history.last.model)
 

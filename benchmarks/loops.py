@@ -1,8 +1,9 @@
-"""Two loops to compare with refimpl's own: as documents write it, and with only what is needed.
+"""Loops to compare with refimpl's own: as documents write it, and with only what is needed, eagerly
+or as one graph a step.
 
-Both take a variant that declares its ``build``, ``optimizer`` and ``loss``, or of which
+All take a variant that declares its ``build``, ``optimizer`` and ``loss``, or of which
 an :class:`Own` says what it does instead, and the problem that ``refimpl run`` would pose: the same
-start, batches and epochs. Both return the parameters at the end, by name, and the last epoch's
+start, batches and epochs. All return the parameters at the end, by name, and the last epoch's
 figures.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,7 +26,9 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision.transforms.functional import to_tensor
 
 from refimpl import Epoch, Variant, metrics
+from refimpl.composition import CPU
 from refimpl.plugins import ring_focal
+from refimpl.training.graphs import graphs_on
 from refimpl.training.loop import drive
 from refimpl.training.problem import Problem, TensorRows
 
@@ -42,19 +46,19 @@ class End:
 
 
 def _thresholded(output: Tensor, target: Tensor) -> float:
-    return float(accuracy_score(target.numpy() > 0.5, output.numpy() > 0.5))
+    return float(accuracy_score(target.cpu().numpy() > 0.5, output.cpu().numpy() > 0.5))
 
 
 def _classes(output: Tensor, target: Tensor) -> float:
-    return float(accuracy_score(target.numpy(), output.numpy().argmax(axis=1)))
+    return float(accuracy_score(target.cpu().numpy(), output.cpu().numpy().argmax(axis=1)))
 
 
 def _auc(output: Tensor, target: Tensor) -> float:
-    return float(roc_auc_score(target.numpy(), output.numpy()))
+    return float(roc_auc_score(target.cpu().numpy(), output.cpu().numpy()))
 
 
 def _recall(output: Tensor, target: Tensor) -> float:
-    return float(recall_score(target.numpy() > 0.5, output.numpy() > 0.5))
+    return float(recall_score(target.cpu().numpy() > 0.5, output.cpu().numpy() > 0.5))
 
 
 AS_DOCUMENTED: dict[object, Callable[[Tensor, Tensor], float]] = {
@@ -188,7 +192,11 @@ class Samples:
 
 @contextmanager
 def documented_samples(problem: Problem) -> Iterator[Samples]:
-    """The samples of a problem; files that documents read from disk are written beforehand."""
+    """The samples of a problem; files that documents read from disk are written beforehand.
+
+    They are on the CPU, from where documents move each batch.
+    """
+    problem = problem.but(execution=CPU)
     with TemporaryDirectory() as seen_in, TemporaryDirectory() as held_out:
         rows = problem.valid
         valid = None if rows is None else _samples(rows, held_out)
@@ -266,11 +274,14 @@ def _loaded(problem: Problem, samples: Samples, workers: int) -> Loaders:
     train = DataLoader(samples.train, batch_sampler=batches, num_workers=workers)
     valid = samples.valid and DataLoader(samples.valid, batch_size=size, num_workers=workers)
 
+    def moved(loader: Batches) -> Batches:
+        return ((x.to(problem.device), y.to(problem.device)) for x, y in loader)
+
     def of_epoch(epoch: int) -> Batches:
         batches.epoch = epoch
-        return train
+        return moved(train)
 
-    return Loaders(of_epoch, lambda: valid or ())
+    return Loaders(of_epoch, lambda: moved(valid or ()))
 
 
 def _out_of_tensors(problem: Problem) -> Loaders:
@@ -295,24 +306,93 @@ def in_its_own_loop(variant: Variant, problem: Problem) -> None:
 
 def bare(variant: Variant, problem: Problem, own: Own | None = None) -> End:
     """Forward, loss, backward and update with torch's fastest kernels, figures once per epoch."""
-    model, loss_of, optimizer = _made(variant, problem.but(swift=True), own)
+    return _trained(
+        variant, problem.but(swift=problem.device.type == "cpu"), own, lambda step: step
+    )
+
+
+def graphed(variant: Variant, problem: Problem, own: Own | None = None) -> End:
+    """The same with each update replayed from one graph; raises where there are no graphs."""
+    return _trained(variant, problem, own, partial(_replayed, problem))
+
+
+StepOf = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Stepping:
+    """An update from a batch, which gives output and loss."""
+
+    model: nn.Module
+    loss: Loss
+    optimizer: torch.optim.Optimizer
+
+    def __call__(self, xb: Tensor, yb: Tensor) -> tuple[Tensor, Tensor]:
+        output = self.model(xb)
+        loss = self.loss(output, yb)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return output.detach(), loss.detach()
+
+
+def _replayed(problem: Problem, step: Stepping) -> StepOf:
+    graphs = graphs_on(problem.device)
+    assert graphs is not None, f"{problem.device} has no graphs"
+    for group in step.optimizer.param_groups:
+        if "capturable" in group:
+            group["capturable"] = True
+    x, y = next(problem.batches())
+    x, y = x.clone(), y.clone()
+    made: list[tuple[Tensor, Tensor]] = []
+
+    def work() -> None:
+        made[:] = [step(x, y)]
+
+    start = [(p, p.detach().clone()) for p in step.model.state_dict(keep_vars=True).values()]
+    work()
+    for parameter, state in step.optimizer.state.items():
+        if "step" in state and parameter.dtype == torch.float64:  # as exact as Python's numbers
+            state["step"] = state["step"].double()
+    graphs.warm_up(work)
+    replay = graphs.capture(work)
+    with torch.no_grad():
+        for tensor, value in start:
+            tensor.copy_(value)
+        for state in step.optimizer.state.values():  # as every optimizer here begins
+            for value in state.values():
+                value.zero_()
+
+    def replayed(xb: Tensor, yb: Tensor) -> tuple[Tensor, Tensor]:
+        if xb.shape != x.shape:
+            return step(xb, yb)
+        x.copy_(xb)
+        y.copy_(yb)
+        replay()
+        output, loss = made[0]
+        return output.clone(), loss.clone()
+
+    return replayed
+
+
+def _trained(
+    variant: Variant, problem: Problem, own: Own | None, by: Callable[[Stepping], StepOf]
+) -> End:
+    model, loss_of, optimizer = _made(variant, problem, own)
+    step = by(Stepping(model, loss_of, optimizer))
     scores = variant.metrics or {}
     x, y, size = problem.train.x, problem.train.y, problem.batch_size
     held_out, on_all_rows = list(problem.valid_batches()), own.on_all_rows if own else {}
     figures: dict[str, float] = {}
     for epoch in problem.epochs():
-        order = torch.tensor(problem.order(epoch))
+        order = torch.tensor(problem.order(epoch), device=problem.device)
         batches = torch.split(order, size) if size < len(x) else [slice(None)]
         losses, seen = [], []
         for batch in batches:
             xb, yb = x[batch], y[batch]
-            output = model(xb)
-            loss = loss_of(output, yb)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            losses.append(loss.detach())
-            seen.append((output.detach(), yb))
+            output, loss = step(xb, yb)
+            losses.append(loss)
+            seen.append((output, yb))
         if problem.protocol.report == "last-batch":
             model.eval()
             with torch.no_grad():
@@ -331,8 +411,8 @@ def bare(variant: Variant, problem: Problem, own: Own | None = None) -> End:
                     figures[f"val_{name}"] = _mean([score(out, yb).mean() for out, yb in pairs])
                 if on_all_rows and problem.valid is not None:
                     output = model(problem.valid.x)
-                    for name, score in on_all_rows.items():
-                        figures[name] = float(score(output, problem.valid.y))
+                    for name, metric in on_all_rows.items():
+                        figures[name] = float(metric(output, problem.valid.y))
             model.train()
     return End({n: p.detach() for n, p in model.named_parameters()}, figures, model)
 

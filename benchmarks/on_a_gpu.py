@@ -1,8 +1,9 @@
 """Everything that a GPU is to show, in one command: ``python -m benchmarks.on_a_gpu``.
 
 The whole suite on the device, then one comparison of every composition, then TF32 left on, which
-must be found, then a script for each kernel that is wrong. Results files and scripts go to
-``--output``; each command has a time limit.
+must be found, then how long documents' loops, refimpl's runs and graphs of whole steps take, then a
+script for each kernel that is wrong. Results files, the table and scripts go to ``--output``; each
+command has a time limit.
 """
 
 from __future__ import annotations
@@ -45,8 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     left_on = own.output / f"{tf32_left_on.NAME}.jsonl"
     both = ["--check", COMPARED, "--check", KERNELS, "--execution", tf32_left_on.NAME]
     planted = [*check, *both, "--plugin", str(PLANTED), "--results", str(left_on)]
+    timed = [sys.executable, "-m", "benchmarks.graphs", "--device", own.device]
+    timed += ["--table", str(own.output / "graphs.md")]
     if own.dry_run:
-        print(*map(" ".join, [*commands, planted]), sep="\n")
+        print(*map(" ".join, [*commands, planted, timed]), sep="\n")
         print("# then, for each kernel that is wrong:", *program, "reproduce EXAMPLE VARIANT …")
         return 0
     own.output.mkdir(parents=True, exist_ok=True)
@@ -56,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number, command in enumerate(commands):
         worst = max(worst, run(command, limit if not number else limit / (len(PARTS) + 1)))
     run(planted, limit / (len(PARTS) + 1))  # fails where all is well
+    worst = max(worst, run(timed, limit / 2))
     found, missed = of_tf32(recorded(left_on))
     print(f"TF32 left on: found in {len(found)} variants, missed in {len(missed)}", *missed)
     if missed or not found:

@@ -8,11 +8,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from click.testing import CliRunner
+from fakes.graphs import StandIn
 from fakes.sound import EXAMPLE
 
 from refimpl.checking.checks import SEEDS_TRIED, Result, at_most, within_budget
 from refimpl.checking.results import Results
 from refimpl.loading import registry
+from refimpl.training import replaying
 from refimpl.training.ladder import to_ladder
 from refimpl.training.loop import train
 from refimpl.training.problem import TensorRows, pose
@@ -118,6 +120,20 @@ def test_a_whole_run_counts_the_checks_that_held_only_from_another_draw(loops, t
     )
     run = Results(tmp_path, {}, checks, {"seconds": 7})
     assert alarms.row("seeds + 100", run) == ("seeds + 100", "2", "1", "0", "1", "2", "0.50", "7")
+
+
+def test_a_graph_of_the_whole_step_is_timed_beside_the_other_loops(loops, tmp_path, monkeypatch):
+    """On the CPU, by a stand-in, which says nothing about seconds."""
+    for module in (loops, replaying):
+        monkeypatch.setattr(module, "graphs_on", lambda device: StandIn())
+    page, rows = tmp_path / "page.md", ("| linear", "| mnist")
+    names = ["linear-regression-1d/module", "mnist-logistic/fit"]
+    asked = [*names, "--device", "cpu", "--repeats", "1", "--table", str(page)]
+    done = CliRunner().invoke(import_module("benchmarks.graphs").main, asked)
+    assert done.exit_code == 0, done.output
+    module, script = (line for line in page.read_text().splitlines() if line.startswith(rows))
+    assert module.endswith("|  |")
+    assert script.endswith("| its plugin runs its own loop |")
 
 
 @pytest.mark.parametrize(("part", "epochs"), [(1, 20), (0.25, 5), (0.0, 2)])

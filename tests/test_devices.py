@@ -282,9 +282,11 @@ def test_the_script_for_a_gpu_names_every_composition_and_runs_none_in_a_dry_run
         "compile", "graphs", "bf16", "fp16", "tf32", "channels-last", "f64", "data-parallel",
         "deterministic",
     }  # fmt: skip
-    assert all("--device cuda -n auto" in line for line in printed[:-1])
-    assert "--execution tf32-left-on --plugin" in printed[-2]
-    assert "reproduce EXAMPLE VARIANT" in printed[-1]
+    *checks, timed, last = printed
+    assert all("--device cuda -n auto" in line for line in checks)
+    assert "--execution tf32-left-on --plugin" in checks[-1]
+    assert f"benchmarks.graphs --device cuda --table {tmp_path / 'graphs.md'}" in timed
+    assert "reproduce EXAMPLE VARIANT" in last
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -29,6 +29,7 @@ from refimpl.training.global_rng import draws_from, start_draws_from, steps_draw
 from refimpl.training.live_model import first_step, live_summary
 from refimpl.training.loop import drive
 from refimpl.training.problem import pose, start_values
+from refimpl.training.replaying import Replays
 from refimpl.whereabouts import describe_error
 
 DIGITS = 6
@@ -53,10 +54,14 @@ class Advice:
 
 @dataclass(frozen=True)
 class Linted:
-    """The result. ``facts`` are what each variant's facts should read, by variant name."""
+    """The result. ``facts`` are what each variant's facts should read, by variant name.
+
+    ``eager`` says of each variant whose steps a GPU does not replay as one graph why not.
+    """
 
     advice: tuple[Advice, ...]
     facts: dict[str, Facts]
+    eager: dict[str, str] = field(default_factory=dict)
 
     @property
     def sound(self) -> bool:
@@ -82,6 +87,7 @@ def lint(
     if only is None:
         advice += _values(example)
     facts: dict[str, Facts] = {}
+    eager: dict[str, str] = {}
     for variant in variants:
         try:
             lacking = missing(variant.needs) or (variant.data and missing_data(variant.data, tier))
@@ -94,11 +100,13 @@ def lint(
             advice += _about(variant, _wrong_facts(stated, facts[variant.name]))
             for find in (_steps, _what_steps_show, _generators):
                 advice += _about(variant, find(variant, tier))
+            if why := _not_replayed(variant, tier):
+                eager[variant.name] = why
         except Exception as error:
             text = _text_of(error, example)
             if not any(text in each.text for each in advice if not each.variant):
                 advice.append(Advice("error", variant.name, text))
-    return Linted(tuple(advice), facts)
+    return Linted(tuple(advice), facts, eager)
 
 
 Found: TypeAlias = Iterator[tuple[Level, str]]
@@ -206,6 +214,15 @@ def _what_steps_show(variant: Variant, tier: Tier) -> Found:
     if set(own.split(", ")) != set(start.split(", ")):
         text = f"starts from {start} but yields the parameters {own}"
         yield "error", f"{text}; give both the same names"
+
+
+def _not_replayed(variant: Variant, tier: Tier) -> str:
+    """Why its steps are not replayed on a GPU, as far as it can be known without one."""
+    if variant.numpy:
+        return ""
+    replays = Replays(None)
+    next(drive(variant, pose(variant, tier, seed=0).but(replays=replays)), None)
+    return replays.why_not
 
 
 # --- generators ----------------------------------------------------------------------------------

@@ -305,4 +305,10 @@ def linted_text(example: Example, linted: Linted, every_fact: bool) -> str:
         lines += ["", f"# {', '.join(variants)}", source]
     if linted.sound:
         lines.append(f"{example.name}: the facts agree with the live models")
+    if linted.eager:
+        because: dict[str, list[str]] = defaultdict(list)
+        for variant, why in linted.eager.items():
+            because[why].append(variant)
+        said = "; ".join(f"{', '.join(variants)} ({why})" for why, variants in because.items())
+        lines.append(f"not replayed as one graph a step on a GPU: {said}")
     return "\n".join(lines)

@@ -18,6 +18,7 @@ from refimpl.contract import Epoch, Step, Stop, Variant
 from refimpl.errors import ContractError
 from refimpl.training.ladder import to_ladder
 from refimpl.training.problem import Problem
+from refimpl.training.replaying import NOT_PLAIN, Replays, Score, replays_for, scored, updating
 from refimpl.training.steps import require_in_order
 from refimpl.training.witness import Watch, Witness
 from refimpl.trees import call, mapped, rows_of
@@ -51,14 +52,12 @@ def module_steps(variant: Variant, problem: Problem) -> Steps:
     loss_of = variant.loss
     prepare = variant.prepare or (lambda rows: rows)
     if _plainly(problem):
-        for xb, yb in problem.batches():
-            output = call(model, prepare(xb))
-            loss = loss_of(output, yb)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            yield Step(loss, model, output, yb, optimizer)
+        with updating(model, lambda x: call(model, prepare(x)), loss_of, optimizer) as update:
+            for xb, yb in problem.batches():
+                yield update(xb, yb)
         return
+    if problem.replays is not None:
+        problem.replays.refuse(NOT_PLAIN)
     for number, batches in enumerate(problem.updates(), start=problem.first_step):
         for group in optimizer.param_groups:
             group["lr"] = problem.rate(number)
@@ -165,7 +164,8 @@ class History:
     """A finished run: its figures epoch by epoch, and the last step.
 
     ``parameters`` are those of the last step, under their ladder's names, if they are few.
-    ``witness`` is what was seen of it, if it was watched.
+    ``witness`` is what was seen of it, if it was watched. ``replays`` says what was replayed as one
+    graph, and why the rest was not; ``None`` where there are no graphs, as on the CPU.
     """
 
     epochs: list[EpochRecord] = field(default_factory=list)
@@ -173,6 +173,7 @@ class History:
     steps: int = 0
     parameters: Mapping[str, float] = field(default_factory=dict)
     witness: Witness | None = None
+    replays: Replays | None = None
 
     @property
     def final(self) -> dict[str, float]:
@@ -197,15 +198,21 @@ def train(
     A variant that measures its validation rows itself at the end of the first epoch must do so
     after every epoch, and they are not measured a second time. ``on_epoch`` is called with each
     epoch once all its figures are known; a run that is ``watched`` has a witness. On the plain
-    CPU, the faster kernels of :mod:`refimpl.training.fast_kernels` are used. Raises
+    CPU, the faster kernels of :mod:`refimpl.training.fast_kernels` are used; on a GPU, steps of a
+    run that is not watched are replayed (:mod:`refimpl.training.replaying`). Raises
     :class:`ContractError` if the variant stops early, goes on too long or never yields.
     """
     problem = swiftly(problem)
+    if not watched:
+        problem = problem.but(replays=replays_for(problem))
     suited = threads.suited_to(lambda: problem.numbers_in_a_batch)
     with precision.ieee(), suited, _restored(problem.generator):  # once: between steps, none draws
         steps = _driven(variant, problem, nullcontext)
         if not watched or problem.execution.steps is not None:
-            return _history_of(steps, variant, problem, on_epoch)
+            history = _history_of(steps, variant, problem, on_epoch)
+            if problem.replays is not None:
+                problem.replays.release()
+            return history
         with Watch(variant, problem).watching() as watch:
             history = _history_of(steps, variant, problem, on_epoch, watch)
         history.witness = watch.seen
@@ -219,7 +226,7 @@ def _history_of(
     on_epoch: Callable[[EpochRecord], None] | None,
     watch: Watch | None = None,
 ) -> History:
-    history = History()
+    history = History(replays=problem.replays)
     protocol, per_epoch = problem.protocol, problem.steps_per_epoch
     stop = protocol.stop
     epochs = protocol.epochs_on(problem.tier)
@@ -258,7 +265,8 @@ def _history_of(
             number = (problem.first_step + history.steps) // per_epoch
             figures = training_figures(variant, problem, step, seen, number)
             if not validated:
-                figures |= validation_figures(variant, step, held_out, weighted)
+                score = problem.replays.scoring(step.model) if problem.replays else scored
+                figures |= validation_figures(variant, step, held_out, weighted, score)
             seconds = time.perf_counter() - began
             printed = _printed(variant, problem, seen, number)
             history.epochs.append(EpochRecord(number, figures, seconds, printed))
@@ -364,13 +372,17 @@ def _last_batch_figures(
 
 
 def validation_figures(
-    variant: Variant, step: Step, batches: Sequence[tuple[Tensor, Tensor]], weighted: bool
+    variant: Variant,
+    step: Step,
+    batches: Sequence[tuple[Tensor, Tensor]],
+    weighted: bool,
+    score: Score = scored,
 ) -> dict[str, float]:
     """The figures on these validation rows; their names begin with ``val_``."""
     if not batches or step.model is None:
         return {}
     with predictor(variant, step) as model:
-        figures = evaluate(model, batches, variant.loss, variant.metrics or {}, weighted)
+        figures = evaluate(model, batches, variant.loss, variant.metrics or {}, weighted, score)
     return {f"val_{name}": value for name, value in figures.items()}
 
 
@@ -380,21 +392,22 @@ def evaluate(
     loss: Loss | None,
     metrics: Mapping[str, Metric],
     weighted: bool = False,
+    score: Score = scored,
 ) -> dict[str, float]:
     """Loss and metrics of ``model``'s outputs: means over ``batches`` of inputs and targets.
 
     They are weighted by the batches' sizes if ``weighted``; a batch on which a metric is undefined
-    (NaN) does not count for it.
+    (NaN) does not count for it. ``score`` computes outputs and losses.
     """
     scores: dict[str, list[Tensor]] = {name: [] for name in (("loss",) if loss else ())}
     scores.update({name: [] for name in metrics})
     sizes = []
     with torch.no_grad():
-        for xb, yb in batches:
-            output = model(xb)
+        batches = list(batches) if not isinstance(batches, Sequence) else batches
+        for (xb, yb), (output, value) in zip(batches, score(model, batches, loss), strict=True):
             sizes.append(rows_of(xb))
-            if loss:
-                scores["loss"].append(loss(output, yb))
+            if value is not None:
+                scores["loss"].append(value)
             for name, metric in metrics.items():
                 scores[name].append(metric(output, yb).mean())
     return {name: mean_of(values, sizes if weighted else None) for name, values in scores.items()}

@@ -21,6 +21,7 @@ from refimpl.contract import NOTED, Execution, Protocol, Variant
 from refimpl.data import DataSet, Rows, Tier, philox
 from refimpl.errors import CheckpointError, ContractError
 from refimpl.training import fast_kernels
+from refimpl.training.replaying import MARK, Replays
 from refimpl.trees import is_ragged, leaves, mapped, rows_of
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Problem:
     ``swift`` lets torch choose kernels that are faster and round differently
     (:mod:`refimpl.training.fast_kernels`). ``collate`` makes a batch of a list of (input, target).
     ``most_rows`` leaves out the rows of each split past so many, for runs with short epochs.
+    ``replays`` are the graphs of a whole run.
     """
 
     data: DataSet
@@ -77,6 +79,7 @@ class Problem:
     swift: bool = False
     collate: Callable[[list[Any]], Any] | None = None
     most_rows: int | None = None
+    replays: Replays | None = field(default=None, repr=False)
 
     # --- where and in what -----------------------------------------------------------------------
 
@@ -426,6 +429,8 @@ class Problem:
             if optimizes:
                 fast_kernels.as_made(kept)  # type: ignore[arg-type]
         if optimizes:
+            if self.replays is not None:
+                setattr(kept, MARK, self.replays)
             if self.swift:
                 fast_kernels.fuse(kept)  # type: ignore[arg-type]
             if name or isinstance(kept, torch.optim.LBFGS):

@@ -121,6 +121,8 @@ def run(
             )
         history = train(chosen, problem, on_epoch=progress.epoch)
         progress.ended(history.epochs[-1])
+    if history.replays is not None and history.replays.why_not:
+        say(f"not replayed as one graph a step: {history.replays.why_not}")
     if save:
         from refimpl.training.checkpoint import save as save_checkpoint
         from refimpl.training.checkpoint import take
