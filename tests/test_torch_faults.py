@@ -64,6 +64,29 @@ SEEN = (
     Seen("save_narrows", "titanic-dnn", "right-at-the-ends", ("torch.save changes",)),
     Seen("state_without_buffers", "titanic-dnn", "right-at-the-ends", ("running_mean",)),
     Seen("rand_skips_a_number", "titanic-dnn", "starts-as-torch-does", ("torch.rand(3) of seed",)),
+    Seen(
+        "last_batch_wrong", "mnist-logistic", "each-kernel-is-right",
+        ("aten::_log_softmax_backward_data", "in the short last batch of an epoch"), "fit",
+    ),
+    Seen(
+        "dropout_too_often", "mnist-cnn", "dropout-at-its-rate",
+        ("leaves out of 200,000 units is 0.110",), "class",
+    ),
+    Seen(
+        "uniform_twice", "titanic-dnn", "starts-as-torch-does", ("draws the same numbers of",),
+    ),
+    Seen(
+        "padding_drawn", "imdb-cnn", "starts-as-torch-does", ("the padding row of Embedding",),
+        "keep-last",
+    ),
+    Seen(
+        "sampler_repeats", "titanic-dnn", "starts-as-torch-does",
+        ("rows that SubsetRandomSampler gives other than once",),
+    ),
+    Seen(
+        "bfloat16_truncated", "titanic-dnn", "each-kernel-is-right", ("rounded towards zero",),
+        execution="bf16",
+    ),
     Seen("split_in_order", "titanic-dnn", "starts-as-torch-does", ("random_split(range(6)",)),
     Seen(
         "adam_late", "titanic-dnn", "updates-stay-right",

@@ -19,6 +19,9 @@ DEVIATIONS = 6.0
 ROUNDING = 1e-5
 """Relative error allowed in a unit that is kept and scaled in float32."""
 
+ONES = (500, 400)
+"""Samples and units of which a layer by itself leaves out its share."""
+
 ELEMENTS = (nn.Dropout,)
 CHANNELS = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
@@ -60,6 +63,25 @@ def dropout_at_its_rate(subject: Subject) -> Iterator[Measurement]:
         yield at_most(
             f"error of what {name} keeps", float(off.max()) if len(off) else 0.0, ROUNDING
         )
+        yield from _drawn(name, layer, rate, made.device)
+
+
+def _drawn(name: str, layer: nn.Module, rate: float, device: torch.device) -> Iterator[Measurement]:
+    """The rate in so many ones, and whether samples and units are left out one by one."""
+    axes = {nn.Dropout1d: 1, nn.Dropout2d: 2, nn.Dropout3d: 3}.get(type(layer), 0)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        made = layer.train()(torch.ones(*ONES, *[1] * axes, device=device))
+    left_out = (made == 0).reshape(ONES).cpu().double()
+    deviation = DEVIATIONS / sqrt(left_out.numel())
+    spread = deviation * sqrt(rate * (1 - rate))
+    what = f"share that {name} leaves out of {left_out.numel():,} units"
+    yield within(what, float(left_out.mean()), rate - spread, rate + spread)
+    centred = left_out - left_out.mean()
+    for axis, of in enumerate(("samples", "units")):
+        alike = (centred * centred.roll(1, axis)).mean() / centred.square().mean()
+        what = f"correlation of what {name} leaves out of neighbouring {of}"
+        yield within(what, float(alike), -deviation, deviation)
 
 
 def _units(given: Tensor, made: Tensor, whole_channels: bool) -> tuple[Tensor, Tensor]:

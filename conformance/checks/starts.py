@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils import data
 
 from refimpl.checking.checks import Measurement, Subject, check, equal, true, within
 from refimpl.training.starts import Distribution, known_start
@@ -18,6 +19,9 @@ from refimpl.training.starts import Distribution, known_start
 ALPHA = 1e-6
 """The probability that a sound build fails, of one check; its tests share it. The draws are from
 fixed seeds, so that a verdict on a build stands."""
+
+DISTINCT = 0.99
+"""The least share of different numbers: of twenty thousand in float32, a few coincide."""
 
 TIMES, ENOUGH, MOST = 200, 2000, 20_000
 """A layer is drawn anew until there are enough values of each parameter, or so many times."""
@@ -35,12 +39,12 @@ class Drawn:
 
 
 def _parts() -> list[int]:
-    parts = torch.utils.data.random_split(range(6), [4, 2])  # type: ignore[arg-type, var-annotated]
+    parts = data.random_split(range(6), [4, 2])  # type: ignore[arg-type, var-annotated]
     return [number for part in parts for number in part.indices]
 
 
 def _batches() -> list[int]:
-    loader: Iterable[Tensor] = DataLoader(range(6), 2, shuffle=True)  # type: ignore[arg-type]
+    loader: Iterable[Tensor] = data.DataLoader(range(6), 2, shuffle=True)  # type: ignore[arg-type]
     return [number for batch in loader for number in batch.tolist()]
 
 
@@ -62,6 +66,27 @@ RECORDED = (
         "DataLoader(range(6), 2, shuffle=True)", _batches, (0, 4, 3, 5, 2, 1), "torch 2.6 and 2.14"
     ),
 )  # fmt: skip
+
+
+ROWS = range(1000)
+
+EACH_ONCE: dict[str, Callable[[], Iterable[int]]] = {
+    "random_split": lambda: (
+        n for part in data.random_split(ROWS, [700, 300]) for n in part.indices
+    ),  # type: ignore[arg-type, var-annotated]
+    "RandomSampler": lambda: data.RandomSampler(ROWS),
+    "SubsetRandomSampler": lambda: data.SubsetRandomSampler(ROWS),
+    "DataLoader": lambda: (
+        int(n) for batch in data.DataLoader(ROWS, 7, shuffle=True) for n in batch
+    ),  # type: ignore[arg-type, var-annotated]
+}
+"""What shuffles a thousand rows."""
+
+
+def _not_once(rows: Iterable[int]) -> list[int]:
+    """The first few rows that are lacking or come twice."""
+    times = Counter(rows)
+    return [row for row in ROWS if times[row] != 1][:5]
 
 
 def _layers(subject: Subject) -> dict[str, nn.Module]:
@@ -89,11 +114,18 @@ def starts_as_torch_does(subject: Subject) -> Iterator[Measurement]:
     """
     for record in RECORDED:
         yield _as_recorded(record)
+    for what, draw in EACH_ONCE.items():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            yield equal(f"rows that {what} gives other than once", _not_once(draw()), [])
     layers = _layers(subject)
     tests = sum(len(known_start(layer) or ()) for layer in layers.values())
     for described, layer in layers.items():
         values = _values(layer)
         for name, distribution in (known_start(layer) or {}).items():
+            if distribution.zero is not None:
+                padding = float(getattr(layer, name)[distribution.zero].abs().max())
+                yield equal(f"largest of the padding row of {described}", padding, 0.0)
             yield from of_distribution(
                 f"{name} of {described}", values[name], distribution, ALPHA / tests
             )
@@ -140,6 +172,7 @@ def of_distribution(
     says = (
         f"{who} draws {what} from something else than {distribution}: its largest is {largest:.4g}"
     )
+    repeats = f"{who} draws the same numbers of {what} again and again"
     if distribution.kind == "constant":
         yield true(f"{what} is {distribution}", bool((values == distribution.width).all()), says)
         return
@@ -154,6 +187,8 @@ def of_distribution(
         )
         p = 2 * min(spread, 1 - spread)
         yield _saying(within(f"χ² p of {what}", p, level, 1.0), f"{says} (p = {p:.2g})")
+    distinct = len(np.unique(values)) / values.size
+    yield _saying(within(f"share of {what} that differs", distinct, DISTINCT, 1.0), repeats)
     p = float(stats.kstest(values.astype(np.float64), cdf).pvalue)
     yield _saying(within(f"Kolmogorov–Smirnov p of {what}", p, level, 1.0), f"{says} (p = {p:.2g})")
 

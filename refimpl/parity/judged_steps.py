@@ -11,6 +11,7 @@ from refimpl.data import Tier
 from refimpl.parity.kernel_judge import JudgedCall, KernelJudge
 from refimpl.parity.leaf_modules import SHORT
 from refimpl.threads import LARGE
+from refimpl.training.checkpoint import take
 from refimpl.training.kept import Kept
 from refimpl.training.loop import drive, predictor, steps_of, swiftly
 from refimpl.training.problem import Problem, pose
@@ -57,7 +58,12 @@ def _judge(variant: Variant, execution: Execution, tier: Tier) -> KernelJudge:
     for problem in (whole, posed) if whole.swift else (whole,):
         run = "" if problem is whole else " of the program as it is written"
         _judge_run(variant, problem.but(execution=replace(execution, around=around)), judge, run)
-    _judge_end(variant, posed.but(execution=replace(execution, around=around)), judge)
+    watched = replace(execution, around=around)
+    at_last = _at_last_batch(variant, posed) if execution.steps is None else None
+    if at_last is not None:
+        judge.during, judge.only = "the short last batch of an epoch", None
+        next(steps_of(variant, at_last.but(execution=watched), 1))
+    _judge_end(variant, posed.but(execution=watched), judge)
     return judge
 
 
@@ -71,6 +77,14 @@ def _judge_run(variant: Variant, problem: Problem, judge: KernelJudge, run: str)
             predict(problem.sample(ROWS))
             judge.during = f"evaluation of {SHORT} rows{run}"
             predict(problem.sample(SHORT))
+
+
+def _at_last_batch(variant: Variant, problem: Problem) -> Problem | None:
+    """The run from the short last batch of its first epoch on, if there is one."""
+    if problem.streams or not len(problem.train) % problem.batch_size:
+        return None
+    [first] = steps_of(variant, problem, 1)
+    return problem.but(checkpoint=replace(take(first, 1), step=problem.steps_per_epoch - 1))
 
 
 def _judge_end(variant: Variant, problem: Problem, judge: KernelJudge) -> None:

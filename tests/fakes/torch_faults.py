@@ -275,6 +275,67 @@ def split_in_order() -> None:
     around(torch.utils.data, "random_split", wrong)
 
 
+def last_batch_wrong() -> None:
+    """In a batch of more than 16 rows that is no multiple of 16, as an epoch's last may be."""
+
+    def wrong(made: Tensor) -> Tensor:
+        if len(made) > 16 and len(made) % 16:
+            made = made.clone()
+            made[-1] *= 2
+        return made
+
+    in_dispatcher("_log_softmax_backward_data", wrong)
+
+
+def dropout_too_often() -> None:
+    """By one in a hundred units."""
+
+    def wrong(function: Any, x: Tensor, p: float = 0.5, training: bool = True, *_: Any) -> Tensor:
+        left_out: Tensor = function(x, p + 0.01, training)
+        return left_out * ((1 - p - 0.01) / (1 - p)) if training else left_out
+
+    around(F, "dropout2d", wrong)
+
+
+def uniform_twice() -> None:
+    """The second half of what is drawn repeats the first."""
+
+    def wrong(function: Any, x: Tensor, *given: Any, **named: Any) -> Tensor:
+        made: Tensor = function(x, *given, **named)
+        half = made.numel() // 2
+        if half > 32:
+            made.view(-1)[half : 2 * half] = made.view(-1)[:half].clone()
+        return made
+
+    around_method(Tensor, "uniform_", wrong)
+
+
+def padding_drawn() -> None:
+    nn.Embedding._fill_padding_idx_with_zero = lambda self: None  # type: ignore[method-assign]
+
+
+def sampler_repeats() -> None:
+    def wrong(function: Any, self: Any) -> Any:
+        rows = list(function(self))
+        rows[-1] = rows[0]
+        return iter(rows)
+
+    around_method(torch.utils.data.SubsetRandomSampler, "__iter__", wrong)
+
+
+def bfloat16_truncated() -> None:
+    def truncated(keys: Any, bias: Tensor, x: Tensor, weight: Tensor, **named: Any) -> Tensor:
+        if x.dtype != torch.bfloat16:
+            return original.call_boxed(keys, bias, x, weight, **named)  # type: ignore[no-any-return]
+        wide: Tensor = original.call_boxed(keys, bias.float(), x.float(), weight.float(), **named)
+        return (wide.contiguous().view(torch.int32) & -65536).view(torch.float32).bfloat16()
+
+    library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
+    original = torch.library.get_kernel("aten::addmm", "CPU")
+    library.impl("addmm", truncated, "CPU", with_keyset=True)  # type: ignore[no-untyped-call]
+    KEPT.append(library)
+
+
 @hookimpl
 def refimpl_executions() -> list[Execution]:
     """One that nothing supports: a plugin that provides nothing would be a finding of its own."""
