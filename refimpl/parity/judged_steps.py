@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+import torch
+
+from refimpl.composition import precision_of
 from refimpl.contract import Execution, Step, Variant
 from refimpl.data import Tier
 from refimpl.parity.kernel_judge import JudgedCall, KernelJudge
@@ -54,16 +57,21 @@ def _judge(variant: Variant, execution: Execution, tier: Tier) -> KernelJudge:
             yield
 
     posed = pose(variant, tier, execution=execution, precision=execution.dtype or "float32")
-    whole = swiftly(posed)
-    for problem in (whole, posed) if whole.swift else (whole,):
-        run = "" if problem is whole else " of the program as it is written"
-        _judge_run(variant, problem.but(execution=replace(execution, around=around)), judge, run)
     watched = replace(execution, around=around)
-    at_last = _at_last_batch(variant, posed) if execution.steps is None else None
+    whole = swiftly(posed)
+    _judge_run(variant, whole.but(execution=watched), judge, "")
+    itself = execution.wrap is None and execution.steps is None
+    if not itself or precision_of(execution) != torch.float32:
+        return judge  # what follows is the same program's, with nothing around it
+    if whole.swift:
+        _judge_run(variant, posed.but(execution=watched), judge, " of the program as it is written")
+    at_last = _at_last_batch(variant, posed)
     if at_last is not None:
         judge.during, judge.only = "the short last batch of an epoch", None
         next(steps_of(variant, at_last.but(execution=watched), 1))
-    _judge_end(variant, posed.but(execution=watched), judge)
+    judge.during, judge.only = "a run of one epoch", None
+    for _ in drive(variant, posed.but(execution=watched).short_run(SHORT)):
+        pass  # for what a loop computes beside its steps: figures, a forecast
     return judge
 
 
@@ -85,13 +93,6 @@ def _at_last_batch(variant: Variant, problem: Problem) -> Problem | None:
         return None
     [first] = steps_of(variant, problem, 1)
     return problem.but(checkpoint=replace(take(first, 1), step=problem.steps_per_epoch - 1))
-
-
-def _judge_end(variant: Variant, problem: Problem, judge: KernelJudge) -> None:
-    """A short run to its end, for what a loop computes beside its steps: figures, a forecast."""
-    judge.during, judge.only = "a run of one epoch", None
-    for _ in drive(variant, problem.short_run(SHORT)):
-        pass
 
 
 def _step_by_step(variant: Variant, problem: Problem, judge: KernelJudge, run: str) -> Step | None:
