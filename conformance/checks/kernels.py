@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from refimpl.checking.checks import Measurement, Place, Subject, check, within_budget
+from refimpl.checking.checks import Measurement, Place, Subject, check, true, within_budget
 from refimpl.conformance.checks.protocol import is_run_here
 from refimpl.parity.judged_steps import computes_here, judged
 from refimpl.parity.kernel_judge import JudgedCall, KernelJudge
@@ -40,18 +40,27 @@ def each_kernel_is_right(subject: Subject) -> Iterator[Measurement]:
     "updates-stay-right",
     applies=lambda subject: _is_judged(subject) and is_run_here(subject),
     repeats=False,
-    reading="the kernel that is named is wrong in the update that is named, which the same kernel "
-    "in the first updates of a run may not be",
+    reading="in the update that is named, the optimizer computes something else than its formula "
+    "from its own inputs, or is given other gradients than backward made",
 )
 def updates_stay_right(subject: Subject) -> Iterator[Measurement]:
-    """Are the optimizer's calls as right late in a run as they are in its first steps?"""
+    """Do updates from all of a run follow the optimizer's formula, with the gradients as made?"""
     seen = judged_updates(subject.trained, subject.tier, subject.execution)
-    if seen.judged or seen.unjudged:
-        yield from _calls(seen)
+    if seen.kernels.judged or seen.kernels.unjudged:  # an optimizer without a formula
+        yield from _calls(seen.kernels)
+    elif not seen.judged:
+        steps = trained(subject.trained, subject.tier, subject.execution).steps
+        yield Measurement("updates by hand, of which the first are judged", steps, "counted", True)
         return
-    what = "updates by hand, of which the first are judged"
-    steps = trained(subject.trained, subject.tier, subject.execution).steps
-    yield Measurement(what, steps, "counted", True)
+    if seen.judged:
+        yield Measurement("updated parameters judged", seen.judged, "≥ 1", True, low=1)
+        yield within_budget("furthest update over what rounding explains", seen.worst)
+    yield from (isolating(call, call.kernel) for call in seen.beyond)
+    message = (
+        f"update {seen.stale[0] if seen.stale else 0} uses other gradients than backward made "
+        "since the update before: they are not zeroed, or changed in between"
+    )
+    yield true("updates use the gradients as made", not seen.stale, message)
 
 
 def _calls(seen: KernelJudge) -> Iterator[Measurement]:

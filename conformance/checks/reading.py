@@ -47,6 +47,7 @@ def reads_its_batches(subject: Subject) -> Iterator[Measurement]:
     problem = swiftly(
         pose(variant, subject.tier, seed=variant.seed + 1, execution=subject.execution)
     )
+    yield from _inputs(problem)
     per_epoch = problem.steps_per_epoch
     stretches = [(0, per_epoch + AROUND)]
     if per_epoch > WHOLE:
@@ -55,6 +56,19 @@ def reads_its_batches(subject: Subject) -> Iterator[Measurement]:
         left = problem.length - begin
         yield from _read(variant, _at(subject, problem, begin), begin, min(count, left))
     yield from _of_its_own_epoch(variant, problem)
+
+
+def _inputs(problem: Problem) -> Iterator[Measurement]:
+    """Whether the batches of an epoch, which torch's indexing makes, have the rows of NumPy's."""
+    if problem.streams or problem.collate is not None:
+        return
+    x = problem.train.x
+    if not isinstance(x, torch.Tensor) or x.dtype == torch.bfloat16:
+        return
+    read = torch.cat([rows for rows, _ in problem.epoch_batches(0)]).cpu().numpy()
+    order = problem.row_order(0).cpu().numpy()[: len(read)]
+    other = (read != x.cpu().numpy()[order]).reshape(len(read), -1).any(1)
+    yield equal("rows of an epoch with another row's inputs", order[other][:5].tolist(), [])
 
 
 def _read(variant: Variant, problem: Problem, begin: int, count: int) -> Iterator[Measurement]:

@@ -7,8 +7,10 @@ changes its tensors in place, as the kernel does; scaled gradients and LBFGS hav
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 
+import torch
 from torch import Tensor
 
 Tensors = Sequence[Tensor]
@@ -108,3 +110,37 @@ OF_KERNELS: dict[str, Callable[..., None]] = {
     "_fused_adagrad": adagrad,
 }
 """By the name of the kernel, without the underscore of what is changed in place."""
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A formula, the names of an optimizer's states in its order, and of the constants it takes.
+
+    ``counts`` if it takes the number of updates, ``first`` if it takes whether this is the first.
+    """
+
+    update: Callable[..., None]
+    states: tuple[str, ...]
+    constants: tuple[str, ...]
+    counts: bool = True
+    first: bool = False
+
+
+_ADAM = (
+    ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"),
+    ("lr", "weight_decay", "eps", "amsgrad", "maximize"),
+)
+
+OF_OPTIMIZERS: dict[type[torch.optim.Optimizer], Formula] = {
+    torch.optim.Adam: Formula(adam, *_ADAM),
+    torch.optim.AdamW: Formula(adamw, *_ADAM),
+    torch.optim.SGD: Formula(
+        sgd, ("momentum_buffer",),
+        ("weight_decay", "momentum", "lr", "dampening", "nesterov", "maximize"),
+        counts=False, first=True,
+    ),
+    torch.optim.Adagrad: Formula(
+        adagrad, ("sum",), ("lr", "lr_decay", "weight_decay", "eps", "maximize")
+    ),
+}  # fmt: skip
+"""Of each optimizer that torch writes in its documentation as a formula, and examples use."""

@@ -1,38 +1,25 @@
-"""Whole runs, each made once for every check that needs it, with some of their updates judged.
-
-A fault may depend on how often something was called: a table that is too short, a count that
-overflows, each fiftieth update. So updates from all of a run are judged, and not its first alone.
-"""
+"""Whole runs, each made once for every check that needs it, with some of their updates judged."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import count
-from typing import Any
-
-from torch.optim.optimizer import (
-    register_optimizer_step_post_hook,
-    register_optimizer_step_pre_hook,
-)
 
 from refimpl.contract import Execution, Variant
 from refimpl.data import Tier
-from refimpl.parity.kernel_judge import KernelJudge
+from refimpl.parity.judged_updates import JudgedUpdates, Watcher
 from refimpl.training.kept import Kept
 from refimpl.training.loop import History, train
 from refimpl.training.problem import pose
 
-AT_RANDOM = 16
+AT_RANDOM = 8
 """Updates that are judged besides the last and those whose numbers are powers of two."""
 
 
 @dataclass(frozen=True)
 class _Run:
     history: History
-    updates: KernelJudge
+    updates: JudgedUpdates
 
 
 _kept = Kept[_Run](8)
@@ -43,18 +30,19 @@ def trained(variant: Variant, tier: Tier, execution: Execution, seed: int | None
     return _run(variant, tier, execution, seed).history
 
 
-def judged_updates(variant: Variant, tier: Tier, execution: Execution) -> KernelJudge:
-    """The calls of its optimizer in some updates of that run, each judged with its own inputs."""
+def judged_updates(variant: Variant, tier: Tier, execution: Execution) -> JudgedUpdates:
+    """Some updates of that run, each judged with its own inputs."""
     return _run(variant, tier, execution, None).updates
 
 
 def _run(variant: Variant, tier: Tier, execution: Execution, seed: int | None) -> _Run:
     def make() -> _Run:
         problem = pose(variant, tier, seed=seed, execution=execution)
-        judge = KernelJudge()
-        with _judging(judge, chosen(problem.length, variant.name)):
+        numbers = chosen(problem.length, variant.name)
+        as_made = problem.protocol.clip is None
+        with Watcher(numbers, as_made).watching() as updates:
             history = train(variant, problem, watched=True)
-        return _Run(history, judge)
+        return _Run(history, updates)
 
     return _kept.of(variant, execution, make, tier, seed)
 
@@ -67,21 +55,3 @@ def chosen(length: int, name: str) -> set[int]:
     powers = {2**exponent for exponent in range(length.bit_length())}
     others = random.Random(name).sample(range(1, length + 1), min(AT_RANDOM, length))
     return powers | {length, *others}
-
-
-@contextmanager
-def _judging(judge: KernelJudge, numbers: Collection[int]) -> Iterator[None]:
-    """Let optimizers make their steps of these numbers under the judge."""
-    made, entered = count(1), ExitStack()
-
-    def begins(*of: Any) -> None:
-        number = next(made)
-        if number in numbers:
-            judge.during = f"update {number} of the run"
-            entered.enter_context(judge)
-
-    with ExitStack() as hooks:
-        hooks.callback(entered.close)
-        hooks.callback(register_optimizer_step_pre_hook(begins).remove)
-        hooks.callback(register_optimizer_step_post_hook(lambda *of: entered.close()).remove)
-        yield

@@ -144,7 +144,7 @@ class Watch:
         self._closely = epoch % self._stride == 0
         if self._train is not None and (self._rows is None or self._shuffles):
             self._rows = self._whole.row_order(epoch).to(self._train.y.device)
-            self._targets = self._train.y[self._rows]
+            self._targets = _taken(self._train.y, self._rows)
 
     # --- constants -------------------------------------------------------------------------------
 
@@ -221,7 +221,7 @@ class Watch:
         ):
             return
         size = self._problem.batch_size
-        rows = self._train.x[self._rows[at * size : (at + 1) * size]]
+        rows = _taken(self._train.x, self._rows[at * size : (at + 1) * size])
         prepare = self._variant.prepare or (lambda own: own)
         expected = prepare(rows)
         if not isinstance(expected, Tensor) or given[0].shape != expected.shape:
@@ -244,6 +244,14 @@ class Watch:
         epoch = number // self._per_epoch + 1
         if not module.training and self.seen.not_training[-1:] != [epoch]:
             self.seen.not_training.append(epoch)
+
+
+def _taken(tensor: Tensor, rows: Tensor) -> Tensor:
+    """Rows of a tensor, taken by NumPy: batches are taken by torch, which may take others."""
+    if tensor.dtype == torch.bfloat16:
+        return tensor[rows]
+    own = tensor.detach().cpu().numpy()[rows.cpu().numpy()]
+    return torch.from_numpy(own).to(tensor.device)
 
 
 def _updates(optimizer: torch.optim.Optimizer, parameters: set[int]) -> bool:
