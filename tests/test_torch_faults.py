@@ -90,8 +90,17 @@ SEEN = (
     Seen("split_in_order", "titanic-dnn", "starts-as-torch-does", ("random_split(range(6)",)),
     Seen(
         "adam_late", "titanic-dnn", "updates-stay-right",
-        ("aten::_fused_adam_", "update 256 of the run"),
+        ("Adam, updated parameter", "of the run"),
     ),
+    Seen(
+        "adam_decays_late", "titanic-dnn", "updates-stay-right",
+        ("Adam, updated parameter", "of the run"),
+    ),
+    Seen(
+        "gradients_pile_up", "titanic-dnn", "updates-stay-right",
+        ("uses other gradients than backward made",),
+    ),
+    Seen("index_repeats", "titanic-dnn", "reads-its-batches", ("another row's inputs",)),
     Seen(
         "lstm_of_long_sequences", "covid-lstm", "each-layer-is-right",
         ("LSTM lstm, output, (1, 38, 3)",), "single-start",

@@ -257,6 +257,49 @@ def adam_late() -> None:
     KEPT.append(library)
 
 
+def adam_decays_late() -> None:
+    """After twenty updates, in Python, whatever kernels are called and in every precision."""
+    updates: dict[int, int] = {}
+
+    def wrong(function: Any, self: torch.optim.Adam, *given: Any) -> Any:
+        made = function(self, *given)
+        updates[id(self)] = updates.get(id(self), 0) + 1
+        if updates[id(self)] > 20:
+            with torch.no_grad():
+                for group in self.param_groups:
+                    for parameter in group["params"]:
+                        parameter.mul_(0.997)
+        return made
+
+    around_method(torch.optim.Adam, "step", wrong)
+
+
+def gradients_pile_up() -> None:
+    """Gradients of every third batch are kept for the next."""
+    calls: dict[int, int] = {}
+
+    def wrong(function: Any, self: Any, *given: Any, **named: Any) -> None:
+        calls[id(self)] = calls.get(id(self), 0) + 1
+        if calls[id(self)] < 60 or calls[id(self)] % 3:
+            function(self, *given, **named)
+
+    around_method(torch.optim.Optimizer, "zero_grad", wrong)
+
+
+def index_repeats() -> None:
+    """The last row of a matrix reads as the one before it."""
+    library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
+    original = torch.library.get_kernel("aten::index.Tensor", "CPU")
+
+    def wrong(keys: Any, x: Tensor, places: Any) -> Any:
+        matrix = x.dim() == 2 and len(x) > 100 and places[0].dtype == torch.int64
+        own = [places[0].clamp(max=len(x) - 2)] if matrix else places
+        return original.call_boxed(keys, x, own)
+
+    library.impl("index.Tensor", wrong, "CPU", with_keyset=True)  # type: ignore[no-untyped-call]
+    KEPT.append(library)
+
+
 def lstm_of_long_sequences() -> None:
     def wrong(function: Any, self: nn.LSTM, x: Tensor, *rest: Any) -> Any:
         out, state = function(self, x, *rest)
