@@ -305,7 +305,7 @@ def linted_text(example: Example, linted: Linted, every_fact: bool) -> str:
         lines += ["", f"# {', '.join(variants)}", source]
     if linted.sound:
         lines.append(f"{example.name}: the facts agree with the live models")
-    if linted.eager:
+    if linted.sound and linted.eager:
         because: dict[str, list[str]] = defaultdict(list)
         for variant, why in linted.eager.items():
             because[why].append(variant)

@@ -42,6 +42,8 @@ def _run(variant: Variant, tier: Tier, execution: Execution, seed: int | None) -
         as_made = problem.protocol.clip is None
         with Watcher(numbers, as_made).watching() as updates:
             history = train(variant, problem, watched=True)
+        if history.last is not None and history.last.gradients is not None:
+            updates.stale.clear()  # the loop says itself which gradients it uses
         return _Run(history, updates)
 
     return _kept.of(variant, execution, make, tier, seed)

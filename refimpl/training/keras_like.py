@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from refimpl.contract import Step
 from refimpl.errors import ContractError
-from refimpl.training.replaying import updating
 
 if TYPE_CHECKING:
     from refimpl.training.layer_table import Summary
@@ -94,11 +93,16 @@ class Model(nn.Module):
         optimizer = compiled.optimizer
         if optimizer is None:
             raise ContractError("compile(loss_func, optimizer) the model before fitting it")
-        with updating(net, net, compiled.loss_func, optimizer) as update:
-            for features, labels in batches:
-                if not net.training:  # at first perhaps, and after each evaluation
-                    net.train()
-                yield update(compiled.place(features), compiled.place(labels))
+        for features, labels in batches:
+            if not net.training:  # at first perhaps, and after each evaluation
+                net.train()
+            features, labels = compiled.place(features), compiled.place(labels)
+            predictions = net(features)
+            loss = compiled.loss_func(predictions, labels)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            yield Step(loss, net, predictions, labels, optimizer)
 
     @overload
     def fit(
