@@ -21,9 +21,10 @@ def _recorded(subject: Subject) -> dict[str, Any]:
     applies=lambda s: (
         bool(s.example.values or s.example.failures or s.example.errata) and bool(_recorded(s))
     ),
-    reading="the plugin computes the value by other functions of torch, or from other numbers, "
-    "than it did, so that it may be right and test nothing; if that is meant, refimpl record NAME "
-    "--kind values --because REASON keeps the new calls, and the reason",
+    reading="the value is computed by other functions of torch, or from other numbers, than it "
+    "was: by the plugin, so that it may be right and test nothing, or, if the plugin is as it was, "
+    "within torch. If that is meant, refimpl record NAME --kind values --because REASON keeps the "
+    "new calls, and the reason",
 )
 def values_computed_as_recorded(subject: Subject) -> Iterator[Measurement]:
     """Is each exact value, failure and erratum computed by the recorded calls and numbers?"""

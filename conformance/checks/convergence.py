@@ -19,7 +19,7 @@ from refimpl.training.loop import History
 
 BETTER = (
     ", better than any: training may lack something that holds it back (dropout, weight decay, "
-    "noise), or may read validation rows"
+    "noise), may read validation rows or the wrong rows, or a kernel may be wrong"
 )
 
 IN_A_ROW = 3
