@@ -111,10 +111,12 @@ class Watcher:
     def _judge(self, own: _Before, optimizer: torch.optim.Optimizer) -> None:
         formula = OF_OPTIMIZERS[type(optimizer)]
         found = own.parameter.detach()
-        size = own.tensors[0].abs()
-        moved = (size - own.updated(formula, magnitudes=True)).abs()
-        bound = UNITS * torch.finfo(found.dtype).eps / 2 * (size + moved)
-        far = furthest(found, own.updated(formula), bound)
+        size, exact = own.tensors[0].abs(), own.updated(formula)
+        units = UNITS * torch.finfo(found.dtype).eps / 2
+        far = furthest(found, exact, units * size)
+        if not far.ratio <= 1:  # small beside what is added to it
+            moved = (size - own.updated(formula, magnitudes=True)).abs()
+            far = furthest(found, exact, units * (size + moved))
         self.seen.judged += 1
         self.seen.worst = max(self.seen.worst, far.ratio) if far.ratio <= 1 else self.seen.worst
         if not far.ratio <= 1 and len(self.seen.beyond) < FEW:

@@ -72,7 +72,9 @@ def judge_layers(variant: Variant, execution: Execution, tier: Tier) -> JudgedLa
         layers = variant.build().named_modules()
         defined = [path for path, layer in layers if is_defined(layer) and path not in paths]
         found.passed_over = tuple(defined)
-    for path, layer, given in [*called, *layers_called_otherwise(variant, execution, tier)]:
+    if execution.wrap is None and rounding == torch.float32:
+        called += layers_called_otherwise(variant, execution, tier, called)
+    for path, layer, given in called:
         if not is_defined(layer) or not isinstance(given, Tensor):
             found.undefined.append(type(layer).__name__)
             continue
@@ -90,16 +92,18 @@ def layers_called(
 
 
 def layers_called_otherwise(
-    variant: Variant, execution: Execution, tier: Tier
+    variant: Variant,
+    execution: Execution,
+    tier: Tier,
+    first: Sequence[tuple[str, nn.Module, Any]],
 ) -> list[tuple[str, nn.Module, Any]]:
-    """The same of what a short run to its end calls with rows of another shape.
+    """The same of what a short run to its end calls with rows of another shape than the first step.
 
     As a forecast does that is made from longer sequences than those of the training rows.
     """
-    problem = _unwrapped(variant, execution, tier)
-    first = _called(steps_of(variant, problem.but(horizon=1), 1))
-    whole = _called(drive(variant, problem.short_run(SHORT)))
-    return [called for key, called in whole.items() if key not in first]
+    known = {(name, _row(given)) for name, _, given in first}
+    whole = _called(drive(variant, _unwrapped(variant, execution, tier).short_run(SHORT)))
+    return [called for key, called in whole.items() if key not in known]
 
 
 def _unwrapped(variant: Variant, execution: Execution, tier: Tier) -> Problem:
@@ -121,9 +125,14 @@ def _called(
     found: dict[tuple[str, tuple[int, ...]], tuple[str, nn.Module, Any]] = {}
     for layer, given in calls:
         if id(layer) in names:
-            row = tuple(given.shape[1:]) if isinstance(given, Tensor) else ()
-            found.setdefault((names[id(layer)], row), (names[id(layer)], layer, given))
+            key = (names[id(layer)], _row(given))
+            found.setdefault(key, (names[id(layer)], layer, given))
     return found
+
+
+def _row(given: Any) -> tuple[int, ...]:
+    """The shape of a row of an input."""
+    return tuple(given.shape[1:]) if isinstance(given, Tensor) else ()
 
 
 def as_executed(layer: nn.Module, execution: Execution) -> nn.Module:
