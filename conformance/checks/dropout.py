@@ -68,7 +68,7 @@ def dropout_at_its_rate(subject: Subject) -> Iterator[Measurement]:
 
 def _drawn(name: str, layer: nn.Module, rate: float, device: torch.device) -> Iterator[Measurement]:
     """The rate in so many ones, and whether samples and units are left out one by one."""
-    axes = {nn.Dropout1d: 1, nn.Dropout2d: 2, nn.Dropout3d: 3}.get(type(layer), 0)
+    axes = next((n for n, kind in enumerate(CHANNELS, 1) if isinstance(layer, kind)), 0)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
         made = layer.train()(torch.ones(*ONES, *[1] * axes, device=device))

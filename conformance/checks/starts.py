@@ -38,13 +38,28 @@ class Drawn:
     digits: int = 5
 
 
-def _parts() -> list[int]:
-    parts = data.random_split(range(6), [4, 2])  # type: ignore[arg-type, var-annotated]
+class Numbers(data.Dataset[int]):
+    """Rows that are their own numbers."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> int:
+        if number >= self.count:
+            raise IndexError(number)
+        return number
+
+
+def _parts(first: int, second: int) -> list[int]:
+    parts = data.random_split(Numbers(first + second), [first, second])
     return [number for part in parts for number in part.indices]
 
 
-def _batches() -> list[int]:
-    loader: Iterable[Tensor] = data.DataLoader(range(6), 2, shuffle=True)  # type: ignore[arg-type]
+def _batches(count: int, size: int) -> list[int]:
+    loader: Iterable[Tensor] = data.DataLoader(Numbers(count), size, shuffle=True)
     return [number for batch in loader for number in batch.tolist()]
 
 
@@ -61,9 +76,13 @@ RECORDED = (
         "torch.randperm(6)", lambda: torch.randperm(6).tolist(), (2, 5, 3, 0, 1, 4),
         "torch 2.13 and 2.14",
     ),
-    Drawn("random_split(range(6), [4, 2])", _parts, (2, 5, 3, 0, 1, 4), "torch 2.6 and 2.14"),
     Drawn(
-        "DataLoader(range(6), 2, shuffle=True)", _batches, (0, 4, 3, 5, 2, 1), "torch 2.6 and 2.14"
+        "random_split(range(6), [4, 2])", lambda: _parts(4, 2), (2, 5, 3, 0, 1, 4),
+        "torch 2.6 and 2.14",
+    ),
+    Drawn(
+        "DataLoader(range(6), 2, shuffle=True)", lambda: _batches(6, 2), (0, 4, 3, 5, 2, 1),
+        "torch 2.6 and 2.14",
     ),
 )  # fmt: skip
 
@@ -71,14 +90,10 @@ RECORDED = (
 ROWS = range(1000)
 
 EACH_ONCE: dict[str, Callable[[], Iterable[int]]] = {
-    "random_split": lambda: (
-        n for part in data.random_split(ROWS, [700, 300]) for n in part.indices
-    ),  # type: ignore[arg-type, var-annotated]
+    "random_split": lambda: _parts(700, 300),
     "RandomSampler": lambda: data.RandomSampler(ROWS),
     "SubsetRandomSampler": lambda: data.SubsetRandomSampler(ROWS),
-    "DataLoader": lambda: (
-        int(n) for batch in data.DataLoader(ROWS, 7, shuffle=True) for n in batch
-    ),  # type: ignore[arg-type, var-annotated]
+    "DataLoader": lambda: _batches(len(ROWS), 7),
 }
 """What shuffles a thousand rows."""
 
