@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import statistics
-import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +20,7 @@ from benchmarks.afterwards import AFTERWARDS
 from benchmarks.agreement import LARGEST, apart_of, by_refimpl, first_epochs
 from benchmarks.loops import OWN, End, Samples, as_documented, bare, documented_samples, workers_of
 from benchmarks.tables import show
+from benchmarks.turns import medians
 from refimpl.environment import environment
 from refimpl.loading import registry
 from refimpl.training.problem import Problem, pose
@@ -94,17 +92,14 @@ def timed(name: str, tier: str, repeats: int) -> Timed:
     with documented_samples(first) as samples:
         ends = [run() for run in loops_of(first, samples).values()]
     apart = max(apart_of(variant, ends[-1], end) for end in ends)
-    seconds: dict[str, list[float]] = defaultdict(list)
+
+    def then(loop: str, end: End) -> None:
+        if afterwards and loop != "refimpl":
+            afterwards(end.model, problem)
+
     with documented_samples(problem) as samples:
-        for _ in range(repeats):
-            for loop, run in loops_of(problem, samples).items():
-                began = time.perf_counter()
-                end = run()
-                if afterwards and loop != "refimpl":
-                    afterwards(end.model, problem)
-                seconds[loop].append(time.perf_counter() - began)
-    medians = {loop: statistics.median(own) for loop, own in seconds.items()}
-    return Timed(name, tier, **medians, apart=apart)
+        seconds = medians(loops_of(problem, samples), repeats, then)
+    return Timed(name, tier, **seconds, apart=apart)
 
 
 def geometric_mean(values: Sequence[float]) -> float:

@@ -7,9 +7,6 @@ parameters.
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +26,7 @@ from benchmarks.loops import (
     workers_of,
 )
 from benchmarks.tables import show
+from benchmarks.turns import medians
 from refimpl.composition import on_device
 from refimpl.data import Tier
 from refimpl.loading import registry
@@ -78,16 +76,11 @@ def timed(name: str, tier: Tier, device: str, repeats: int) -> Timed:
     far = max(apart_of(variant, ends[-1], end) for end in ends)
     if not far <= LARGEST:
         raise click.ClickException(f"{name}: the loops end {far:.2g} apart")
-    seconds: dict[str, list[float]] = defaultdict(list)
     with documented_samples(problem) as samples:
-        for _ in range(repeats):
-            for loop, run in loops_of(problem, samples).items():
-                began = time.perf_counter()
-                run()
-                _wait(problem.device)
-                seconds[loop].append(time.perf_counter() - began)
-    medians = {loop: statistics.median(each) for loop, each in seconds.items()}
-    return Timed(name, **medians, eager=eager[0])
+        seconds = medians(
+            loops_of(problem, samples), repeats, lambda loop, end: _wait(problem.device)
+        )
+    return Timed(name, **seconds, eager=eager[0])
 
 
 def _wait(device: torch.device) -> None:

@@ -14,6 +14,7 @@ from refimpl.contract import Epoch, Step, Variant
 from refimpl.training.checkpoint import take
 from refimpl.training.loop import drive, steps_of, swiftly, validation_figures
 from refimpl.training.problem import Problem, pose
+from refimpl.training.witness import taken
 from refimpl.trees import leaves, mapped
 
 WHOLE = 50
@@ -66,9 +67,9 @@ def _inputs(problem: Problem) -> Iterator[Measurement]:
     if not isinstance(x, torch.Tensor) or x.dtype == torch.bfloat16:
         return
     read = torch.cat([rows for rows, _ in problem.epoch_batches(0)]).cpu().numpy()
-    order = problem.row_order(0).cpu().numpy()[: len(read)]
-    other = (read != x.cpu().numpy()[order]).reshape(len(read), -1).any(1)
-    yield equal("rows of an epoch with another row's inputs", order[other][:5].tolist(), [])
+    order = problem.row_order(0)[: len(read)]
+    other = (read != taken(x, order).cpu().numpy()).reshape(len(read), -1).any(1)
+    yield equal("rows of an epoch with another row's inputs", order.numpy()[other][:5].tolist(), [])
 
 
 def _read(variant: Variant, problem: Problem, begin: int, count: int) -> Iterator[Measurement]:

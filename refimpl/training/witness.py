@@ -144,7 +144,7 @@ class Watch:
         self._closely = epoch % self._stride == 0
         if self._train is not None and (self._rows is None or self._shuffles):
             self._rows = self._whole.row_order(epoch).to(self._train.y.device)
-            self._targets = _taken(self._train.y, self._rows)
+            self._targets = taken(self._train.y, self._rows)
 
     # --- constants -------------------------------------------------------------------------------
 
@@ -221,7 +221,7 @@ class Watch:
         ):
             return
         size = self._problem.batch_size
-        rows = _taken(self._train.x, self._rows[at * size : (at + 1) * size])
+        rows = taken(self._train.x, self._rows[at * size : (at + 1) * size])
         prepare = self._variant.prepare or (lambda own: own)
         expected = prepare(rows)
         if not isinstance(expected, Tensor) or given[0].shape != expected.shape:
@@ -246,7 +246,7 @@ class Watch:
             self.seen.not_training.append(epoch)
 
 
-def _taken(tensor: Tensor, rows: Tensor) -> Tensor:
+def taken(tensor: Tensor, rows: Tensor) -> Tensor:
     """Rows of a tensor, taken by NumPy: batches are taken by torch, which may take others."""
     if tensor.dtype == torch.bfloat16:
         return tensor[rows]
