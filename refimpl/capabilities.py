@@ -63,15 +63,15 @@ def _lstm(device: str) -> object:
 def _deterministic(device: str) -> object:
     import torch
 
-    before = torch.are_deterministic_algorithms_enabled()
-    warn = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True)
+    before = torch.get_deterministic_debug_mode()
+    # torch.use_deterministic_algorithms imports all of torch's compiler, which takes seconds.
+    torch.set_deterministic_debug_mode("error")
     try:
         x = torch.ones(1, 1, 4, 4).to(device).requires_grad_()
         weight = torch.ones(1, 1, 2, 2).to(device).requires_grad_()
         return torch.nn.functional.conv2d(x, weight).sum().backward()  # type: ignore[no-untyped-call]
     finally:
-        torch.use_deterministic_algorithms(before, warn_only=warn)
+        torch.set_deterministic_debug_mode(before)
 
 
 def _autocast(device: str) -> object:

@@ -85,6 +85,10 @@ def strange() -> list[str]:
         found.append("inference mode is on")
     if "True" in _autocast():
         found.append("autocast is on")
+    if _subnormals() == "to zero":
+        found.append(
+            "subnormal numbers are flushed to zero (torch.set_flush_denormal, -ffast-math)"
+        )
     return found
 
 
@@ -127,6 +131,7 @@ def _settings() -> list[Setting]:
         Setting("cuDNN's deterministic mode", _cudnn, _set_cudnn),
         Setting("autograd's anomaly mode", torch.is_anomaly_enabled, torch.set_anomaly_enabled),
         Setting("torch's autocast", _autocast, _set_autocast),
+        Setting("how subnormal numbers are rounded", _subnormals, _set_subnormals, True),
         Setting("torch's number of threads", torch.get_num_threads, torch.set_num_threads),
         Setting("the precision of float32 products", precision.snapshot, precision.restore),
         Setting("torch's print options", _torch_printing, _set_torch_printing),
@@ -187,6 +192,19 @@ def _autocast() -> str:
     if hasattr(torch, "get_autocast_dtype"):  # torch 2.4 and later
         return f"{torch.is_autocast_enabled('cuda')} {torch.is_autocast_enabled('cpu')}"
     return f"{torch.is_autocast_enabled()} {torch.is_autocast_cpu_enabled()}"
+
+
+def _subnormals() -> str:
+    import torch
+
+    smallest = torch.tensor(torch.finfo(torch.float32).tiny, dtype=torch.float32, device="cpu")
+    return "to zero" if float(smallest / 2) == 0 else "kept"
+
+
+def _set_subnormals(mode: str) -> None:
+    import torch
+
+    torch.set_flush_denormal(mode == "to zero")
 
 
 def _set_autocast(state: str) -> None:

@@ -42,6 +42,7 @@ ALL: list[Check] = [
     computed.values_computed_as_recorded,
     facts.documented_failures,
     facts.errata,
+    starts.draws_as_torch_does,
     starts.starts_as_torch_does,
     ends.right_at_the_ends,
     gradients.gradient_is_the_slope,
@@ -68,6 +69,7 @@ ALL: list[Check] = [
     convergence.stays_in_calibrated_band,
     protocol.run_follows_its_protocol,
     kernels.updates_stay_right,
+    kernels.values_compute_rightly,
     figures.figures_recomputed,
     evaluation.predicts_as_its_oracle,
 ]

@@ -1,7 +1,8 @@
 """The ends of the range: saturated units, huge logits, exact ties, empty batches, padding rows.
 
 Training rarely comes there on stand-in data, and a build of torch, or a plugin's own layer, may do
-something else there. What is expected is computed by hand, or with SciPy in float64.
+something else there. What is expected is computed by hand, or with SciPy in float64. So are values
+and slopes on the way there, which a run may come to late.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ UNITS = 8.0
 
 LARGE = (-200.0, -20.0, 0.0, 20.0, 200.0)
 """Pre-activations at which units are saturated, and at which they are not."""
+
+ALONG = np.arange(-97, 98) / 8
+"""Pre-activations on the way to both ends, an odd number of them, each exact in float32."""
 
 Make = Callable[..., Tensor]
 
@@ -141,6 +145,18 @@ class End:
         holds = bool(((here == wanted) | (np.abs(here - wanted) <= allowed)).all())
         return true(what, holds, f"{what} is {shown}")
 
+    def along(
+        self, what: str, x: NDArray[np.float64], found: Tensor | None, expected: NDArray[np.float64]
+    ) -> Measurement:
+        """``found`` must be ``expected`` at each ``x``, to a few units of it or, if more, of 1."""
+        here = np.full(x.shape, np.nan) if found is None else found.detach().cpu().double().numpy()
+        off = np.abs(here - expected) / np.maximum(np.abs(expected), 1)
+        at = int(np.argmax(np.nan_to_num(off, nan=np.inf)))
+        holds = bool(off[at] <= UNITS * torch.finfo(self.dtype).eps)
+        what = f"{what} in {str(self.dtype).removeprefix('torch.')}"
+        shown = f"{here[at]:.9g} at {x[at]:g}, expected {expected[at]:.9g}"
+        return true(f"{what} from {x[0]:g} to {x[-1]:g}", holds, f"{what} is {shown}")
+
 
 def _digits(values: NDArray[np.float64]) -> str:
     """Numbers with the digits of float32, which fill less of a line."""
@@ -175,10 +191,24 @@ def _of_sigmoid(end: End, name: str, form: Make) -> Iterator[Measurement]:
 
     found = end.same(f"{name} from -200 to 200", form(end.tensor(LARGE)), expit(np.array(LARGE)))
     yield _form(name, found)
+    for measured in _curve(end, name, form, expit(ALONG), expit(ALONG) * expit(-ALONG)):
+        yield _form(name, measured)
+
+
+def _curve(
+    end: End, name: str, form: Make, values: NDArray[np.float64], slopes: NDArray[np.float64]
+) -> Iterator[Measurement]:
+    """A function of one number, and its slope, along the way."""
+    x = end.tensor(ALONG)
+    out = form(x)
+    out.sum().backward()  # type: ignore[no-untyped-call]
+    yield end.along(name, ALONG, out, values)
+    yield end.along(f"gradient of {name}", ALONG, x.grad, slopes)
 
 
 def _tanh(end: End) -> Iterator[Measurement]:
     yield end.same("torch.tanh", torch.tanh(end.tensor(LARGE)), np.tanh(np.array(LARGE)))
+    yield from _curve(end, "torch.tanh", torch.tanh, np.tanh(ALONG), np.cosh(ALONG) ** -2.0)
 
 
 LOGITS = ((200.0, -200.0, 0.0), (-200.0, 200.0, 199.0))
@@ -230,6 +260,16 @@ def _bce(end: End) -> Iterator[Measurement]:
         yield _form(name, end.same(f"{name} of 0, 1, 2⁻⁶⁰, 0 and 1/2", found, expected))
     whole = F.binary_cross_entropy(end.tensor(p), end.tensor(y).detach())
     yield end.same("mean binary cross entropy of the same", whole, np.mean(expected))
+    shares = np.concatenate([2.0 ** -np.arange(12, 5, -1), np.arange(2, 63) / 64])
+    shares = np.concatenate([shares, 1 - shares[:7][::-1]])
+    for label in (0.0, 1.0):
+        x = end.tensor(shares)
+        loss = partial_none(F.binary_cross_entropy)(x, torch.full_like(x, label))
+        loss.sum().backward()  # type: ignore[no-untyped-call]
+        what = f"binary cross entropy with {label:g}"
+        own = shares if label else 1 - shares
+        yield end.along(what, shares, loss, -np.log(own))
+        yield end.along(f"gradient of {what}", shares, x.grad, (1 - 2 * label) / own)
 
 
 def partial_none(loss: Make) -> Make:
@@ -253,6 +293,9 @@ def _mse(end: End) -> Iterator[Measurement]:
     x = end.tensor([1e15, -1e15, 0.0])
     loss = F.mse_loss(x, torch.zeros_like(x))
     yield end.same("mse_loss of ±1e15", loss, 2e30 / 3)
+    x = end.tensor(ALONG)
+    F.mse_loss(x, torch.zeros_like(x)).backward()  # type: ignore[no-untyped-call]
+    yield end.along("gradient of mse_loss", ALONG, x.grad, 2 * ALONG / len(ALONG))
 
 
 def _max_pool(end: End) -> Iterator[Measurement]:

@@ -173,13 +173,13 @@ def layers_as_recorded(subject: Subject) -> Iterator[Measurement]:
 )
 def exact_values(subject: Subject) -> Iterator[Measurement]:
     """Is every exact value of the document reproduced, to the printed digits?"""
-    for value in _possible(subject.example.values):
+    for value in possible_here(subject.example.values):
         with _seed_kept(value.name) as faults:
             measured = _exact(value)
         yield from (measured, *faults)
 
 
-def _possible(claims: Sequence[Claim]) -> list[Claim]:
+def possible_here(claims: Sequence[Claim]) -> list[Claim]:
     """The claims that can be tried here; if there are none, the check cannot run."""
     here = [claim for claim in claims if missing(claim.needs) is None]
     if not here:
@@ -246,7 +246,7 @@ def _same(measured: Any, expected: Any, digits: int | None) -> bool:
 )
 def documented_failures(subject: Subject) -> Iterator[Measurement]:
     """Do the mistakes that the document warns of still fail as documented?"""
-    for failure in _possible(subject.example.failures):
+    for failure in possible_here(subject.example.failures):
         with _seed_kept(failure.name) as faults:
             measured = _fails(failure)
         yield from (measured, *faults)
@@ -274,7 +274,7 @@ def _fails(failure: Failure) -> Measurement:
 )
 def errata(subject: Subject) -> Iterator[Measurement]:
     """Is the document wrong on exactly the versions that each erratum names?"""
-    for erratum in _possible(subject.example.errata):
+    for erratum in possible_here(subject.example.errata):
         with _seed_kept(erratum.name) as faults:
             line = attempt(subject.example.name, erratum)
         is_, should = ("right" if right else "wrong" for right in (line.holds, line.expected))

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from refimpl.checking.checks import Measurement, Place, Subject, check, true, within_budget
+from refimpl.conformance.checks.facts import possible_here
 from refimpl.conformance.checks.protocol import is_run_here
 from refimpl.parity.judged_steps import computes_here, judged
+from refimpl.parity.judged_values import judge_values
 from refimpl.parity.kernel_judge import JudgedCall, KernelJudge
 from refimpl.parity.layer_definitions import DEFINITIONS
 from refimpl.parity.leaf_modules import judge_layers
 from refimpl.parity.whole_runs import judged_updates, trained
+from refimpl.records import of_values
 
 OF_A_LAYER = ("aten::mkldnn_rnn_layer", "aten::_cudnn_rnn", "aten::_thnn_fused")
 """Kernels without a float64 twin on the CPU that are the whole of a layer, which is judged."""
@@ -40,27 +43,51 @@ def each_kernel_is_right(subject: Subject) -> Iterator[Measurement]:
     "updates-stay-right",
     applies=lambda subject: _is_judged(subject) and is_run_here(subject),
     repeats=False,
-    reading="in the update that is named, the optimizer computes something else than its formula "
-    "from its own inputs, or is given other gradients than backward made",
+    reading="in the step that is named, a call of torch is wrong by itself, or the optimizer "
+    "computes something else than its formula, or is given other gradients than backward made",
 )
 def updates_stay_right(subject: Subject) -> Iterator[Measurement]:
-    """Do updates from all of a run follow the optimizer's formula, with the gradients as made?"""
+    """Do updates from all of a run follow the optimizer's formula, and are late calls right?"""
     seen = judged_updates(subject.trained, subject.tier, subject.execution)
-    if seen.kernels.judged or seen.kernels.unjudged:  # an optimizer without a formula
+    if seen.kernels.judged or seen.kernels.unjudged:
         yield from _calls(seen.kernels)
     elif not seen.judged:
         steps = trained(subject.trained, subject.tier, subject.execution).steps
         yield Measurement("updates by hand, of which the first are judged", steps, "counted", True)
         return
     if seen.judged:
-        yield Measurement("updated parameters judged", seen.judged, "≥ 1", True, low=1)
+        yield Measurement("updated tensors judged", seen.judged, "≥ 1", True, low=1)
         yield within_budget("furthest update over what rounding explains", seen.worst)
-    yield from (isolating(call, call.kernel) for call in seen.beyond)
+    beyond = [*(each for each in seen.layers if not each.ratio <= 1), *seen.beyond]
+    yield from (isolating(call, call.kernel) for call in beyond)
     message = (
         f"update {seen.stale[0] if seen.stale else 0} uses other gradients than backward made "
         "since the update before: they are not zeroed, or changed in between"
     )
     yield true("updates use the gradients as made", not seen.stale, message)
+
+
+@check(
+    "values-compute-rightly",
+    about="example",
+    on_cpu=True,
+    applies=lambda subject: bool(subject.example.values),
+    reading="something of torch that an exact value calls is further from float64 than rounding "
+    "takes it, whatever the value itself shows: the kernel, layer or optimizer that is named is "
+    "wrong",
+)
+def values_compute_rightly(subject: Subject) -> Iterator[Measurement]:
+    """Is every call, layer and update with which exact values are computed right by itself?"""
+    possible_here(subject.example.values)
+    possible = of_values.possible(subject.example)
+    seen = judge_values({key: of_values.tried(claim) for key, claim in possible})
+    calls = seen.kernels.judged
+    if calls:
+        yield from _calls(seen.kernels)
+    yield Measurement("results of layers judged", len(seen.layers), "counted", True)
+    yield Measurement("updated tensors judged", seen.updates.judged, "counted", True)
+    beyond = [each for each in (*seen.layers, *seen.updates.beyond) if not each.ratio <= 1]
+    yield from (isolating(call, call.kernel) for call in beyond)
 
 
 def _calls(seen: KernelJudge) -> Iterator[Measurement]:

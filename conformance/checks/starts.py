@@ -23,6 +23,9 @@ fixed seeds, so that a verdict on a build stands."""
 DISTINCT = 0.99
 """The least share of different numbers: of twenty thousand in float32, a few coincide."""
 
+FOLLOWING = 500
+"""So many numbers show whether each depends on the one before."""
+
 TIMES, ENOUGH, MOST = 200, 2000, 20_000
 """A layer is drawn anew until there are enough values of each parameter, or so many times."""
 
@@ -53,8 +56,11 @@ class Numbers(data.Dataset[int]):
         return number
 
 
-def _parts(first: int, second: int) -> list[int]:
-    parts = data.random_split(Numbers(first + second), [first, second])
+def _parts(first: int, second: int, of_its_own: bool = False) -> list[int]:
+    own = torch.Generator().manual_seed(0) if of_its_own else None
+    if of_its_own:
+        torch.manual_seed(1)  # which must not matter
+    parts = data.random_split(Numbers(first + second), [first, second], generator=own)
     return [number for part in parts for number in part.indices]
 
 
@@ -79,6 +85,10 @@ RECORDED = (
     Drawn(
         "random_split(range(6), [4, 2])", lambda: _parts(4, 2), (2, 5, 3, 0, 1, 4),
         "torch 2.6 and 2.14",
+    ),
+    Drawn(
+        "random_split(range(6), [4, 2], generator=…)", lambda: _parts(4, 2, of_its_own=True),
+        (2, 5, 3, 0, 1, 4), "torch 2.3 and 2.14",
     ),
     Drawn(
         "DataLoader(range(6), 2, shuffle=True)", lambda: _batches(6, 2), (0, 4, 3, 5, 2, 1),
@@ -119,20 +129,14 @@ def _layers(subject: Subject) -> dict[str, nn.Module]:
     "starts-as-torch-does",
     on_cpu=True,
     applies=lambda subject: bool(_layers(subject)),
-    reading="this build of torch starts layers in another way than the documents' did, or draws "
-    "other numbers from a seed: restate it in refimpl/training/starts.py, or report it to torch",
+    reading="this build of torch starts layers in another way than the documents' did: restate it "
+    "in refimpl/training/starts.py, or report it to torch",
 )
 def starts_as_torch_does(subject: Subject) -> Iterator[Measurement]:
     """Does torch draw each layer's default start from the distribution that it is restated as?
 
     Starts are drawn by NumPy, so that no other check notices if a build of torch changes its own.
     """
-    for record in RECORDED:
-        yield _as_recorded(record)
-    for what, draw in EACH_ONCE.items():
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            yield equal(f"rows that {what} gives other than once", _not_once(draw()), [])
     layers = _layers(subject)
     tests = sum(len(known_start(layer) or ()) for layer in layers.values())
     for described, layer in layers.items():
@@ -144,6 +148,49 @@ def starts_as_torch_does(subject: Subject) -> Iterator[Measurement]:
             yield from of_distribution(
                 f"{name} of {described}", values[name], distribution, ALPHA / tests
             )
+        yield equal(f"parameters of {described} that repeat another's numbers", _alike(layer), [])
+
+
+def _alike(layer: nn.Module) -> list[str]:
+    """The drawn parameters of a layer more than half of whose numbers another has, too."""
+    known = known_start(layer) or {}
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(20)
+        layer.reset_parameters()  # type: ignore[operator]
+        units = {
+            name: np.unique(np.round(parameter.double().numpy() / known[name].width * 2**22))
+            for name, parameter in layer.named_parameters(recurse=False)
+            if known[name].kind != "constant"
+        }
+    return [
+        name
+        for name, own in units.items()
+        for other, its in units.items()
+        if other != name and len(own) <= len(its) and np.isin(own, its).mean() > 0.5
+    ]
+
+
+@check(
+    "draws-as-torch-does",
+    about="example",
+    on_cpu=True,
+    reading="this build of torch draws other numbers from a seed than it did, or what splits, "
+    "samples or loads rows loses some, repeats them or gives others: report it to torch",
+)
+def draws_as_torch_does(subject: Subject) -> Iterator[Measurement]:
+    """Does a seed draw the numbers that it drew before, and is each row given once?"""
+    for record in RECORDED:
+        yield _as_recorded(record)
+    for what, draw in EACH_ONCE.items():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            yield equal(f"rows that {what} gives other than once", _not_once(draw()), [])
+    rows = (3, 1, 4, 1, 5)
+    subset = data.Subset(Numbers(10), rows)
+    yield equal("rows of a Subset", [subset[n] for n in range(len(rows))], list(rows))
+    loader: Iterable[Tensor] = data.DataLoader(subset, 2)
+    loaded = [number for batch in loader for number in batch.tolist()]
+    yield equal("rows of a DataLoader of a Subset", loaded, list(rows))
 
 
 def _as_recorded(record: Drawn) -> Measurement:
@@ -187,7 +234,7 @@ def of_distribution(
     says = (
         f"{who} draws {what} from something else than {distribution}: its largest is {largest:.4g}"
     )
-    repeats = f"{who} draws the same numbers of {what} again and again"
+    repeats = f"{who} draws the same numbers of {what} again and again, or their negatives"
     if distribution.kind == "constant":
         yield true(f"{what} is {distribution}", bool((values == distribution.width).all()), says)
         return
@@ -202,8 +249,12 @@ def of_distribution(
         )
         p = 2 * min(spread, 1 - spread)
         yield _saying(within(f"χ² p of {what}", p, level, 1.0), f"{says} (p = {p:.2g})")
-    distinct = len(np.unique(values)) / values.size
+    distinct = len(np.unique(np.abs(values))) / values.size
     yield _saying(within(f"share of {what} that differs", distinct, DISTINCT, 1.0), repeats)
+    if values.size >= FOLLOWING:
+        p = float(stats.pearsonr(values[:-1], values[1:]).pvalue)
+        follows = f"{who} draws each number of {what} by the one before it (p = {p:.2g})"
+        yield _saying(within(f"p of what follows in {what}", p, level, 1.0), follows)
     p = float(stats.kstest(values.astype(np.float64), cdf).pvalue)
     yield _saying(within(f"Kolmogorov–Smirnov p of {what}", p, level, 1.0), f"{says} (p = {p:.2g})")
 

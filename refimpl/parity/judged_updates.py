@@ -1,26 +1,31 @@
-"""Some updates of a whole run, each judged by the formula of its optimizer and with its own inputs.
+"""Some steps of a whole run: their updates, judged by the optimizer's formula, and their calls.
 
 A fault may depend on how often something was called: a table that is too short, a count that
-overflows, each fiftieth update. So updates from all of a run are judged, and not its first alone.
+overflows, each fiftieth update. So steps from all of a run are judged, and not its first alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import math
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
 )
+from torch.utils._python_dispatch import _disable_current_modes
 
+from refimpl.composition import CPU
 from refimpl.parity.kernel_bounds import UNITS
 from refimpl.parity.kernel_judge import JudgedCall, KernelJudge, furthest
+from refimpl.parity.layer_definitions import is_defined
+from refimpl.parity.leaf_modules import judged_layer, recording
 from refimpl.parity.update_definitions import OF_OPTIMIZERS, Formula
 from refimpl.trees import dense
 
@@ -32,7 +37,9 @@ class JudgedUpdates:
     """How many tensors were judged, the largest ratio of an error to its bound, and what is beyond.
 
     ``stale`` are updates, from 1, that use other gradients than those made since the update before.
-    Optimizers without a formula are judged call by call, by ``kernels``.
+    ``kernels`` has the calls of torch that were judged: those of a few whole steps, and the updates
+    of optimizers without a formula. ``layers`` are recurrent ones in those steps, whose kernels
+    cannot be judged.
     """
 
     judged: int = 0
@@ -40,32 +47,58 @@ class JudgedUpdates:
     beyond: list[JudgedCall] = field(default_factory=list)
     stale: list[int] = field(default_factory=list)
     kernels: KernelJudge = field(default_factory=KernelJudge)
+    layers: list[JudgedCall] = field(default_factory=list)
+
+    def add(self, other: JudgedUpdates) -> None:
+        """Count what was seen of another run, too."""
+        self.judged += other.judged
+        self.worst = max(self.worst, other.worst)
+        self.beyond += other.beyond[: FEW - len(self.beyond)]
+        self.stale += other.stale
+        self.kernels.add(other.kernels)
 
 
 @dataclass(frozen=True)
 class _Before:
-    """A parameter, and in float64 what an update of it is computed from."""
+    """Parameters of one kind, and in float64 what an update of them is computed from, end to end.
 
-    parameter: Tensor
+    They share their constants, and how many updates they have had.
+    """
+
+    parameters: tuple[Tensor, ...]
     tensors: tuple[Tensor, ...]
     constants: Mapping[str, Any]
 
-    def updated(self, formula: Formula, magnitudes: bool = False) -> Tensor:
-        """The parameter after the update; with ``magnitudes``, that of sizes alone."""
-        own = [each.abs() if magnitudes else each.clone() for each in self.tensors]
+    def updated(self, formula: Formula, magnitudes: bool = False) -> tuple[Tensor, ...]:
+        """The same tensors after the update; with ``magnitudes``, those of sizes alone."""
+        own = tuple(each.abs() if magnitudes else each.clone() for each in self.tensors)
         constants = {**self.constants, "maximize": False} if magnitudes else self.constants
         formula.update(*([each] for each in own), **constants)
-        return own[0]
+        return own
 
 
 class Watcher:
-    """Follows the optimizers of a run, and judges the updates of some numbers, from 1."""
+    """Follows the optimizers of a run, and judges the updates of some numbers, from 1.
 
-    def __init__(self, numbers: Collection[int], gradients_as_made: bool) -> None:
+    Of the steps ``calls_of``, every call since the update before is judged, too; so are gradients,
+    if they are used ``gradients_as_made``. ``run`` is what the messages call the run; once so many
+    ``parameters`` are judged in all updates, no more are.
+    """
+
+    def __init__(
+        self,
+        numbers: Container[int],
+        calls_of: Container[int] = (),
+        gradients_as_made: bool = False,
+        run: str = "the run",
+        parameters: float = math.inf,
+    ) -> None:
         self.seen = JudgedUpdates()
-        self._numbers, self._as_made = numbers, gradients_as_made
+        self._numbers, self._calls_of, self._as_made = numbers, calls_of, gradients_as_made
+        self._run, self._left = run, parameters
         self._count, self._number = count(1), 0
         self._before: list[_Before] = []
+        self._layers: list[tuple[nn.Module, Any]] = []
         self._entered = ExitStack()
         self._made: dict[int, Tensor] = {}
         self._followed: torch.optim.Optimizer | None = None
@@ -84,48 +117,87 @@ class Watcher:
     def _begins(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], named: dict[str, Any]
     ) -> None:
+        self._entered.close()
         self._number = next(self._count)
         self._compare_gradients(optimizer)
-        if self._number not in self._numbers:
+        self._judge_layers()
+        if self._number not in self._numbers or self._left <= 0:
             return
+        self._left -= sum(p.numel() for group in optimizer.param_groups for p in group["params"])
         formula = OF_OPTIMIZERS.get(type(optimizer))
         if formula is None or len(args) > 1 or named:
-            self.seen.kernels.during = f"update {self._number} of the run"
-            self._entered.enter_context(self.seen.kernels)
+            self._judge_calls(f"update {self._number} of {self._run}")
             return
-        self._before = [
-            _before(formula, optimizer, group, parameter)
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-            if parameter.grad is not None
-        ]
+        with _disable_current_modes():  # what is computed here is not the run's
+            self._before = [
+                _before(formula, optimizer, group, own)
+                for group in optimizer.param_groups
+                for own in _alike(optimizer, group["params"])
+            ]
 
     def _ends(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         self._entered.close()
         before, self._before = self._before, []
-        for own in before:
-            self._judge(own, optimizer)
-        if self._as_made and self._number + 1 in self._numbers:
+        with _disable_current_modes():
+            for own in before:
+                self._judge(own, optimizer)
+        following = self._number + 1
+        if self._as_made and following in self._numbers:
             self._follow(optimizer)
+        if following in self._calls_of:
+            self._judge_calls(f"step {following} of {self._run}")
+            self._layers = self._entered.enter_context(recording(nn.RNNBase))
+
+    def _judge_layers(self) -> None:
+        """Judge the recurrent layers that a step called, before the step's update."""
+        layers, self._layers = self._layers, []
+        for layer, given in layers[:1]:
+            if is_defined(layer) and isinstance(given, Tensor):
+                during = self.seen.kernels.during
+                for call in judged_layer(layer, type(layer).__name__, given, CPU, given.dtype):
+                    self.seen.layers.append(replace(call, during=f"{call.during} at {during}"))
+
+    def _judge_calls(self, during: str) -> None:
+        """Judge every call until this update ends, or the next one begins."""
+        self.seen.kernels.during = during
+        self._entered.enter_context(self.seen.kernels)
 
     def _judge(self, own: _Before, optimizer: torch.optim.Optimizer) -> None:
+        """The parameters, and what the optimizer keeps of each for its next update."""
         formula = OF_OPTIMIZERS[type(optimizer)]
-        found = own.parameter.detach()
-        size, exact = own.tensors[0].abs(), own.updated(formula)
-        units = UNITS * torch.finfo(found.dtype).eps / 2
-        far = furthest(found, exact, units * size)
-        if not far.ratio <= 1:  # small beside what is added to it
-            moved = (size - own.updated(formula, magnitudes=True)).abs()
-            far = furthest(found, exact, units * (size + moved))
-        self.seen.judged += 1
-        self.seen.worst = max(self.seen.worst, far.ratio) if far.ratio <= 1 else self.seen.worst
-        if not far.ratio <= 1 and len(self.seen.beyond) < FEW:
-            call = replace(
-                far, kernel=type(optimizer).__name__, role="updated parameter",
-                shapes=(tuple(found.shape),), dtype=str(found.dtype).removeprefix("torch."),
-                device=found.device.type, during=f"update {self._number} of the run",
-            )  # fmt: skip
-            self.seen.beyond.append(call)
+        exact = own.updated(formula)
+        sizes: tuple[Tensor, ...] = ()
+        names = ("parameter", *formula.states, *(("step",) if formula.counts else ()))
+        for number, name in enumerate(names):
+            found = _states(own.parameters, optimizer, name)
+            if found is None:
+                continue
+            made = torch.cat([each.flatten() for each in found])
+            place = number + 1 if number else 0  # the second of the tensors is the gradient
+            right, before = exact[place].expand(len(made)), own.tensors[place].abs()
+            units = UNITS * torch.finfo(made.dtype).eps / 2
+            bound = (units * before).expand(len(made))
+            far = furthest(made, right, bound)
+            if not far.ratio <= 1:  # small beside what is added to it
+                sizes = sizes or own.updated(formula, magnitudes=True)
+                bound = bound + units * (sizes[place] - before).abs()
+                far = furthest(made, right, bound)
+            self.seen.judged += len(found)
+            if far.ratio <= 1:
+                self.seen.worst = max(self.seen.worst, far.ratio)
+                continue
+            counts = [each.numel() for each in found]
+            parts = zip(found, torch.split(right, counts), torch.split(bound, counts), strict=True)
+            for each, expected, allowed in parts:
+                far = furthest(each.flatten(), expected, allowed)
+                if not far.ratio <= 1 and len(self.seen.beyond) < FEW:
+                    call = replace(
+                        far, kernel=type(optimizer).__name__, role=f"updated {name}",
+                        shapes=(tuple(each.shape),), device=each.device.type,
+                        dtype=str(each.dtype).removeprefix("torch."),
+                        during=f"update {self._number} of {self._run}",
+                    )  # fmt: skip
+                    self.seen.beyond.append(call)
 
     # --- gradients -------------------------------------------------------------------------------
 
@@ -161,23 +233,50 @@ class Watcher:
             self.seen.stale.append(self._number)
 
 
+def _alike(
+    optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]
+) -> Iterator[tuple[Tensor, ...]]:
+    """The parameters that have gradients, those together that an update treats alike."""
+    found: dict[Any, list[Tensor]] = {}
+    for parameter in parameters:
+        if parameter.grad is not None and parameter.numel():
+            state = optimizer.state.get(parameter, {})
+            steps = float(state.get("step", 0))
+            key = steps, tuple(state), parameter.dtype, parameter.device
+            found.setdefault(key, []).append(parameter)
+    yield from map(tuple, found.values())
+
+
 def _before(
-    formula: Formula, optimizer: torch.optim.Optimizer, group: dict[str, Any], parameter: Tensor
+    formula: Formula,
+    optimizer: torch.optim.Optimizer,
+    group: dict[str, Any],
+    parameters: tuple[Tensor, ...],
 ) -> _Before:
-    state = optimizer.state.get(parameter, {})
-    own = parameter.detach().to("cpu", torch.float64, copy=True)
-    assert parameter.grad is not None
-    gradient = dense(parameter.grad.detach()).to("cpu", torch.float64, copy=True)
-    kept = [_kept(state.get(name), own) for name in formula.states]
-    steps = [_kept(state.get("step"), torch.zeros(())) + 1] if formula.counts else []
+    own = _joined(parameters)
+    gradient = _joined([dense(each.grad) for each in parameters if each.grad is not None])
+    states = (_states(parameters, optimizer, name) for name in formula.states)
+    kept = [torch.zeros_like(own) if each is None else _joined(each) for each in states]
+    first = optimizer.state.get(parameters[0], {})
+    steps = [torch.tensor(float(first.get("step", 0)) + 1)] if formula.counts else []
     constants = {name: group[name] for name in formula.constants}
     constants |= dict(zip(("beta1", "beta2"), group.get("betas", ()), strict=False))
     if formula.first:
-        constants["is_first_step"] = state.get("momentum_buffer") is None
-    return _Before(parameter, (own, gradient, *kept, *steps), constants)
+        constants["is_first_step"] = first.get("momentum_buffer") is None
+    return _Before(parameters, (own, gradient, *kept, *steps), constants)
 
 
-def _kept(value: Any, like: Tensor) -> Tensor:
-    if value is None:
-        return torch.zeros_like(like)
-    return torch.as_tensor(value).detach().to("cpu", like.dtype, copy=True)
+def _states(
+    parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer, name: str
+) -> list[Tensor] | None:
+    """What an optimizer keeps of each parameter by this name, or the parameters themselves."""
+    if name == "parameter":
+        return [each.detach() for each in parameters]
+    kept = [optimizer.state.get(each, {}).get(name) for each in parameters]
+    found = [each.detach() for each in kept if isinstance(each, Tensor)]
+    return found if len(found) == len(kept) else None
+
+
+def _joined(tensors: Iterable[Tensor]) -> Tensor:
+    """All numbers of some tensors, one after the other, in float64 on the CPU."""
+    return torch.cat([each.detach().to("cpu", torch.float64).flatten() for each in tensors])

@@ -133,6 +133,10 @@ SUMS = frozenset((
 ))  # fmt: skip
 """Kernels that are sums of products of their inputs, so that those of |inputs| bound them."""
 
+ROUNDED_ONCE = frozenset(["mm", "addmm", "bmm", "baddbmm"])
+
+FLOAT32_HALF = torch.finfo(torch.float32).eps / 2
+
 ADDING = frozenset((
     "embedding_dense_backward", "index_put", "index_add", "scatter_add", "cumsum", "trace",
     "unfold_backward", "max_pool2d_with_indices_backward", "adaptive_max_pool2d_backward",
@@ -161,12 +165,11 @@ def bounds(
     if not any(is_float(each) for each in exact):
         return [0.0] * len(exact)
     if name == "index_put" and (kwargs.get("accumulate") or (len(args) > 3 and args[3])):
-        return _of_sum(func, name, args, kwargs, exact, half)
+        return _of_sum(func, name, args, kwargs, exact, half, device)
     if name in MOVING:
         return [2 * half * each.abs() for each in exact]
     if name in SUMS:
-        tiles = name == "convolution" and by_transforms(device, unit)
-        return _of_sum(func, name, args, kwargs, exact, half, tiles)
+        return _of_sum(func, name, args, kwargs, exact, half, device)
     if name in REDUCED:
         return _of_reduced(func, name, args, kwargs, exact, half)
     if name in CONDITIONED:
@@ -254,16 +257,19 @@ def _of_sum(
     kwargs: dict[str, Any],
     exact: Results,
     half: float,
-    tiles: bool = False,
+    device: str,
 ) -> list[Tensor | float]:
+    tiles = name == "convolution" and by_transforms(device, 2 * half)
     magnitudes = repeated(func, tree_map(_magnitude, list(args)), tree_map(_magnitude, kwargs))
     lengths: Sequence[Tensor | float] = (
         repeated(func, tree_map(_ones, list(args)), tree_map(_ones, kwargs))
         if name in ADDING
         else _lengths(name, args, exact)
     )
+    # On the CPU, such products of narrow numbers are added up in float32, and rounded once.
+    adding = min(half, FLOAT32_HALF) if name in ROUNDED_ONCE and device == "cpu" else half
     return [
-        summed(length, size.double().abs(), half)
+        summed(length, size.double().abs(), adding)
         + UNITS * half * each.double().abs()
         + (of_tiles(size, half) if tiles else 0.0)
         for length, size, each in zip(lengths, magnitudes, exact, strict=True)

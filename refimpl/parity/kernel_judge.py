@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from refimpl import environment
 from refimpl.parity.kernel_bounds import (
+    ROUNDED_ONCE,
     bounds,
     in_float64,
     is_float,
@@ -49,6 +50,8 @@ CONVOLUTIONS = re.compile("conv|Conv|rnn|lstm|LSTM|gru|GRU|RNN")
 
 KNOWN = 20_000
 """How many sound calls are known again."""
+
+A_CALL = 1000
 
 COMPARISONS = frozenset(["gt", "ge", "lt", "le", "eq", "ne"])
 
@@ -127,18 +130,20 @@ def computes(func: Any) -> bool:
 class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While in force, judges every call; ``during`` says what is going on, for the messages.
 
-    ``only`` may name the kernels to judge; the others are then not even counted.
+    ``only`` may name the kernels to judge; the others are then not even counted. Calls of a kernel
+    are judged until their results have ``most`` numbers; each counts as ``A_CALL`` at least.
 
     ``judged`` and ``unjudged`` count calls by kernel; ``worst`` has the largest ratio of each
     kernel's errors to their bounds, and ``beyond`` the first calls that rounding does not explain.
     ``captured`` has the first of each kernel with everything that is needed to make it again.
     """
 
-    def __init__(self, during: str = "") -> None:
+    def __init__(self, during: str = "", most: float = math.inf) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.during = during
+        self.during, self.most = during, most
         self.only: frozenset[str] | None = None
         self.judged: Counter[str] = Counter()
+        self._spent: Counter[str] = Counter()
         self.unjudged: Counter[str] = Counter()
         self.why: dict[str, str] = {}
         self.worst: dict[str, float] = {}
@@ -156,9 +161,12 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Make a call, and judge what it made."""
         given = dict(kwargs or {})
-        if not computes(func) or (self.only is not None and name_of(func) not in self.only):
-            return func(*args, **given)
         kernel = func._schema.name
+        wanted = self.only is None or name_of(func) in self.only
+        if not (wanted and computes(func) and self._spent[kernel] < self.most):
+            return func(*args, **given)
+        if _only_records(args, given):
+            return func(*args, **given)
         try:
             # What a call writes to has to be kept before; of any other call, it may be known.
             wide = _widened((list(args), given)) if written(func) else None
@@ -169,12 +177,14 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **given)
         with _disable_current_modes(), torch.enable_grad():
             try:
+                made = results_of(func, args, given, out)
+                self._spent[kernel] += max([A_CALL, *(each.numel() for each in made)])
                 same = None if wide is not None else _fingerprint(func, (args, given, out))
                 if same in _sound:
                     self._count(kernel, _sound[same])
                     return out
                 wide = wide or _widened((list(args), given))
-                ratio = self._judge(func, results_of(func, args, given, out), *wide)
+                ratio = self._judge(func, made, *wide)
                 self._count(kernel, ratio)
                 if same is not None and ratio <= 1:
                     if len(_sound) >= KNOWN:
@@ -186,8 +196,22 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._capture(func, (list(args), given), wide, before)
         return out
 
+    def add(self, other: KernelJudge) -> None:
+        """Count what another judge has seen, too."""
+        self.judged += other.judged
+        self.unjudged += other.unjudged
+        self.why = {**other.why, **self.why}
+        for kernel, ratio in other.worst.items():
+            self._keep_worst(kernel, ratio)
+        self.beyond += other.beyond[: KEPT - len(self.beyond)]
+        self.count_beyond += other.count_beyond
+        self.captured = {**other.captured, **self.captured}
+
     def _count(self, kernel: str, ratio: float) -> None:
         self.judged[kernel] += 1
+        self._keep_worst(kernel, ratio)
+
+    def _keep_worst(self, kernel: str, ratio: float) -> None:
         worst = self.worst.get(kernel, 0.0)
         self.worst[kernel] = worst if ratio <= worst else ratio
 
@@ -259,10 +283,17 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return largest
 
 
+def _only_records(args: Sequence[Any], given: Mapping[str, Any]) -> bool:
+    """Whether a call computes no numbers: its tensors have none, or it is traced into a graph."""
+    leaves = tree_flatten((args, given))[0]
+    meta = any(getattr(leaf, "device", leaf) == torch.device("meta") for leaf in leaves)
+    return meta or torch._C._get_tracing_state() is not None
+
+
 NARROW, MANY, LEANS = 1e-4, 500, 0.35
 """Units of bfloat16 and float16, how many results show it, and half units: truncation has 0.7."""
 
-ROUNDED_ONCE = frozenset(["mm", "addmm", "bmm", "baddbmm", "convolution"])
+TO_NEAREST = ROUNDED_ONCE | {"convolution"}
 """Kernels that add up in float32, so that only the result is rounded."""
 
 _sound: dict[Hashable, float] = {}
@@ -316,7 +347,7 @@ def _leaning(func: Any, own: list[Tensor], exact: list[Tensor], found: list[Tens
     What is rounded to the nearest number leans to neither side. Few results show nothing.
     """
     unit = torch.finfo(found[0].dtype).eps if is_float(found[0]) else 0.0
-    if unit < NARROW or name_of(func) not in ROUNDED_ONCE or found[0].numel() < MANY:
+    if unit < NARROW or name_of(func) not in TO_NEAREST or found[0].numel() < MANY:
         return 0.0
     short = (exact[0] - own[0]) * 2 / (unit * exact[0])
     return float(short[short.isfinite()].mean()) / LEANS

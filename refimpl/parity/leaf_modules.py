@@ -22,7 +22,7 @@ from refimpl.contract import Epoch, Execution, Step, Variant
 from refimpl.data import Tier
 from refimpl.parity.kernel_bounds import UNITS, by_transforms, of_tiles, summed
 from refimpl.parity.kernel_judge import JudgedCall, furthest
-from refimpl.parity.layer_definitions import LINEAR, TIED, defined, is_defined
+from refimpl.parity.layer_definitions import LINEAR, TIED, defined, final_states, is_defined
 from refimpl.parity.rounding import rounding_of
 from refimpl.training.loop import drive, steps_of
 from refimpl.training.problem import Problem, pose
@@ -38,6 +38,8 @@ SHORT = 3
 
 BY_ROWS = (nn.RNNBase, nn.modules.batchnorm._NormBase)
 """Layers whose first axis need not be rows, or that look across rows."""
+
+STATES = ("last hidden state", "last state of the cells")
 
 MODES: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "evaluation under no_grad": torch.no_grad,
@@ -79,7 +81,7 @@ def judge_layers(variant: Variant, execution: Execution, tier: Tier) -> JudgedLa
             found.undefined.append(type(layer).__name__)
             continue
         name = f"{type(layer).__name__} {path}".strip()
-        found.judged += _judged(layer, name, given, execution, rounding)
+        found.judged += judged_layer(layer, name, given, execution, rounding)
     return found
 
 
@@ -140,9 +142,10 @@ def as_executed(layer: nn.Module, execution: Execution) -> nn.Module:
     return layer if execution.wrap is None else execution.wrap(layer)
 
 
-def _judged(
+def judged_layer(
     layer: nn.Module, name: str, given: Tensor, execution: Execution, rounding: torch.dtype
 ) -> Iterator[JudgedCall]:
+    """The results of one layer with an input that it was given, each against its definition."""
     x = given.detach()
     if x.numel() > NUMBERS and not isinstance(layer, BY_ROWS):
         x = x[:ROWS]
@@ -175,8 +178,14 @@ def _judged(
         called.eval()
         for mode, entered in MODES.items():
             with execution.around(), entered():
-                made = _first(called(x))
-            yield call(mode, "output", made, exact, allowed)
+                made = called(x)
+            yield call(mode, "output", _first(made), exact, allowed)
+        if isinstance(layer, nn.RNNBase):
+            right = final_states(layer, own, wide)
+            limits = rounding_of(lambda: final_states(layer, own, wide), right, rounding)
+            states = made[1] if isinstance(layer, nn.LSTM) else [made[1]]
+            for role, *state in zip(STATES, states, right, limits, strict=False):
+                yield call(mode, role, *state)
         called.train(was_training)
         yield from _with_gradients(
             called, layer, own, x, wide, exact, allowed, execution, rounding, call
@@ -208,8 +217,12 @@ def _with_gradients(
     with execution.around(), torch.enable_grad():
         made = _first(called(leaf))
         if differentiable:
-            gradients = torch.autograd.grad(
-                made, [*leaves, *parameters.values()], into.to(made.device, made.dtype)
+            wanted_of = [*leaves, *parameters.values()]
+            into_made = into.to(made.device, made.dtype)
+            gradients = torch.autograd.grad(made, wanted_of, into_made, allow_unused=True)
+            gradients = tuple(
+                torch.zeros_like(own) if gradient is None else gradient
+                for own, gradient in zip(wanted_of, gradients, strict=True)
             )
     yield call("training", "output", made, exact, allowed)
     if not differentiable:
@@ -287,13 +300,13 @@ def _first(made: Any) -> Tensor:
 
 
 @contextmanager
-def recording() -> Iterator[list[tuple[nn.Module, Any]]]:
-    """Every module that is called, and a copy of its first input."""
+def recording(kind: type[nn.Module] = nn.Module) -> Iterator[list[tuple[nn.Module, Any]]]:
+    """Every leaf module of this kind that is called, and a copy of its first input."""
     calls: list[tuple[nn.Module, Any]] = []
 
     def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         given = args[0] if args else None
-        if any(module.children()):
+        if any(module.children()) or not isinstance(module, kind):
             return
         calls.append((module, given.detach().clone() if isinstance(given, Tensor) else given))
 

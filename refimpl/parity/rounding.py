@@ -29,7 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from refimpl.composition import CPU
 from refimpl.contract import Variant
 from refimpl.data import philox
-from refimpl.parity.kernel_bounds import length_of
+from refimpl.parity.kernel_bounds import FLOAT32_HALF, length_of
 from refimpl.parity.rounded_arrays import RoundedArrays
 from refimpl.training.comparison import distance, oracle_scale
 from refimpl.training.problem import Problem
@@ -93,8 +93,6 @@ LOSSES = _names("""
 
 WRITTEN = {"native_batch_norm": (3, 4), "_native_batch_norm_legit": (3, 4)}
 """Arguments that a call writes to besides its results: running statistics."""
-
-FLOAT32_HALF = torch.finfo(torch.float32).eps / 2
 
 NOISE = 1 << 18
 """How many random numbers there are to move results by; each result begins elsewhere in them."""

@@ -284,6 +284,11 @@ def beside_a_wrong_kernel(output, target):
     return F.mse_loss(output, target)
 
 
+def of_a_wrong_kernel():
+    """A value that does not show what the wrong kernel gave."""
+    return len(torch.special.bessel_j0(torch.linspace(0, 20, 50)))
+
+
 class WornOut(torch.optim.SGD):
     """An optimizer that calls the wrong kernel from its seventh step on."""
 
@@ -467,6 +472,10 @@ _ALL = (
         "values-computed-as-recorded",
         values=(*EXAMPLE.values, Exact("the sum is in order", compared_with_itself, True)),
     ),
+    spoiled(
+        "values-compute-rightly",
+        values=(*EXAMPLE.values, Exact("a number of Bessel's", of_a_wrong_kernel, 50)),
+    ),
     # Their ledger, sound.claims.toml, says something else.
     spoiled("values-call-what-they-claim"),
     spoiled("built-as-its-document-says"),
@@ -494,6 +503,7 @@ WHEN_GOLDEN = {
 
 PROTOCOL, FIGURES = "run-follows-its-protocol", "figures-recomputed"
 ALSO = {
+    "each-kernel-is-right": {"updates-stay-right"},
     "documented-failures": {"values-call-what-they-claim"},
     "updates-as-stated": {PROTOCOL},
     "dropout-at-its-rate": {PROTOCOL, FIGURES},

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import random
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -46,6 +47,18 @@ def around_method(where: type, name: str, instead: Callable[..., Any]) -> None:
         return instead(method, self, *given, **named)
 
     setattr(where, name, wrong)
+
+
+def around_kernel(name: str, instead: Callable[..., Any]) -> None:
+    """Replace a kernel of the CPU by ``instead(kernel, ...)``."""
+    library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
+    original = torch.library.get_kernel(f"aten::{name}", "CPU")
+
+    def wrong(keys: Any, *given: Any, **named: Any) -> Any:
+        return instead(functools.partial(original.call_boxed, keys), *given, **named)
+
+    library.impl(name, wrong, "CPU", with_keyset=True)  # type: ignore[no-untyped-call]
+    KEPT.append(library)
 
 
 def addmm() -> None:
@@ -244,17 +257,14 @@ def linear_off_in_evaluation() -> None:
 
 def adam_late() -> None:
     """After two hundred updates, the corrections are those of the hundredth."""
-    library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
-    original = torch.library.get_kernel("aten::_fused_adam_", "CPU")
 
-    def wrong(keys: Any, params: Any, *states: Any, **named: Any) -> None:
+    def wrong(kernel: Any, params: Any, *states: Any, **named: Any) -> None:
         *moments, steps = states
         if float(steps[0]) > 200:
             steps = [torch.full_like(step, 100.0) for step in steps]
-        original.call_boxed(keys, params, *moments, steps, **named)
+        kernel(params, *moments, steps, **named)
 
-    library.impl("_fused_adam_", wrong, "CPU", with_keyset=True)  # type: ignore[no-untyped-call]
-    KEPT.append(library)
+    around_kernel("_fused_adam_", wrong)
 
 
 def adam_decays_late() -> None:
@@ -288,16 +298,12 @@ def gradients_pile_up() -> None:
 
 def index_repeats() -> None:
     """The last row of a matrix reads as the one before it."""
-    library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
-    original = torch.library.get_kernel("aten::index.Tensor", "CPU")
 
-    def wrong(keys: Any, x: Tensor, places: Any) -> Any:
+    def wrong(kernel: Any, x: Tensor, places: Any) -> Any:
         matrix = x.dim() == 2 and len(x) > 100 and places[0].dtype == torch.int64
-        own = [places[0].clamp(max=len(x) - 2)] if matrix else places
-        return original.call_boxed(keys, x, own)
+        return kernel(x, [places[0].clamp(max=len(x) - 2)] if matrix else places)
 
-    library.impl("index.Tensor", wrong, "CPU", with_keyset=True)  # type: ignore[no-untyped-call]
-    KEPT.append(library)
+    around_kernel("index.Tensor", wrong)
 
 
 def lstm_of_long_sequences() -> None:
@@ -367,16 +373,204 @@ def sampler_repeats() -> None:
 
 
 def bfloat16_truncated() -> None:
-    def truncated(keys: Any, bias: Tensor, x: Tensor, weight: Tensor, **named: Any) -> Tensor:
+    def wrong(kernel: Any, bias: Tensor, x: Tensor, weight: Tensor, **named: Any) -> Tensor:
         if x.dtype != torch.bfloat16:
-            return original.call_boxed(keys, bias, x, weight, **named)  # type: ignore[no-any-return]
-        wide: Tensor = original.call_boxed(keys, bias.float(), x.float(), weight.float(), **named)
+            return kernel(bias, x, weight, **named)  # type: ignore[no-any-return]
+        wide: Tensor = kernel(bias.float(), x.float(), weight.float(), **named)
         return (wide.contiguous().view(torch.int32) & -65536).view(torch.float32).bfloat16()
 
-    library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
-    original = torch.library.get_kernel("aten::addmm", "CPU")
-    library.impl("addmm", truncated, "CPU", with_keyset=True)  # type: ignore[no-untyped-call]
-    KEPT.append(library)
+    around_kernel("addmm", wrong)
+
+
+def late(change: Callable[[Tensor], Tensor], calls: int) -> Callable[[Tensor], Tensor]:
+    """Change nothing before so many calls."""
+    made = 0
+
+    def changed(result: Tensor) -> Tensor:
+        nonlocal made
+        made += 1
+        return change(result) if made > calls else result
+
+    return changed
+
+
+def products_late() -> None:
+    in_dispatcher("mm", late(lambda made: made * 1.05, 2000))
+
+
+def sums_late() -> None:
+    in_dispatcher("sum", late(lambda made: made - 0.01, 1500))
+
+
+def lstm_late() -> None:
+    calls = 0
+
+    def wrong(function: Any, self: nn.LSTM, *given: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        out, state = function(self, *given)
+        return (out * 1.01 if calls > 300 else out), state
+
+    around_method(nn.LSTM, "forward", wrong)
+
+
+def adam_skips_a_bias() -> None:
+    """Late, and in one update of twenty."""
+    updates = 0
+
+    def wrong(kernel: Any, parameters: Any, *rest: Any, **named: Any) -> None:
+        nonlocal updates
+        updates += 1
+        before = parameters[-1].clone()
+        kernel(parameters, *rest, **named)
+        if updates > 600 and updates % 20 == 0:
+            parameters[-1].copy_(before)
+
+    around_kernel("_fused_adam_", wrong)
+
+
+def adam_forgets_its_count() -> None:
+    """Of updates, which its corrections depend on."""
+    updates = 0
+
+    def wrong(kernel: Any, parameters: Any, *rest: Any, **named: Any) -> None:
+        nonlocal updates
+        updates += 1
+        kernel(parameters, *rest, **named)
+        if updates > 300:
+            for step in rest[-1]:
+                step.fill_(2.0)
+
+    around_kernel("_fused_adam_", wrong)
+
+
+def adagrad_halves_its_sums() -> None:
+    """Once in a run."""
+
+    def wrong(
+        kernel: Any, parameters: Any, gradients: Any, sums: Any, steps: Any, **named: Any
+    ) -> None:
+        kernel(parameters, gradients, sums, steps, **named)
+        if float(steps[0]) == 40:
+            for each in sums:
+                each.mul_(0.5)
+
+    around_kernel("_fused_adagrad_", wrong)
+
+
+def sgd_rests() -> None:
+    """In every hundredth update, in Python."""
+    calls = 0
+
+    def wrong(function: Any, *given: Any, **named: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls % 100:
+            function(*given, **named)
+
+    around(sys.modules["torch.optim.sgd"], "sgd", wrong)
+
+
+def gru_too_large() -> None:
+    """In every precision, in Python."""
+
+    def wrong(function: Any, self: nn.GRU, *given: Any) -> Any:
+        out, state = function(self, *given)
+        return out * 1.1, state
+
+    around_method(nn.GRU, "forward", wrong)
+
+
+def lstm_memory() -> None:
+    """The last state of the cells, which nobody prints."""
+
+    def wrong(function: Any, self: nn.LSTM, *given: Any) -> Any:
+        out, (hidden, cells) = function(self, *given)
+        return out, (hidden, cells * 1.2)
+
+    around_method(nn.LSTM, "forward", wrong)
+
+
+def without_bias() -> None:
+    """A transposed convolution leaves its bias out."""
+
+    def wrong(function: Any, self: nn.ConvTranspose2d, *given: Any) -> Any:
+        return function(self, *given) - (0 if self.bias is None else self.bias[:, None, None])
+
+    around_method(nn.ConvTranspose2d, "forward", wrong)
+
+
+def bias_of_the_weight() -> None:
+    """A start in which the bias repeats the weight's first numbers."""
+
+    def wrong(function: Any, self: nn.Linear) -> None:
+        function(self)
+        with torch.no_grad():
+            self.bias.copy_(self.weight.flatten()[: len(self.bias)])
+
+    around_method(nn.Linear, "reset_parameters", wrong)
+
+
+def start_in_order() -> None:
+    """A start in which the numbers of each row rise."""
+
+    def wrong(function: Any, self: nn.Linear) -> None:
+        function(self)
+        with torch.no_grad():
+            self.weight.copy_(self.weight.sort().values)
+
+    around_method(nn.Linear, "reset_parameters", wrong)
+
+
+def start_in_pairs() -> None:
+    """A start in which every second row is the negative of the one before it."""
+
+    def wrong(function: Any, self: nn.Linear) -> None:
+        function(self)
+        with torch.no_grad():
+            rows = len(self.weight) // 2
+            self.weight[1 : 2 * rows : 2] = -self.weight[: 2 * rows : 2]
+
+    around_method(nn.Linear, "reset_parameters", wrong)
+
+
+def subset_before() -> None:
+    """A subset gives the row before the one that was asked for."""
+
+    def wrong(function: Any, self: Any, rows: list[int]) -> Any:
+        return function(self, [max(row - 1, 0) for row in rows])
+
+    around_method(torch.utils.data.Subset, "__getitems__", wrong)
+
+
+def sigmoid_saturates() -> None:
+    """Its gradient is too small where it is nearly 1, as it is late in a run."""
+
+    def wrong(kernel: Any, gradient: Tensor, output: Tensor) -> Any:
+        made = kernel(gradient, output)
+        return torch.where((output > 0.985) | (output < 0.015), made * 0.8, made)
+
+    around_kernel("sigmoid_backward", wrong)
+
+
+def bce_saturates() -> None:
+    """It has no gradient where a probability is nearly its label."""
+
+    def wrong(kernel: Any, gradient: Tensor, output: Tensor, target: Tensor, *rest: Any) -> Any:
+        made = kernel(gradient, output, target, *rest)
+        return torch.where((output - target).abs() < 0.01, made * 0, made)
+
+    around_kernel("binary_cross_entropy_backward", wrong)
+
+
+def bfloat16_last_row() -> None:
+    def wrong(kernel: Any, *given: Any, **named: Any) -> Tensor:
+        made: Tensor = kernel(*given, **named)
+        if made.dtype == torch.bfloat16:
+            made[-1].mul_(1.03)
+        return made
+
+    around_kernel("addmm", wrong)
 
 
 @hookimpl
