@@ -56,7 +56,7 @@ from refimpl.contract import Erratum, Exact, Example, Facts, Failure, Figure
 from refimpl.data import TIERS
 from refimpl.errors import RefimplError
 from refimpl.reading import why
-from refimpl.records.stated import call_of, made_of
+from refimpl.records.stated import call_of, require_made_of
 from refimpl.whereabouts import files_of
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def _strange_calls(calls: Sequence[Any]) -> Iterator[str]:
             what, _, times = text.partition(" * ")
             try:
                 if times or not call_of(what):
-                    made_of(what, optim if times else nn)
+                    require_made_of(what, optim if times else nn)
                 int(times or 1)
             except ValueError as error:
                 yield f"calls: {error}"

@@ -59,12 +59,14 @@ def _judge(variant: Variant, execution: Execution, tier: Tier) -> KernelJudge:
     posed = pose(variant, tier, execution=execution, precision=execution.dtype or "float32")
     watched = replace(execution, around=around)
     whole = swiftly(posed)
-    _judge_run(variant, whole.but(execution=watched), judge, "")
-    itself = execution.wrap is None and execution.steps is None
-    if not itself or precision_of(execution) != torch.float32:
+    plain = execution.wrap is None and execution.steps is None
+    itself = plain and precision_of(execution) == torch.float32
+    _judge_run(variant, whole.but(execution=watched), judge, "", WATCHED if itself else 0)
+    if not itself:
         return judge  # what follows is the same program's, with nothing around it
     if whole.swift:
-        _judge_run(variant, posed.but(execution=watched), judge, " of the program as it is written")
+        written = " of the program as it is written"
+        _judge_run(variant, posed.but(execution=watched), judge, written, WATCHED)
     at_last = _at_last_batch(variant, posed)
     if at_last is not None:
         judge.during, judge.only = "the short last batch of an epoch", None
@@ -75,9 +77,14 @@ def _judge(variant: Variant, execution: Execution, tier: Tier) -> KernelJudge:
     return judge
 
 
-def _judge_run(variant: Variant, problem: Problem, judge: KernelJudge, run: str) -> None:
-    """The first steps, and predictions after them; ``run`` says of which run in the messages."""
-    last = _step_by_step(variant, problem, judge, run)
+def _judge_run(
+    variant: Variant, problem: Problem, judge: KernelJudge, run: str, products: int
+) -> None:
+    """The first steps, and predictions after them; ``run`` says of which run in the messages.
+
+    Further steps are made until so many ``products`` are judged.
+    """
+    last = _step_by_step(variant, problem, judge, run, products)
     if last is not None and last.model is not None:
         judge.during, judge.only = f"evaluation{run}", None
         # What the execution does around a step, it does around predictions too.
@@ -95,14 +102,16 @@ def _at_last_batch(variant: Variant, problem: Problem) -> Problem | None:
     return problem.but(checkpoint=replace(take(first, 1), step=problem.steps_per_epoch - 1))
 
 
-def _step_by_step(variant: Variant, problem: Problem, judge: KernelJudge, run: str) -> Step | None:
+def _step_by_step(
+    variant: Variant, problem: Problem, judge: KernelJudge, run: str, products: int
+) -> Step | None:
     last: Step | None = None
     judge.during, judge.only = f"step 1{run}", None
     size = problem.numbers_in_a_batch
     for number, step in enumerate(steps_of(variant, problem), 1):
         last = step
         seen = sum(judge.judged[f"aten::{kernel}"] for kernel in PRODUCTS)
-        if size >= LARGE or (number >= STEPS and (not seen or seen >= WATCHED)):
+        if size >= LARGE or (number >= STEPS and (not seen or seen >= products)):
             break
         judge.during = f"step {number + 1}{run}"
         judge.only = PRODUCTS if number >= STEPS else None

@@ -80,8 +80,9 @@ class _Before:
 class Watcher:
     """Follows the optimizers of a run, and judges the updates of some numbers, from 1.
 
-    Of the steps ``calls_of``, every call since the update before is judged, too; so are gradients,
-    if they are used ``gradients_as_made``. ``run`` is what the messages call the run; once so many
+    Of the steps ``calls_of``, every call since the update before is judged, too, and of those of
+    them that are in ``layers_of``, recurrent layers; so are gradients, if they are used
+    ``gradients_as_made``. ``run`` is what the messages call the run; once so many
     ``parameters`` are judged in all updates, no more are.
     """
 
@@ -89,12 +90,14 @@ class Watcher:
         self,
         numbers: Container[int],
         calls_of: Container[int] = (),
+        layers_of: Container[int] = (),
         gradients_as_made: bool = False,
         run: str = "the run",
         parameters: float = math.inf,
     ) -> None:
         self.seen = JudgedUpdates()
-        self._numbers, self._calls_of, self._as_made = numbers, calls_of, gradients_as_made
+        self._numbers, self._calls_of, self._layers_of = numbers, calls_of, layers_of
+        self._as_made = gradients_as_made
         self._run, self._left = run, parameters
         self._count, self._number = count(1), 0
         self._before: list[_Before] = []
@@ -146,7 +149,8 @@ class Watcher:
             self._follow(optimizer)
         if following in self._calls_of:
             self._judge_calls(f"step {following} of {self._run}")
-            self._layers = self._entered.enter_context(recording(nn.RNNBase))
+            if following in self._layers_of:
+                self._layers = self._entered.enter_context(recording(nn.RNNBase))
 
     def _judge_layers(self) -> None:
         """Judge the recurrent layers that a step called, before the step's update."""

@@ -10,16 +10,17 @@ import numpy as np
 from refimpl.contract import Execution, Variant
 from refimpl.data import Tier
 from refimpl.parity.judged_updates import JudgedUpdates, Watcher
+from refimpl.threads import LARGE
 from refimpl.training.kept import Kept
 from refimpl.training.loop import History, train
 from refimpl.training.problem import pose
 
-AT_RANDOM, AT_MOST, NUMBERS = 8, 200, 400_000
+AT_RANDOM, AT_MOST, NUMBERS = 8, 100, 200_000
 """Updates that are judged besides the last and those whose numbers are powers of two: so many at
 least, and in small models more, up to so many updates and so many parameters in all of them."""
 
 CALLS_AT_RANDOM = 4
-"""Steps of which every call is judged besides the last."""
+"""Steps of which every call is judged besides the last, if they are small."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class _Run:
     updates: JudgedUpdates
 
 
-_kept = Kept[_Run](8)
+_kept = Kept[_Run](16)
 
 
 def trained(variant: Variant, tier: Tier, execution: Execution, seed: int | None = None) -> History:
@@ -46,9 +47,11 @@ def _run(variant: Variant, tier: Tier, execution: Execution, seed: int | None) -
         problem = pose(variant, tier, seed=seed, execution=execution)
         size = sum(np.size(value) for value in problem.values.values())
         numbers = chosen(problem.length, size, variant.name)
-        calls_of = chosen_steps(problem.length, problem.steps_per_epoch, variant.name)
+        steps = last = {problem.length}
+        if problem.numbers_in_a_batch < LARGE:
+            steps = last | chosen_steps(problem.length, problem.steps_per_epoch, variant.name)
         as_made = problem.protocol.clip is None
-        with Watcher(numbers, calls_of, as_made).watching() as updates:
+        with Watcher(numbers, steps, last, as_made).watching() as updates:
             history = train(variant, problem, watched=True)
         if history.last is not None and history.last.gradients is not None:
             updates.stale.clear()  # the loop says itself which gradients it uses
@@ -69,9 +72,9 @@ def chosen(length: int, parameters: int, name: str) -> set[int]:
 
 
 def chosen_steps(length: int, per_epoch: int, name: str) -> set[int]:
-    """The numbers, from 1, of the steps of a run of this length of which every call is judged.
+    """The numbers, from 1, of a few steps of a run of this length.
 
-    None at random begins an epoch: before it, the loop may measure all its validation rows.
+    None begins an epoch: before it, the loop may measure all its validation rows.
     """
     within = [number for number in range(2, length) if per_epoch == 1 or number % per_epoch != 1]
-    return {length, *random.Random(name).sample(within, min(CALLS_AT_RANDOM, len(within)))}
+    return set(random.Random(name).sample(within, min(CALLS_AT_RANDOM, len(within))))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -24,6 +26,24 @@ def made_of(text: str, where: ModuleType) -> Any:
 
     Raises ValueError if it constructs none.
     """
+    with _making(text, where) as (kind, arguments, named):
+        return kind(*arguments, **named)
+
+
+def require_made_of(text: str, where: ModuleType) -> None:
+    """Raise ValueError if the text names no such layer or optimizer, or arguments it does not take.
+
+    Nothing is constructed: torch imports its compiler with the first optimizer, which takes long.
+    """
+    with _making(text, where) as (kind, arguments, named):
+        inspect.signature(kind).bind(*arguments, **named)
+
+
+@contextmanager
+def _making(
+    text: str, where: ModuleType
+) -> Iterator[tuple[Callable[..., Any], list[Any], dict[str, Any]]]:
+    """What a text would call, with what; errors in the block are of the text, too."""
     try:
         call = ast.parse(text, mode="eval").body
         assert isinstance(call, ast.Call)
@@ -32,7 +52,7 @@ def made_of(text: str, where: ModuleType) -> Any:
         named = {str(own.arg): ast.literal_eval(own.value) for own in call.keywords}
         if where is torch.optim:
             arguments = [[torch.zeros(1, requires_grad=True)], *arguments]
-        return getattr(where, call.func.id)(*arguments, **named)
+        yield getattr(where, call.func.id), arguments, named
     except Exception as error:
         raise ValueError(f"{text!r} makes nothing of {where.__name__} ({error})") from error
 
