@@ -194,6 +194,7 @@ def leaving(change):
         (lambda: torch.set_num_threads(3), "torch's number of threads"),
         (lambda: torch.use_deterministic_algorithms(True), "deterministic mode (off → on)"),
         (lambda: torch.set_printoptions(precision=2), "torch's print options"),
+        (lambda: torch.set_flush_denormal(True), "how subnormal numbers are rounded"),
         (lambda: torch.set_default_device("meta"), "torch's default device (cpu → meta)"),
         (lambda: os.chdir(".."), "the working folder"),
         (lambda: os.environ.update(OMP_NUM_THREADS="7"), "the environment's variables"),
@@ -223,6 +224,14 @@ def test_a_run_that_begins_with_a_strange_default_says_which_in_one_sentence():
         torch.set_default_dtype(torch.float64)
         with pytest.raises(RefimplError, match=r"^torch's default dtype is torch\.float64, bef"):
             check_example(EXAMPLE)
+
+
+def test_a_run_that_begins_with_subnormals_flushed_to_zero_says_so():
+    with process_state.kept():
+        torch.set_flush_denormal(True)
+        with pytest.raises(RefimplError, match=r"^subnormal numbers are flushed to zero"):
+            process_state.require_ordinary()
+    process_state.require_ordinary()
 
 
 def test_who_only_asks_whether_it_holds_is_told_at_the_first_that_does_not():

@@ -18,10 +18,15 @@ from refimpl.conformance.mutants.planting import Fault
 from refimpl.loading import registry
 from refimpl.parity import kernel_judge
 from refimpl.parity.judged_steps import first_beyond
+from refimpl.parity.judged_values import judge_values
 from refimpl.parity.kernel_judge import KernelJudge, furthest
-from refimpl.parity.layer_definitions import defined, is_defined
+from refimpl.parity.layer_definitions import defined, final_states, is_defined
 
 aten = torch.ops.aten
+
+needs_kernels = pytest.mark.skipif(
+    not hasattr(torch.library, "get_kernel"), reason="this torch cannot give a kernel (before 2.9)"
+)
 
 
 class Instead(TorchDispatchMode):
@@ -236,6 +241,17 @@ LAYERS = [
     (nn.AdaptiveAvgPool2d(1), (2, 3, 5, 5)),
     (nn.Flatten(), (2, 3, 4)),
     (nn.LSTM(3, 4, num_layers=2, batch_first=True), (2, 5, 3)),
+    (nn.LSTM(3, 4, num_layers=2, bidirectional=True), (5, 2, 3)),
+    (nn.GRU(3, 4, num_layers=2, bidirectional=True, bias=False), (5, 2, 3)),
+    (nn.Conv1d(4, 6, 3, stride=2, padding=1, dilation=2, groups=2), (2, 4, 15)),
+    (nn.Conv2d(4, 8, (3, 2), (1, 2), (1, 0), (2, 1), groups=4), (2, 4, 9, 8)),
+    (nn.ConvTranspose1d(3, 5, 4, stride=2, padding=1), (2, 3, 6)),
+    (nn.ConvTranspose2d(3, 5, (3, 2), (2, 3), (1, 0), dilation=(2, 1)), (2, 3, 6, 5)),
+    (nn.AdaptiveMaxPool2d((3, 2)), (2, 3, 10, 7)),
+    (nn.AdaptiveAvgPool2d((2, 5)), (2, 3, 9, 7)),
+    (nn.Softmax(dim=1), (4, 5)),
+    (nn.LogSoftmax(dim=-1), (4, 5)),
+    (nn.Upsample(scale_factor=2), (1, 3, 4, 5)),
 ]
 
 
@@ -250,15 +266,72 @@ def test_a_definition_is_what_torch_computes_in_float64(layer, shape):
 
 
 @pytest.mark.parametrize(
-    "layer", [nn.Conv2d(2, 2, 3, groups=2), nn.LSTM(2, 3, bidirectional=True), nn.GELU()]
-)
+    "layer",
+    [
+        nn.Conv2d(2, 2, 3, padding="same"), nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular"),
+        nn.LSTM(2, 3, proj_size=1), nn.ConvTranspose2d(2, 2, 3, stride=2, output_padding=1),
+        nn.MaxPool2d(2, dilation=2), nn.Upsample(scale_factor=1.5), nn.GELU(),
+    ],
+)  # fmt: skip
 def test_a_layer_with_other_settings_has_no_definition(layer):
     assert not is_defined(layer)
 
 
-@pytest.mark.skipif(
-    not hasattr(torch.library, "get_kernel"), reason="this torch cannot give a kernel (before 2.9)"
-)
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_the_last_states_of_a_recurrent_layer_are_what_torch_gives(kind):
+    layer, x = kind(3, 4, num_layers=2, bidirectional=True).double(), image(5, 2, 3).double()
+    own = {name: value.detach() for name, value in layer.named_parameters()}
+    states = layer(x)[1] if kind is nn.LSTM else [layer(x)[1]]
+    for found, made in zip(final_states(layer, own, x), states, strict=True):
+        assert torch.allclose(found, made, rtol=1e-12, atol=1e-12)
+
+
+def test_no_more_of_a_kernel_is_judged_than_wanted_and_other_kernels_are():
+    judge = KernelJudge(most=3 * kernel_judge.A_CALL)
+    with judge:
+        for _ in range(10):
+            image(2, 3) @ image(3, 2)
+        image(2, 3).exp()
+    assert judge.judged["aten::mm"] == 3
+    assert judge.judged["aten::exp"] == 1
+
+
+def test_a_product_in_bfloat16_is_rounded_once_whatever_cancels():
+    one, other = image(20, 30).bfloat16(), image(30, 20).bfloat16()
+    assert judged(lambda: one @ other).beyond == []
+    off = judged(lambda: one @ other, aten.mm.default, lambda made: made * 1.03)
+    assert [call.kernel for call in off.beyond] == ["aten::mm"]
+
+
+@needs_kernels
+def test_what_a_value_calls_is_judged_whatever_the_value_shows():
+    values = {"fifty": lambda: len(torch.linspace(0, 2, 50).cosh()), "one": lambda: image(1).exp()}
+    with replaced("cosh", FAULTS["scaled"][0], Fault(1.01)):
+        seen = judge_values(values)
+    assert {(call.kernel, call.during) for call in seen.kernels.beyond} == {
+        ("aten::cosh", "'fifty'")
+    }
+    assert seen.kernels.judged["aten::exp"] == 1
+
+
+def test_the_layers_that_a_value_calls_are_judged_with_numbers_that_show_something():
+    seen = judge_values({"shape": lambda: nn.GRU(3, 4)(torch.zeros(5, 2, 3))[0].shape})
+    assert seen.layers
+    assert all(call.ratio <= 1 for call in seen.layers)
+    assert max(abs(call.expected) for call in seen.layers) > 0
+
+
+@needs_kernels
+def test_a_value_that_raises_has_been_judged_as_far_as_it_went():
+    def fails():
+        torch.linspace(0, 2, 50).cosh()
+        raise ValueError("as documented")
+
+    with replaced("cosh", FAULTS["scaled"][0], Fault(1.01)):
+        assert judge_values({"it fails": fails}).kernels.beyond
+
+
+@needs_kernels
 def test_kernels_that_only_the_program_as_it_is_written_calls_are_judged_too():
     """Whole runs on the plain CPU fuse Adam's update; the document's program does not."""
     example = registry.load(only=["titanic-dnn"]).example("titanic-dnn")
