@@ -4,12 +4,13 @@ A data set is anything with a length and an i-th sample; a loader draws indices,
 batches and stacks the samples. The example shows how to split and join data sets, how to drop the
 last, short batch, and how to read images from one folder per class through random transforms.
 Whatever is logged (a graph, scalars, histograms, images, figures) is read back from the event
-files, to verify that each entry is there.
+files, to verify that each entry is there and is what was logged.
 
 Source: 20-days, chapters 5-1 and 5-4.
 """
 
 from collections.abc import Callable, Iterable
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -307,6 +308,18 @@ def parameters_in_graph() -> list[bool]:
     return [name in nodes for name in ("w", "b")]
 
 
+def sources_in_graph() -> list[str]:
+    """What the output of the logged graph of the line comes from, followed from node to node."""
+    graph = logged(lambda writer: writer.add_graph(Line(), torch.zeros(10, 2))).Graph()
+    inputs = {node.name: list(node.input) for node in graph.node}
+    found, left = set(), [name for name in inputs if name.startswith("output/")]
+    while left:
+        name = left.pop()
+        found.add(name.split("/")[-1])
+        left += inputs.get(name, [])  # the module itself is no node
+    return sorted(found & {"x", "w", "b"})
+
+
 def log_scalars(writer) -> None:
     """x and y at each of 500 gradient descent steps on y = x² − 2x + 1."""
     x = torch.tensor(0.0, requires_grad=True)
@@ -326,6 +339,14 @@ def scalars_read(tag: str) -> list[float]:
     return [len(events), events[-1].step, events[-1].value]
 
 
+def scalars_against_the_law() -> list[float]:
+    """The furthest that logged values are from 1 − 0.98ⁿ, which x is after n steps, and 0.98²ⁿ."""
+    log = logged(log_scalars)
+    x = [abs(event.value - (1 - 0.98 ** (event.step + 1))) for event in log.Scalars("x")]
+    y = [abs(event.value - 0.98 ** (2 * event.step)) for event in log.Scalars("y")]
+    return [max(x), max(y)]
+
+
 def log_histograms(writer) -> None:
     """2,000 normal numbers around each of −10, −9, … 9."""
     generator = seeded()
@@ -337,6 +358,16 @@ def histograms_read() -> list[list[float]]:
     """How many numbers each histogram counts, and their mean rounded to an integer."""
     values = [event.histogram_value for event in logged(log_histograms).Histograms("w")]
     return [[v.num for v in values], [round(v.sum / v.num) for v in values]]
+
+
+def histograms_around_their_means() -> bool:
+    """Whether the numbers that each histogram counts lie around its mean."""
+    around = []
+    for event, mean in zip(logged(log_histograms).Histograms("w"), range(-10, 10), strict=True):
+        limits, counts = event.histogram_value.bucket_limit, event.histogram_value.bucket
+        total = sum(limit * count for limit, count in zip(limits, counts, strict=True))
+        around.append(abs(total / sum(counts) - mean) < 1)
+    return all(around)
 
 
 def log_images(writer) -> None:
@@ -362,6 +393,16 @@ def image_size(write: Callable, tag: str) -> list[int]:
     """Width and height of the one image logged under this tag."""
     (event,) = logged(write).Images(tag)
     return [event.width, event.height]
+
+
+def pixels_logged() -> bool:
+    """Whether the pixels of the logged image are those that were given, to one of 255 shades."""
+    from PIL import Image
+
+    (event,) = logged(log_images).Images("one")
+    read = np.asarray(Image.open(BytesIO(event.encoded_image_string)))  # (32, 32, 3)
+    given = torch.rand(50, 3, 32, 32, generator=seeded())[0].numpy().transpose(1, 2, 0)
+    return bool((abs(read - 255 * given) <= 1).all())
 
 
 # --- what does not hold --------------------------------------------------------------------------
@@ -465,6 +506,12 @@ LOG = (
         needs="tensorboard",
     ),
     Exact(
+        "what the logged graph of a line computes its output from",
+        sources_in_graph,
+        ["b", "w", "x"],
+        needs="tensorboard",
+    ),
+    Exact(
         "a logged grid of fifty images",
         lambda: image_size(log_images, "grid"),
         [274, 240],
@@ -477,11 +524,25 @@ LOG = (
         "logged y", lambda: scalars_read("y"), [500.0, 499.0, 0.0], digits=4, needs="tensorboard"
     ),
     Exact(
+        "logged x and y against their law",
+        scalars_against_the_law,
+        [0.0, 0.0],
+        digits=4,
+        needs="tensorboard",
+    ),
+    Exact(
         "logged histograms: counts and means",
         histograms_read,
         [[2000] * 20, [*range(-10, 10)]],
         needs="tensorboard",
     ),
+    Exact(
+        "logged histograms lie around their means",
+        histograms_around_their_means,
+        True,
+        needs="tensorboard",
+    ),
+    Exact("pixels of a logged image", pixels_logged, True, needs="tensorboard"),
     Exact("a logged image", lambda: image_size(log_images, "one"), [32, 32], needs="tensorboard"),
     Exact(
         "fifty logged images, eight to a row",
