@@ -56,6 +56,7 @@ class JudgedUpdates:
         self.beyond += other.beyond[: FEW - len(self.beyond)]
         self.stale += other.stale
         self.kernels.add(other.kernels)
+        self.layers += other.layers
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Watcher:
         self._numbers, self._calls_of, self._layers_of = numbers, calls_of, layers_of
         self._as_made = gradients_as_made
         self._run, self._left = run, parameters
-        self._count, self._number = count(1), 0
+        self._count, self._number, self._looks = count(1), 0, False
         self._before: list[_Before] = []
         self._layers: list[tuple[nn.Module, Any]] = []
         self._entered = ExitStack()
@@ -120,10 +121,12 @@ class Watcher:
     def _begins(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], named: dict[str, Any]
     ) -> None:
-        self._entered.close()
         self._number = next(self._count)
-        self._compare_gradients(optimizer)
-        self._judge_layers()
+        if self._looks:
+            self._looks = False
+            self._entered.close()
+            self._compare_gradients(optimizer)
+            self._judge_layers()
         if self._number not in self._numbers or self._left <= 0:
             return
         self._left -= sum(p.numel() for group in optimizer.param_groups for p in group["params"])
@@ -139,13 +142,17 @@ class Watcher:
             ]
 
     def _ends(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        self._entered.close()
-        before, self._before = self._before, []
-        with _disable_current_modes():
-            for own in before:
-                self._judge(own, optimizer)
+        if self._looks:  # at the calls of an update without a formula
+            self._looks = False
+            self._entered.close()
+        if self._before:
+            before, self._before = self._before, []
+            with _disable_current_modes():
+                for own in before:
+                    self._judge(own, optimizer)
         following = self._number + 1
         if self._as_made and following in self._numbers:
+            self._looks = True
             self._follow(optimizer)
         if following in self._calls_of:
             self._judge_calls(f"step {following} of {self._run}")
@@ -163,6 +170,7 @@ class Watcher:
 
     def _judge_calls(self, during: str) -> None:
         """Judge every call until this update ends, or the next one begins."""
+        self._looks = True
         self.seen.kernels.during = during
         self._entered.enter_context(self.seen.kernels)
 
