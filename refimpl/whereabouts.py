@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 from refimpl.contract import Example
@@ -68,6 +68,17 @@ def files_of(example: Example) -> list[Path]:
     """The files of the modules that define an example's own functions."""
     found = (getattr(sys.modules.get(name), "__file__", None) for name in _modules(example))
     return sorted(Path(file) for file in found if file)
+
+
+def names_something_of(example: Example, package: str) -> bool:
+    """Whether a module of the example's own functions imports a package, or something from it."""
+    for module in filter(None, map(sys.modules.get, _modules(example))):
+        for value in tuple(vars(module).values()):
+            of_module = isinstance(value, ModuleType)
+            name = getattr(value, "__name__" if of_module else "__module__", None)
+            if isinstance(name, str) and f"{name}.".startswith(f"{package}."):
+                return True
+    return False
 
 
 def _modules(example: Example) -> set[str]:

@@ -15,6 +15,7 @@ from refimpl.parity.layer_definitions import DEFINITIONS
 from refimpl.parity.leaf_modules import judge_layers
 from refimpl.parity.whole_runs import judged_updates, trained
 from refimpl.records import of_values
+from refimpl.whereabouts import names_something_of
 
 OF_A_LAYER = ("aten::mkldnn_rnn_layer", "aten::_cudnn_rnn", "aten::_thnn_fused")
 """Kernels without a float64 twin on the CPU that are the whole of a layer, which is judged."""
@@ -71,7 +72,7 @@ def updates_stay_right(subject: Subject) -> Iterator[Measurement]:
     "values-compute-rightly",
     about="example",
     on_cpu=True,
-    applies=lambda subject: bool(subject.example.values),
+    applies=lambda s: bool(s.example.values) and names_something_of(s.example, "torch"),
     reading="something of torch that an exact value calls is further from float64 than rounding "
     "takes it, whatever the value itself shows: the kernel, layer or optimizer that is named is "
     "wrong",

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.utils import data
 
 from refimpl.checking.checks import Measurement, Subject, check, equal, true, within
+from refimpl.contract import Example
 from refimpl.training.starts import Distribution, known_start
+from refimpl.whereabouts import names_something_of
 
 ALPHA = 1e-6
 """The probability that a sound build fails, of one check; its tests share it. The draws are from
@@ -173,10 +175,16 @@ def _alike(layer: nn.Module) -> list[str]:
     ]
 
 
+def _draws(example: Example) -> bool:
+    """Whether an example trains, or loads rows without."""
+    return bool(example.variants) or names_something_of(example, "torch.utils.data")
+
+
 @check(
     "draws-as-torch-does",
     about="example",
     on_cpu=True,
+    applies=lambda subject: _draws(subject.example),
     reading="this build of torch draws other numbers from a seed than it did, or what splits, "
     "samples or loads rows loses some, repeats them or gives others: report it to torch",
 )
