@@ -82,8 +82,7 @@ def values_compute_rightly(subject: Subject) -> Iterator[Measurement]:
     possible_here(subject.example.values)
     possible = of_values.possible(subject.example)
     seen = judge_values({key: of_values.tried(claim) for key, claim in possible})
-    calls = seen.kernels.judged
-    if calls:
+    if seen.kernels.judged:
         yield from _calls(seen.kernels)
     yield Measurement("results of layers judged", len(seen.layers), "counted", True)
     yield Measurement("updated tensors judged", seen.updates.judged, "counted", True)

@@ -160,11 +160,11 @@ class Watcher:
                 self._layers = self._entered.enter_context(recording(nn.RNNBase))
 
     def _judge_layers(self) -> None:
-        """Judge the recurrent layers that a step called, before the step's update."""
+        """Judge each recurrent layer that a step called, by its last call, before the update."""
         layers, self._layers = self._layers, []
-        for layer, given in layers[:1]:
+        during = self.seen.kernels.during
+        for layer, given in {id(layer): (layer, given) for layer, given in layers}.values():
             if is_defined(layer) and isinstance(given, Tensor):
-                during = self.seen.kernels.during
                 for call in judged_layer(layer, type(layer).__name__, given, CPU, given.dtype):
                     self.seen.layers.append(replace(call, during=f"{call.during} at {during}"))
 

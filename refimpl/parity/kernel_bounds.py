@@ -134,6 +134,7 @@ SUMS = frozenset((
 """Kernels that are sums of products of their inputs, so that those of |inputs| bound them."""
 
 ROUNDED_ONCE = frozenset(["mm", "addmm", "bmm", "baddbmm"])
+"""Products that the CPU adds up in float32, however narrow they are, and rounds once."""
 
 FLOAT32_HALF = torch.finfo(torch.float32).eps / 2
 
@@ -266,7 +267,6 @@ def _of_sum(
         if name in ADDING
         else _lengths(name, args, exact)
     )
-    # On the CPU, such products of narrow numbers are added up in float32, and rounded once.
     adding = min(half, FLOAT32_HALF) if name in ROUNDED_ONCE and device == "cpu" else half
     return [
         summed(length, size.double().abs(), adding)
