@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -237,13 +238,13 @@ def _best(
     claimed = float((gradient * moved).sum())
     typical = float(np.linalg.norm(gradient) * np.linalg.norm(moved)) / np.sqrt(gradient.size)
 
-    def at(width: float) -> _Slope:
-        slope = _slope(variant, problem, direction, width, of)
-        budget = TRUNCATION * max(typical, abs(slope)) + noise / width
-        return _Slope(float(abs(slope - claimed) / budget), slope, claimed)
+    def at(width: float) -> Iterator[_Slope]:
+        for slope in _slopes(variant, problem, direction, width, of):
+            budget = TRUNCATION * max(typical, abs(slope)) + noise / width
+            yield _Slope(float(abs(slope - claimed) / budget), slope, claimed)
 
     clear = [width for width in STEPS if noise / width <= DROWNED * typical]
-    tried = _until_within(1.0, map(at, clear or [max(STEPS)]))
+    tried = _until_within(1.0, chain.from_iterable(map(at, clear or [max(STEPS)])))
     return min(tried, key=lambda slope: slope.ratio)
 
 
@@ -267,23 +268,22 @@ def held_rows(step: Step) -> dict[str, int]:
     }
 
 
-def _slope(
+def _slopes(
     variant: Variant, problem: Problem, direction: Arrays, step: float, of: str | None = None
-) -> float:
+) -> Iterator[float]:
     """The slope of the first loss along ``direction``, in the parameters that it names.
 
-    Central differences at two step widths, extrapolated to zero: a percentage loss bends so sharply
-    that the error of a single difference, which grows with the square of its width, would be seen.
+    By a central difference, whose error grows with the square of its width, and then by two of
+    them, extrapolated to zero: a percentage loss bends so sharply that the error of one is seen.
     """
-    wide, narrow = (
-        (
-            first_loss(variant, problem, direction, h, of)
-            - first_loss(variant, problem, direction, -h, of)
-        )
-        / (2 * h)
-        for h in (step, step / 2)
-    )
-    return (4 * narrow - wide) / 3
+
+    def central(h: float) -> float:
+        after, before = (first_loss(variant, problem, direction, by, of) for by in (h, -h))
+        return (after - before) / (2 * h)
+
+    wide = central(step)
+    yield wide
+    yield (4 * central(step / 2) - wide) / 3
 
 
 def first_loss(

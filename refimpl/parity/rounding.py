@@ -141,10 +141,10 @@ class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*given, **kwargs)
         for place in kind.written:
             if isinstance(args[place], Tensor) and args[place].dtype == torch.float64:
-                args[place].mul_(self._factors(args[place], half))
+                args[place].copy_(self._moved(args[place], half))
         if kind.in_place:
             if isinstance(out, Tensor) and out.dtype == torch.float64:
-                out.mul_(self._factors(out, half))
+                out.copy_(self._moved(out, half))
             return out
         if name in SUMS:
             return self._summed(name, args, kwargs, out, half)
@@ -188,25 +188,32 @@ class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self.products_in if narrow else self.precision  # type: ignore[return-value]
 
     def _moved(self, own: Any, half: float) -> Any:
+        """Each value moved at random, by at most ``half`` of itself."""
         if not isinstance(own, Tensor) or own.dtype != torch.float64:
             return own
-        return own * self._factors(own, half)
+        return self._shifted(own, own, half)
 
-    def _factors(self, own: Tensor, half: float) -> Tensor:
-        return self._random(_factors(self.number, half), own)
+    def _shifted(self, own: Tensor, by: Tensor, half: float) -> Tensor:
+        """Each value moved at random, by at most ``half`` of what ``by`` has in its place."""
+        noise, begin = _noise(self.number), self._place(own)
+        if own.numel() < NOISE:
+            part = noise[begin : begin + own.numel()].view(own.shape)
+            return torch.addcmul(own, by, part, value=half)
+        made = torch.empty_like(own, memory_format=torch.contiguous_format)
+        sizes = [NOISE - begin, *[NOISE] * (own.numel() // NOISE)]
+        for values, scale, into in zip(
+            *(_pieces(each, sizes) for each in (own, by, made)), strict=True
+        ):
+            part = noise[begin : begin + len(values)]
+            torch.addcmul(values, scale, part, value=half, out=into)
+            begin = 0
+        return made
 
-    def _noise(self, own: Tensor) -> Tensor:
-        """Numbers between −1 and 1, in the shape of ``own``."""
-        return self._random(_noise(self.number), own)
-
-    def _random(self, numbers: Tensor, own: Tensor) -> Tensor:
-        count = own.numel()
-        if count < NOISE:
-            begin = int(self.places.random() * (NOISE - count))
-            return numbers[begin : begin + count].view(own.shape)
-        begin = self.places.randrange(NOISE)
-        times = -(-(begin + count) // NOISE)
-        return numbers.repeat(times)[begin : begin + count].view(own.shape)
+    def _place(self, own: Tensor) -> int:
+        """Where the noise of a tensor begins."""
+        if own.numel() < NOISE:
+            return int(self.places.random() * (NOISE - own.numel()))
+        return self.places.randrange(NOISE)
 
     def _summed(
         self, name: str, args: tuple[Any, ...], kwargs: Any, out: Tensor, half: float
@@ -224,7 +231,7 @@ class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name == "mean":
             squares = squares / count
         spread: Tensor = (count * (out.square() / 3 + squares / 2)).sqrt()
-        out = out + half * spread * self._noise(out)
+        out = self._shifted(out, spread, half)
         if name == "sum" and self.products_in is not None:
             # The gradient of a bias is kept in the dtype of the product that it was added to.
             out = self._moved(out, torch.finfo(self.products_in).eps / 2)
@@ -274,9 +281,13 @@ def _noise(number: int) -> Tensor:
     return torch.from_numpy(philox("rounding", number).uniform(-1.0, 1.0, NOISE))
 
 
-@lru_cache(maxsize=16)
-def _factors(number: int, half: float) -> Tensor:
-    return 1 + half * _noise(number)
+def _pieces(tensor: Tensor, sizes: Sequence[int]) -> Iterator[Tensor]:
+    """The values of a tensor in order, in pieces of these sizes; the last may be shorter."""
+    flat, at = tensor.reshape(-1), 0
+    for size in sizes:
+        if at < len(flat):
+            yield flat[at : at + size]
+        at += size
 
 
 @dataclass(frozen=True)
