@@ -314,10 +314,12 @@ def _fingerprint(func: Any, parts: Any) -> Hashable:
             continue
         if leaf.layout != torch.strided or leaf.device.type != "cpu" or leaf.is_complex():
             return None
+        # In the order of its memory, which need not be copied then.
+        order = sorted(range(leaf.dim()), key=leaf.stride, reverse=True)
         # A single number may have any stride, and then has no bytes to view.
-        flat = leaf.detach().contiguous().as_strided((leaf.numel(),), (1,))
+        flat = leaf.detach().permute(order).contiguous().as_strided((leaf.numel(),), (1,))
         content = crc32(flat.view(torch.uint8).numpy().data)
-        seen.append((leaf.dtype, tuple(leaf.shape), content))
+        seen.append((leaf.dtype, tuple(leaf.shape), tuple(order), content))
     return tuple(seen)
 
 

@@ -100,12 +100,6 @@ def _recurrent(layer: nn.RNNBase, own: Values, x: Tensor) -> Tensor:
     return _run(layer, own, x)[0]
 
 
-def final_states(layer: nn.RNNBase, own: Values, x: Tensor) -> list[Tensor]:
-    """The last hidden state, (layers × directions, N, hidden), and that of an LSTM's cells."""
-    hidden, cells = (torch.stack(states) for states in zip(*_run(layer, own, x)[1], strict=True))
-    return [hidden, cells] if isinstance(layer, nn.LSTM) else [hidden]
-
-
 def _run(layer: nn.RNNBase, own: Values, x: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
     """The outputs, and of each layer and direction its last hidden state and its last cells."""
     steps, last = list(x.unbind(1 if layer.batch_first else 0)), []
@@ -133,19 +127,28 @@ def _one_way(
         given, kept = step @ into.T + first, hidden @ across.T + second
         if isinstance(layer, nn.LSTM):
             keep_in, forget, fresh, show = (given + kept).chunk(4, dim=1)
-            cell = _logistic(forget) * cell + _logistic(keep_in) * fresh.tanh()
-            hidden = _logistic(show) * cell.tanh()
+            cell = _logistic(forget) * cell + _logistic(keep_in) * _tanh(fresh)
+            hidden = _logistic(show) * _tanh(cell)
         else:
             (reset, update, fresh), (again, still, old) = given.chunk(3, 1), kept.chunk(3, 1)
             share = _logistic(update + still)
-            fresh = (fresh + _logistic(reset + again) * old).tanh()
+            fresh = _tanh(fresh + _logistic(reset + again) * old)
             hidden = (1 - share) * fresh + share * hidden
         states.append(hidden)
     return states, cell
 
 
+LONGEST = 700.0
+"""The largest exponent: beyond it, exp overflows, and both functions have long come to an end."""
+
+
 def _logistic(x: Tensor) -> Tensor:
-    return (1 + (x / 2).tanh()) / 2  # where 1 / (1 + exp(-x)) would overflow on the way back
+    return 1 / (1 + (-x).clamp(max=LONGEST).exp())
+
+
+def _tanh(x: Tensor) -> Tensor:
+    grown = (2 * x).clamp(max=LONGEST).expm1()
+    return grown / (grown + 2)
 
 
 def _adaptive(reduced: Callable[[Tensor], Tensor]) -> Definition:
@@ -187,7 +190,7 @@ DEFINITIONS: dict[type[nn.Module], Definition] = {
     nn.ConvTranspose2d: _transposed_convolution,
     nn.ReLU: lambda layer, own, x: torch.where(x > 0, x, torch.zeros_like(x)),
     nn.Sigmoid: lambda layer, own, x: _logistic(x),
-    nn.Tanh: lambda layer, own, x: 2 * _logistic(2 * x) - 1,
+    nn.Tanh: lambda layer, own, x: _tanh(x),
     nn.MaxPool1d: _max_pool,
     nn.MaxPool2d: _max_pool,
     nn.AvgPool2d: _average_pool,
@@ -244,3 +247,15 @@ def is_defined(layer: nn.Module) -> bool:
 def defined(layer: nn.Module, own: Values, x: Tensor) -> Tensor:
     """What a layer makes of ``x`` by its definition, with these parameters."""
     return DEFINITIONS[type(layer)](layer, own, x)
+
+
+def results(layer: nn.Module, own: Values, x: Tensor) -> list[Tensor]:
+    """The same, and of a recurrent layer its last states.
+
+    These are the hidden state, (layers × directions, N, hidden), and that of an LSTM's cells.
+    """
+    if not isinstance(layer, nn.RNNBase):
+        return [defined(layer, own, x)]
+    output, last = _run(layer, own, x)
+    hidden, cells = (torch.stack(states) for states in zip(*last, strict=True))
+    return [output, hidden, cells] if isinstance(layer, nn.LSTM) else [output, hidden]

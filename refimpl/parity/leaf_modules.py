@@ -22,7 +22,7 @@ from refimpl.contract import Epoch, Execution, Step, Variant
 from refimpl.data import Tier
 from refimpl.parity.kernel_bounds import UNITS, by_transforms, of_tiles, summed
 from refimpl.parity.kernel_judge import JudgedCall, furthest
-from refimpl.parity.layer_definitions import LINEAR, TIED, defined, final_states, is_defined
+from refimpl.parity.layer_definitions import LINEAR, TIED, defined, is_defined, results
 from refimpl.parity.rounding import rounding_of
 from refimpl.training.loop import drive, steps_of
 from refimpl.training.problem import Problem, pose
@@ -155,10 +155,10 @@ def judged_layer(
         for key, value in layer.named_parameters()
     }
     wide = x.to("cpu", torch.float64) if x.is_floating_point() else x.to("cpu")
-    exact = defined(layer, own, wide)
+    exact, *states = right = results(layer, own, wide)
     terms = _terms(layer, wide, exact)
-    (allowed,) = _allowed(
-        layer, [exact], rounding, terms, lambda size: [defined(layer, *_of(size, own, wide))]
+    allowed, *limits = _allowed(
+        layer, right, rounding, terms, lambda size: results(layer, *_of(size, own, wide))
     )
     unit = torch.finfo(rounding).eps
     if isinstance(layer, (nn.Conv1d, nn.Conv2d)) and by_transforms(x.device.type, unit):
@@ -181,10 +181,8 @@ def judged_layer(
                 made = called(x)
             yield call(mode, "output", _first(made), exact, allowed)
         if isinstance(layer, nn.RNNBase):
-            right = final_states(layer, own, wide)
-            limits = rounding_of(lambda: final_states(layer, own, wide), right, rounding)
-            states = made[1] if isinstance(layer, nn.LSTM) else [made[1]]
-            for role, *state in zip(STATES, states, right, limits, strict=False):
+            found = made[1] if isinstance(layer, nn.LSTM) else [made[1]]
+            for role, *state in zip(STATES, found, states, limits, strict=False):
                 yield call(mode, role, *state)
         called.train(was_training)
         yield from _with_gradients(

@@ -8,7 +8,7 @@ generator; it shows when those generators are seeded differently.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from itertools import islice
@@ -64,19 +64,21 @@ GENERATORS = (
 def draws_from(compute: Callable[[], Numbers]) -> list[str]:
     """Which of the global generators the numbers returned by ``compute()`` are drawn from.
 
-    It is called two to five times. A generator that it only touches is not named, for example
+    It is called two to six times. A generator that it only touches is not named, for example
     when layers are constructed and their parameters then overwritten. The generators' states are
     restored afterwards.
     """
     with _left_alone():
         first, touched = _under(compute)
+        if _equal(first, _under(compute, others=touched)[0]):
+            return []
         again, _ = _under(compute)
         if not _equal(first, again):
             return [NOBODY_SEEDS]
         return [
             generator.name
             for generator in touched
-            if not _equal(first, _under(compute, other=generator)[0])
+            if not _equal(first, _under(compute, others=[generator])[0])
         ]
 
 
@@ -111,11 +113,11 @@ def _first_steps(variant: Variant, problem: Problem) -> list[NDArray[Any]]:
 
 
 def _under(
-    compute: Callable[[], Numbers], other: Generator | None = None
+    compute: Callable[[], Numbers], others: Collection[Generator] = ()
 ) -> tuple[Numbers, list[Generator]]:
-    """The numbers with every generator seeded, ``other`` differently; and the ones it touched."""
+    """The numbers with every generator seeded, ``others`` differently; and the ones it touched."""
     for generator in GENERATORS:
-        generator.seed(2 if generator is other else 1)
+        generator.seed(2 if generator in others else 1)
     before = [generator.state() for generator in GENERATORS]
     numbers = compute()
     touched = [g for g, state in zip(GENERATORS, before, strict=True) if g.state() != state]

@@ -83,6 +83,8 @@ class Watch:
         self._per_epoch = problem.steps_per_epoch
         self._stride = max(1, problem.protocol.epochs_on(problem.tier) // CLOSELY)
         self._closely = True
+        ends_early = problem.protocol.stop is not None
+        self._kept_from = 0 if ends_early else problem.length - self._per_epoch
         self._stepped: list[torch.optim.Optimizer] = []
         self._before: dict[str, Tensor] | None = None
         self._given: list[Any] = []
@@ -120,7 +122,7 @@ class Watch:
         at = number % self._per_epoch
         if at == 0:
             self._begin_epoch(number // self._per_epoch)
-        if self._keeps(number):
+        if number >= self._kept_from:
             parts = (step.loss, step.output, step.target)
             self.seen.last.append(Shown(*map(_without_graph, parts)))
         self._constants(step, number, at)
@@ -133,11 +135,6 @@ class Watch:
         if at == self._per_epoch - 1:
             self._rows_of(number // self._per_epoch)
             self.seen.losses.append(float(torch.as_tensor(step.total).detach()))
-
-    def _keeps(self, number: int) -> bool:
-        """Whether this update may be one of the last epoch's."""
-        ends_early = self._problem.protocol.stop is not None
-        return ends_early or number >= self._problem.length - self._per_epoch
 
     def _begin_epoch(self, epoch: int) -> None:
         self.seen.last, self._read = [], {}
