@@ -25,7 +25,7 @@ from refimpl.parity.against_oracle import (
     yardstick,
 )
 from refimpl.parity.lockstep import FURTHER
-from refimpl.parity.rounding import Rounded, drawn, moved
+from refimpl.parity.rounding import NOISE, Rounded, drawn, moved
 from refimpl.parity.ties import near_ties
 from refimpl.training import fast_kernels
 from refimpl.training.loop import written_steps
@@ -372,6 +372,28 @@ def test_draws_begin_half_a_unit_from_the_start_each_elsewhere(titanic: Variant)
     assert len({start.tobytes() for start in starts}) == 8
     relative = starts[0] / problem.values["linear1.weight"] - 1
     assert np.allclose(np.abs(relative), 2.0**-24, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        torch.tensor(2.0, dtype=torch.float64),
+        torch.linspace(1, 2, 60, dtype=torch.float64).view(3, 4, 5).transpose(0, 2),
+        torch.linspace(1, 2, 3 * NOISE - 1, dtype=torch.float64),
+        torch.linspace(1, 2, 3 * NOISE - 512, dtype=torch.float64).view(512, -1).T,
+    ],
+    ids=["a number", "transposed", "longer than the noise", "longer and transposed"],
+)
+def test_a_draw_moves_every_result_by_less_than_half_a_unit_and_each_otherwise(
+    values: Tensor,
+) -> None:
+    for number in range(20):
+        with Rounded(number):
+            found = values * 1.0
+        apart = (found / values - 1) * 2.0**24
+        assert apart.shape == values.shape
+        assert (apart.abs() <= 1.0 + 1e-6).all()
+        assert values.numel() < 9 or 0.5 < apart.std() < 0.65  # evenly between −1 and 1: 0.58
 
 
 def test_a_draw_of_a_long_sum_knows_how_many_terms_it_has() -> None:

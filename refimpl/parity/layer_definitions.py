@@ -127,15 +127,20 @@ def _one_way(
         given, kept = step @ into.T + first, hidden @ across.T + second
         if isinstance(layer, nn.LSTM):
             keep_in, forget, fresh, show = (given + kept).chunk(4, dim=1)
-            cell = _logistic(forget) * cell + _logistic(keep_in) * _tanh(fresh)
-            hidden = _logistic(show) * _tanh(cell)
+            cell = _gate(forget) * cell + _gate(keep_in) * fresh.tanh()
+            hidden = _gate(show) * cell.tanh()
         else:
             (reset, update, fresh), (again, still, old) = given.chunk(3, 1), kept.chunk(3, 1)
-            share = _logistic(update + still)
-            fresh = _tanh(fresh + _logistic(reset + again) * old)
+            share = _gate(update + still)
+            fresh = (fresh + _gate(reset + again) * old).tanh()
             hidden = (1 - share) * fresh + share * hidden
         states.append(hidden)
     return states, cell
+
+
+def _gate(x: Tensor) -> Tensor:
+    """The logistic function by tanh, of which draws know that rounding takes it to its bounds."""
+    return (1 + (x / 2).tanh()) / 2
 
 
 LONGEST = 700.0

@@ -200,7 +200,7 @@ class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
             part = noise[begin : begin + own.numel()].view(own.shape)
             return torch.addcmul(own, by, part, value=half)
         made = torch.empty_like(own, memory_format=torch.contiguous_format)
-        sizes = [NOISE - begin, *[NOISE] * (own.numel() // NOISE)]
+        sizes = [NOISE - begin, *[NOISE] * (own.numel() // NOISE + 1)]
         for values, scale, into in zip(
             *(_pieces(each, sizes) for each in (own, by, made)), strict=True
         ):
