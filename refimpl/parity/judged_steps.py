@@ -65,8 +65,8 @@ def _judge(variant: Variant, execution: Execution, tier: Tier) -> KernelJudge:
     if not itself:
         return judge  # what follows is the same program's, with nothing around it
     if whole.swift:
-        written = " of the program as it is written"
-        _judge_run(variant, posed.but(execution=watched), judge, written, WATCHED)
+        written = " of the program as it is written"  # its products are those of the faster one
+        _judge_run(variant, posed.but(execution=watched), judge, written, 0)
     at_last = _at_last_batch(variant, posed)
     if at_last is not None:
         judge.during, judge.only = "the short last batch of an epoch", None
