@@ -24,6 +24,7 @@ from refimpl.errors import ContractError
 from refimpl.parity.kernel_judge import JudgedCall, furthest
 from refimpl.parity.rounding import rounding_of
 from refimpl.parity.whole_runs import trained
+from refimpl.training.kept import Kept
 from refimpl.training.loop import steps_of
 from refimpl.training.problem import Problem, pose
 from refimpl.training.trajectories import bare_name
@@ -69,6 +70,31 @@ class Model:
         return [output.detach() for output in leaves(self.predict(rows))]
 
 
+@dataclass(frozen=True)
+class _Oracles:
+    """What the oracle predicts with these parameters, and how far rounding may take each."""
+
+    tensors: State
+    outputs: list[Tensor]
+    bounds: list[float]
+
+    def are_of(self, tensors: State) -> bool:
+        """Whether they were made with these parameters."""
+        return all(torch.equal(self.tensors[name], own) for name, own in tensors.items())
+
+
+_kept = Kept[_Oracles](8)
+"""Of one variant, for several executions."""
+
+
+def _predicted(oracle: Model, tensors: State, rows: Any, rounding: torch.dtype) -> _Oracles:
+    oracle.set_to(tensors)
+    with torch.enable_grad():
+        outputs = oracle.evaluated(rows)
+        bounds = rounding_of(partial(oracle.evaluated, rows), outputs, rounding)
+    return _Oracles(tensors, outputs, bounds)
+
+
 def compare_predictions(variant: Variant, execution: Execution, tier: Tier) -> Iterator[JudgedCall]:
     """How far each prediction is from the oracle's, over what rounding explains."""
     # One step makes the model, on the rows that are predicted.
@@ -81,16 +107,17 @@ def compare_predictions(variant: Variant, execution: Execution, tier: Tier) -> I
     starting = {**{name: value.clone() for name, value in oracle.tensors.items()}, **start}
     for when, values in (("start", starting), ("end", _end(variant, tier, oracle))):
         model.set_to(values)
-        oracle.set_to({name: own.detach().cpu().double() for name, own in model.tensors.items()})
+        own = {name: own.detach().cpu().double() for name, own in model.tensors.items()}
         rows = mapped(partial(_as_read, dtype=candidate.dtype), exact.sample(ROWS))
-        with torch.enable_grad():
-            expected = oracle.evaluated(rows)
-            bounds = rounding_of(partial(oracle.evaluated, rows), expected, rounding)
+        predicted = partial(_predicted, oracle, own, rows, rounding)
+        oracles = _kept.of(variant, CPU, predicted, tier, when, candidate.dtype, rounding)
+        if not oracles.are_of(own):
+            oracles = predicted()
         given = candidate.sample(ROWS)
         for mode, entered in MODES.items():
             with execution.around(), entered():
                 outputs = model.evaluated(given)
-            for found, right, bound in zip(outputs, expected, bounds, strict=True):
+            for found, right, bound in zip(outputs, oracles.outputs, oracles.bounds, strict=True):
                 yield replace(
                     furthest(found, right, bound), kernel=f"predictions at the {when} of the run",
                     shapes=tuple(tuple(getattr(leaf, "shape", ())) for leaf in leaves(given)),
