@@ -396,6 +396,15 @@ def test_a_draw_moves_every_result_by_less_than_half_a_unit_and_each_otherwise(
         assert values.numel() < 9 or 0.5 < apart.std() < 0.65  # evenly between −1 and 1: 0.58
 
 
+def test_a_draw_moves_the_entries_of_a_sparse_gradient() -> None:
+    entries = torch.tensor([[0, 2, 2]]), torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    gradient = torch.sparse_coo_tensor(*entries, (4,), check_invariants=True)
+    with Rounded(0):
+        found = (gradient * 1.0).to_dense()
+    assert found.tolist() == pytest.approx([1.0, 0.0, 5.0, 0.0], rel=2.0**-22)
+    assert found.tolist() != [1.0, 0.0, 5.0, 0.0]
+
+
 def test_a_draw_of_a_long_sum_knows_how_many_terms_it_has() -> None:
     """Term by term, a sum of n terms of one sign is off by about √(n/3) half units."""
     ones = torch.ones(40_000, dtype=torch.float64)

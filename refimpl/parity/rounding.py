@@ -191,6 +191,11 @@ class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Each value moved at random, by at most ``half`` of itself."""
         if not isinstance(own, Tensor) or own.dtype != torch.float64:
             return own
+        if own.is_sparse:
+            values = self._moved(own._values(), half)
+            return torch.sparse_coo_tensor(
+                own._indices(), values, own.shape, check_invariants=False
+            )
         return self._shifted(own, own, half)
 
     def _shifted(self, own: Tensor, by: Tensor, half: float) -> Tensor:
