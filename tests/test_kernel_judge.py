@@ -21,6 +21,7 @@ from refimpl.parity.judged_steps import first_beyond
 from refimpl.parity.judged_values import judge_values
 from refimpl.parity.kernel_judge import KernelJudge, furthest
 from refimpl.parity.layer_definitions import defined, is_defined, results
+from refimpl.parity.numpy_kernels import KERNELS
 
 aten = torch.ops.aten
 
@@ -341,3 +342,41 @@ def test_kernels_that_only_the_program_as_it_is_written_calls_are_judged_too():
     assert result.outcome == "failed"
     assert "aten::addcdiv_" in result.reason
     assert "step 1 of the program as it is written" in result.reason
+
+
+def each_kernel_of_numpy(dtype):
+    a, b, bias = (image(*shape).to(dtype) for shape in ((30, 40), (40, 20), (20,)))
+    for product in (a @ b, a[None] @ b[None], a @ b[:, 0], bias @ bias):
+        assert product.isfinite().all()
+    torch.addmm(bias, a, b, beta=0.5, alpha=2)
+    torch.baddbmm(bias, a[None], b[None])
+    images, weight = image(6, 3, 9, 9).to(dtype), image(5, 3, 3, 3).to(dtype)
+    F.conv2d(images, weight, bias[:5], stride=2, padding=1)
+    F.conv1d(images[:, :, 0], weight[..., 0])
+    for reduced in (a.sum(), a.sum((0,), keepdim=True), a.mean(), a.mean(1)):
+        assert reduced.isfinite().all()
+    torch.add(a, a, alpha=3).sub(1.5).mul(b.T[:1, :]).div(2.5)
+    a.softmax(1), a.log_softmax(0), a.exp(), a.abs().log(), a.abs().sqrt()
+    F.mse_loss(a, a + 1), F.mse_loss(a, a + 1, reduction="none")
+    F.binary_cross_entropy(a.sigmoid(), (a > 0).to(dtype), reduction="sum")
+    leaf = a.clone().requires_grad_()
+    (leaf.tanh() + leaf.sigmoid() + leaf.relu()).sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_what_a_call_is_compared_with_is_confirmed_by_numpy(dtype):
+    judge = judged(lambda: each_kernel_of_numpy(dtype))
+    assert not judge.beyond
+    assert not judge.unjudged
+    assert set(judge.confirmed) == set(KERNELS)
+
+
+def test_numpy_makes_nothing_of_a_transposed_or_grouped_convolution():
+    judge = judged(
+        lambda: (
+            F.conv_transpose2d(image(2, 3, 5, 5), image(3, 4, 3, 3)),
+            F.conv2d(image(2, 4, 5, 5), image(4, 2, 3, 3), groups=2),
+        )
+    )
+    assert judge.judged["aten::convolution"] == 2
+    assert not judge.confirmed["convolution"]

@@ -157,6 +157,14 @@ SEEN = (
         execution="bf16",
     ),
     Seen(
+        "products_in_every_precision", "titanic-dnn", "each-kernel-is-right",
+        ("aten::addmm, against NumPy", "float64 on cpu"),
+    ),
+    Seen(
+        "sigmoid_in_float64", "titanic-dnn", "each-kernel-is-right",
+        ("aten::sigmoid, against NumPy", "float64 on cpu"),
+    ),
+    Seen(
         "autocast_stale", "titanic-dnn", "same-on-every-execution", ("diverges at step 2",),
         execution="cpu+bf16",
     ),

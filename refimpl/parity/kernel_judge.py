@@ -2,6 +2,7 @@
 
 Nothing accumulates and nothing amplifies, so each call of each step can be judged, however chaotic
 the run. The repetition is made on the CPU, outside of every other mode and with gradients enabled.
+NumPy confirms the first repetitions of many kernels: :mod:`refimpl.parity.numpy_kernels`.
 What it may differ by is computed from the inputs: :mod:`refimpl.parity.kernel_bounds`.
 
 Views and other calls that compute nothing are not judged, nor are draws of random numbers: what a
@@ -27,6 +28,8 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from refimpl import environment
 from refimpl.parity.kernel_bounds import (
     ROUNDED_ONCE,
+    UNITS,
+    Results,
     bounds,
     in_float64,
     is_float,
@@ -36,6 +39,7 @@ from refimpl.parity.kernel_bounds import (
     results_of,
     written,
 )
+from refimpl.parity.numpy_kernels import by_numpy
 from refimpl.training.comparison import oracle_scale, shown_apart
 from refimpl.trees import dense
 
@@ -53,6 +57,9 @@ KNOWN = 20_000
 
 A_CALL = 1000
 """The numbers that a call counts as, at least."""
+
+CONFIRMED = 2
+"""How many calls of each kernel NumPy makes, too."""
 
 COMPARISONS = frozenset(["gt", "ge", "lt", "le", "eq", "ne"])
 
@@ -136,6 +143,7 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     ``judged`` and ``unjudged`` count calls by kernel; ``worst`` has the largest ratio of each
     kernel's errors to their bounds, and ``beyond`` the first calls that rounding does not explain.
+    ``confirmed`` counts the calls of which NumPy confirmed what they are compared with.
     ``captured`` has the first of each kernel with everything that is needed to make it again.
     """
 
@@ -151,6 +159,8 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.beyond: list[JudgedCall] = []
         self.count_beyond = 0
         self.captured: dict[str, Captured] = {}
+        self.confirmed: Counter[str] = Counter()
+        self._disowned: set[str] = set()
         self._first_number = 0
 
     def __torch_dispatch__(
@@ -244,6 +254,7 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name_of(func) in COMPARISONS and floats:
             plain_args = [_rounded(each, floats[0].dtype) for each in plain_args]
         exact = [dense(each) for each in repeated(func, plain_args, plain_kwargs)]
+        exact = self._confirmed(func, exact, plain_args, plain_kwargs)
         found = [dense(each) for each in found]
         own = [made.detach().to("cpu", one.dtype) for made, one in zip(found, exact, strict=True)]
         if all(map(torch.equal, own, exact)):
@@ -255,11 +266,7 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if quick <= 1 and leaning <= 1:
             return quick
         allowed = bounds(func, plain_args, plain_kwargs, exact, unit, found[0].device.type)
-        shapes = tuple(
-            tuple(leaf.shape)
-            for leaf in tree_flatten((plain_args, plain_kwargs))[0]
-            if isinstance(leaf, Tensor)
-        )
+        shapes = _shapes((plain_args, plain_kwargs))
         first, largest = True, 0.0
         for number, (made, expected, bound) in enumerate(zip(found, exact, allowed, strict=True)):
             if not made.numel() or not (is_float(made) or decides):
@@ -272,16 +279,54 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if far.ratio <= 1:
                 continue
             call = replace(
-                far, kernel=kernel, role=role, shapes=shapes[:3],
+                far, kernel=kernel, role=role, shapes=shapes,
                 dtype=str(made.dtype).removeprefix("torch."), device=made.device.type,
                 during=self.during,
             )  # fmt: skip
             if kernel not in self.captured and first:
                 self._first_number, first = number, False
-            self.count_beyond += 1
-            if len(self.beyond) < KEPT:
-                self.beyond.append(call)
+            self._note(call)
         return largest
+
+    def _note(self, call: JudgedCall) -> None:
+        self.count_beyond += 1
+        if len(self.beyond) < KEPT:
+            self.beyond.append(call)
+
+    def _confirmed(
+        self, func: Any, exact: Results, args: list[Any], kwargs: dict[str, Any]
+    ) -> Results:
+        """What torch makes in float64, or if NumPy makes something else, that.
+
+        Of each kernel that NumPy can make, the first calls are compared, and all if one differs.
+        """
+        name = name_of(func)
+        due = self.confirmed[name] < CONFIRMED or name in self._disowned
+        other = by_numpy(name, args, kwargs) if due and is_float(exact[0]) else None
+        if other is None or other.shape[1:] != exact[0].shape[1:]:
+            return exact
+        self.confirmed[name] += 1
+        unit = torch.finfo(torch.float64).eps
+        rows = slice(len(other)) if other.dim() else ...
+        quick = UNITS * unit / 2 * other.abs()
+        far = furthest(exact[0][rows], other, quick)
+        if not far.ratio <= 1:
+            (bound,) = bounds(func, args, kwargs, exact, unit)
+            far = furthest(exact[0][rows], other, torch.as_tensor(bound).expand_as(exact[0])[rows])
+        if far.ratio <= 1:
+            return exact
+        self._disowned.add(name)
+        call = replace(
+            far, kernel=func._schema.name, role="against NumPy", shapes=_shapes((args, kwargs)),
+            dtype="float64", device="cpu", during=self.during,
+        )  # fmt: skip
+        self._note(call)
+        return [other] if other.shape == exact[0].shape else exact
+
+
+def _shapes(given: Any) -> tuple[tuple[int, ...], ...]:
+    """Those of the first tensors that a call was given."""
+    return tuple(tuple(t.shape) for t in tree_flatten(given)[0] if isinstance(t, Tensor))[:3]
 
 
 def _only_records(args: Sequence[Any], given: Mapping[str, Any]) -> bool:

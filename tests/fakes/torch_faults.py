@@ -573,6 +573,22 @@ def bfloat16_last_row() -> None:
     around_kernel("addmm", wrong)
 
 
+def products_in_every_precision() -> None:
+    """Too large by a thousandth, float64 as well, so that nothing of torch's own differs."""
+    for kernel in ("mm", "addmm"):
+        around_kernel(kernel, lambda call, *given, **named: call(*given, **named) * 1.001)
+
+
+def sigmoid_in_float64() -> None:
+    """Only float64 is wrong, by which float32 is judged."""
+
+    def wrong(kernel: Any, x: Tensor) -> Tensor:
+        made: Tensor = kernel(x)
+        return made * (1 + 1e-4) if made.dtype == torch.float64 else made
+
+    around_kernel("sigmoid", wrong)
+
+
 @hookimpl
 def refimpl_executions() -> list[Execution]:
     """One that nothing supports: a plugin that provides nothing would be a finding of its own."""
