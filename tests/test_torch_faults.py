@@ -221,3 +221,20 @@ def test_a_wrong_build_is_one_finding_that_names_what_is_wrong(
     named = " ".join(run.stdout.split()).partition("does not do what the documents say")[2]
     assert "1 finding in " in named
     assert f" 1. {says} (" in named
+
+
+def test_a_kernel_that_is_wrong_in_float64_is_not_reproduced_against_float64(
+    tmp_path: Path,
+) -> None:
+    command = [
+        sys.executable, "-m", "refimpl", "reproduce", "titanic-dnn", "script",
+        "--execution", "cpu", "--plugin", str(FAULTS),
+    ]  # fmt: skip
+    environment = {**os.environ, "TORCH_FAULT": "products_in_every_precision"}
+    run = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=600
+    )
+    assert run.returncode != 0
+    assert "no script is made" in run.stderr
+    assert "aten::addmm, against NumPy" in run.stderr
+    assert not list(tmp_path.iterdir())

@@ -58,6 +58,9 @@ KNOWN = 20_000
 A_CALL = 1000
 """The numbers that a call counts as, at least."""
 
+AGAINST_NUMPY = "against NumPy"
+"""The role of a result of torch in float64 that NumPy does not confirm."""
+
 CONFIRMED = 2
 """How many calls of each kernel NumPy makes, too."""
 
@@ -317,7 +320,7 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return exact
         self._disowned.add(name)
         call = replace(
-            far, kernel=func._schema.name, role="against NumPy", shapes=_shapes((args, kwargs)),
+            far, kernel=func._schema.name, role=AGAINST_NUMPY, shapes=_shapes((args, kwargs)),
             dtype="float64", device="cpu", during=self.during,
         )  # fmt: skip
         self._note(call)

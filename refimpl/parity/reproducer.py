@@ -29,7 +29,14 @@ from refimpl.data import Tier
 from refimpl.errors import RefimplError
 from refimpl.parity.judged_steps import judged
 from refimpl.parity.kernel_bounds import bounds, in_float64, name_of, repeated, results_of, written
-from refimpl.parity.kernel_judge import Captured, JudgedCall, Widened, furthest, library_of
+from refimpl.parity.kernel_judge import (
+    AGAINST_NUMPY,
+    Captured,
+    JudgedCall,
+    Widened,
+    furthest,
+    library_of,
+)
 from refimpl.trees import dense
 from refimpl.writing import write_text
 
@@ -144,6 +151,11 @@ def reproduce(
 
 def write(captured: Captured, execution: Execution, script: Path) -> tuple[str, list[Path]]:
     """Write the script of a call, and its inputs beside it if they cannot be drawn."""
+    if captured.call.role == AGAINST_NUMPY:
+        raise ReproducerError(
+            f"no script is made, for it would compare {captured.call.kernel} with torch's float64, "
+            f"which is itself wrong: {captured.call}"
+        )
     inputs, trial = smallest(captured, execution.around, execution.device)
     text = script_of(captured, inputs, trial, execution.device)
     files = [script]
