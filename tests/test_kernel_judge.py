@@ -371,6 +371,22 @@ def test_what_a_call_is_compared_with_is_confirmed_by_numpy(dtype):
     assert set(judge.confirmed) == set(KERNELS)
 
 
+def test_numpy_is_asked_for_nothing_where_there_are_no_numbers():
+    nothing = torch.empty(0, 3)
+    judge = judged(
+        lambda: (nothing.sum(), nothing.sum(1), nothing @ image(3, 2), nothing.exp(), 2 * nothing)
+    )
+    assert not judge.beyond
+    assert not judge.unjudged
+
+
+def test_what_is_added_zero_times_may_be_nan():
+    a, b, own = image(3, 4), image(4, 5), torch.full((3, 5), torch.nan)
+    judge = judged(lambda: torch.addmm(own, a, b, beta=0))
+    assert judge.confirmed["addmm"] == 1
+    assert not judge.beyond
+
+
 def test_numpy_makes_nothing_of_a_transposed_or_grouped_convolution():
     judge = judged(
         lambda: (

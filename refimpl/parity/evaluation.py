@@ -80,7 +80,9 @@ class _Oracles:
 
     def are_of(self, tensors: State) -> bool:
         """Whether they were made with these parameters."""
-        return all(torch.equal(self.tensors[name], own) for name, own in tensors.items())
+        return self.tensors.keys() == tensors.keys() and all(
+            torch.equal(self.tensors[name], own) for name, own in tensors.items()
+        )
 
 
 _kept = Kept[_Oracles](8)

@@ -305,17 +305,19 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """
         name = name_of(func)
         due = self.confirmed[name] < CONFIRMED or name in self._disowned
-        other = by_numpy(name, args, kwargs) if due and is_float(exact[0]) else None
-        if other is None or other.shape[1:] != exact[0].shape[1:]:
+        other = by_numpy(name, args, kwargs) if due else None
+        if other is None or not other.numel():
+            return exact
+        [whole] = exact
+        rows = slice(len(other)) if other.dim() and whole.dim() else ...
+        if not is_float(whole) or whole[rows].shape != other.shape:
             return exact
         self.confirmed[name] += 1
         unit = torch.finfo(torch.float64).eps
-        rows = slice(len(other)) if other.dim() else ...
-        quick = UNITS * unit / 2 * other.abs()
-        far = furthest(exact[0][rows], other, quick)
+        far = furthest(whole[rows], other, UNITS * unit / 2 * other.abs())
         if not far.ratio <= 1:
             (bound,) = bounds(func, args, kwargs, exact, unit)
-            far = furthest(exact[0][rows], other, torch.as_tensor(bound).expand_as(exact[0])[rows])
+            far = furthest(whole[rows], other, torch.as_tensor(bound).expand_as(whole)[rows])
         if far.ratio <= 1:
             return exact
         self._disowned.add(name)
@@ -324,7 +326,7 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
             dtype="float64", device="cpu", during=self.during,
         )  # fmt: skip
         self._note(call)
-        return [other] if other.shape == exact[0].shape else exact
+        return [other] if other.shape == whole.shape else exact
 
 
 def _shapes(given: Any) -> tuple[tuple[int, ...], ...]:

@@ -27,8 +27,8 @@ MEAN, SUM = 1, 2
 
 
 def _added(own: Any, product: Array, beta: float = 1, alpha: float = 1) -> Array:
-    made: Array = beta * own + alpha * product
-    return made
+    made: Array = alpha * product
+    return made if beta == 0 else beta * own + made  # not even NaN counts then
 
 
 def _reduced(reduce: Callable[..., Any]) -> Callable[..., Any]:
