@@ -109,7 +109,10 @@ def compare_predictions(variant: Variant, execution: Execution, tier: Tier) -> I
     starting = {**{name: value.clone() for name, value in oracle.tensors.items()}, **start}
     for when, values in (("start", starting), ("end", _end(variant, tier, oracle))):
         model.set_to(values)
-        own = {name: own.detach().cpu().double() for name, own in model.tensors.items()}
+        own = {
+            name: own.detach().to("cpu", torch.float64, copy=True)
+            for name, own in model.tensors.items()
+        }
         rows = mapped(partial(_as_read, dtype=candidate.dtype), exact.sample(ROWS))
         predicted = partial(_predicted, oracle, own, rows, rounding)
         oracles = _kept.of(variant, CPU, predicted, tier, when, candidate.dtype, rounding)

@@ -146,7 +146,7 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     ``judged`` and ``unjudged`` count calls by kernel; ``worst`` has the largest ratio of each
     kernel's errors to their bounds, and ``beyond`` the first calls that rounding does not explain.
-    ``confirmed`` counts the calls of which NumPy confirmed what they are compared with.
+    ``confirmed`` counts the calls whose float64 was compared with NumPy's.
     ``captured`` has the first of each kernel with everything that is needed to make it again.
     """
 
@@ -164,6 +164,7 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.captured: dict[str, Captured] = {}
         self.confirmed: Counter[str] = Counter()
         self._disowned: set[str] = set()
+        self._noted: JudgedCall | None = None
         self._first_number = 0
 
     def __torch_dispatch__(
@@ -187,7 +188,7 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
         except Exception as error:
             self._cannot(kernel, error)
             return func(*args, **given)
-        before = self.count_beyond
+        self._noted = None
         out = func(*args, **given)
         with _disable_current_modes(), torch.enable_grad():
             try:
@@ -200,20 +201,22 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 wide = wide or _widened((list(args), given))
                 ratio = self._judge(func, made, *wide)
                 self._count(kernel, ratio)
-                if same is not None and ratio <= 1:
+                sound = ratio <= 1 and name_of(func) not in self._disowned
+                if same is not None and sound:
                     if len(_sound) >= KNOWN:
                         _sound.clear()
                     _sound[same] = ratio
             except Exception as error:
                 self._cannot(kernel, error)
-        if self.count_beyond > before and kernel not in self.captured:
-            self._capture(func, (list(args), given), wide, before)
+        if self._noted is not None and kernel not in self.captured:
+            self._capture(func, (list(args), given), wide, self._noted)
         return out
 
     def add(self, other: KernelJudge) -> None:
         """Count what another judge has seen, too."""
         self.judged += other.judged
         self.unjudged += other.unjudged
+        self.confirmed += other.confirmed
         self.why = {**other.why, **self.why}
         for kernel, ratio in other.worst.items():
             self._keep_worst(kernel, ratio)
@@ -229,9 +232,8 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
         worst = self.worst.get(kernel, 0.0)
         self.worst[kernel] = worst if ratio <= worst else ratio
 
-    def _capture(self, func: Any, given: Any, wide: Any, before: int) -> None:
+    def _capture(self, func: Any, given: Any, wide: Any, call: JudgedCall) -> None:
         """Keep a call that is beyond: its arguments as given, and its tensors as they then were."""
-        call = self.beyond[before] if before < len(self.beyond) else self.beyond[-1]
         leaves, spec = tree_flatten(given)
         values = tree_flatten(wide)[0]
         pairs = zip(leaves, values, strict=True)
@@ -293,24 +295,25 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _note(self, call: JudgedCall) -> None:
         self.count_beyond += 1
+        self._noted = self._noted or call
         if len(self.beyond) < KEPT:
             self.beyond.append(call)
 
     def _confirmed(
         self, func: Any, exact: Results, args: list[Any], kwargs: dict[str, Any]
     ) -> Results:
-        """What torch makes in float64, or if NumPy makes something else, that.
+        """What torch makes in float64, or if NumPy makes something else of the whole, that.
 
         Of each kernel that NumPy can make, the first calls are compared, and all if one differs.
         """
         name = name_of(func)
         due = self.confirmed[name] < CONFIRMED or name in self._disowned
         other = by_numpy(name, args, kwargs) if due else None
-        if other is None or not other.numel():
+        if other is None:
             return exact
         [whole] = exact
         rows = slice(len(other)) if other.dim() and whole.dim() else ...
-        if not is_float(whole) or whole[rows].shape != other.shape:
+        if whole.dtype != torch.float64 or whole[rows].shape != other.shape:
             return exact
         self.confirmed[name] += 1
         unit = torch.finfo(torch.float64).eps
@@ -320,12 +323,14 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
             far = furthest(whole[rows], other, torch.as_tensor(bound).expand_as(whole)[rows])
         if far.ratio <= 1:
             return exact
-        self._disowned.add(name)
-        call = replace(
-            far, kernel=func._schema.name, role=AGAINST_NUMPY, shapes=_shapes((args, kwargs)),
-            dtype="float64", device="cpu", during=self.during,
-        )  # fmt: skip
-        self._note(call)
+        if name not in self._disowned:
+            self._disowned.add(name)
+            self._keep_worst(func._schema.name, far.ratio)
+            call = replace(
+                far, kernel=func._schema.name, role=AGAINST_NUMPY, shapes=_shapes((args, kwargs)),
+                dtype="float64", device="cpu", during=self.during,
+            )  # fmt: skip
+            self._note(call)
         return [other] if other.shape == whole.shape else exact
 
 

@@ -147,12 +147,18 @@ LONGEST = 700.0
 """The largest exponent: beyond it, exp overflows, and both functions have long come to an end."""
 
 
+def _short(exponent: Tensor) -> Tensor:
+    return torch.where(
+        exponent > LONGEST, LONGEST, exponent
+    )  # clamp would hide NaN on the way back
+
+
 def _logistic(x: Tensor) -> Tensor:
-    return 1 / (1 + (-x).clamp(max=LONGEST).exp())
+    return 1 / (1 + _short(-x).exp())
 
 
 def _tanh(x: Tensor) -> Tensor:
-    grown = (2 * x).clamp(max=LONGEST).expm1()
+    grown = _short(2 * x).expm1()
     return grown / (grown + 2)
 
 

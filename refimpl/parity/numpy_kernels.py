@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from scipy.special import expit, log_softmax, softmax
+from scipy.special import expit, softmax
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map
 
 Array = NDArray[Any]
 
-ROWS = 4
-"""Of a convolution, so many rows are computed."""
+ROWS, LARGEST = 4, 20_000_000
+"""Of a convolution, so many rows are computed, and none whose windows have more numbers."""
 
 MEAN, SUM = 1, 2
 """How torch's kernels of losses are told to reduce; 0 is not at all."""
@@ -52,6 +52,11 @@ def _cross_entropy(x: Array, y: Array, weight: Any = None, reduction: int = MEAN
     return _as_stated(terms if weight is None else terms * weight, reduction)
 
 
+def _log_softmax(x: Array, dim: int, half_to_float: bool) -> Any:
+    below = x - x.max(dim, keepdims=True)
+    return below - np.log(np.exp(below).sum(dim, keepdims=True))
+
+
 def _convolution(
     x: Array, weight: Array, bias: Any, stride: Any, padding: Any, dilation: Any,
     transposed: bool, output_padding: Any, groups: int,
@@ -64,6 +69,8 @@ def _convolution(
         np.pad(x[:ROWS], around), weight.shape[2:], tuple(range(2, 2 + axes))
     )
     steps = (slice(None), slice(None), *(slice(None, None, s) for s in _each(stride, axes)))
+    if windows[steps].size > LARGEST:
+        return None
     inner = (1, *range(2 + axes, 2 + 2 * axes))
     made = np.tensordot(windows[steps], weight, (inner, tuple(range(1, 2 + axes))))
     made = np.moveaxis(made, -1, 1)
@@ -96,9 +103,9 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "relu": lambda x: np.maximum(x, 0),
     "tanh_backward": lambda flow, y: flow * (1 - y * y),
     "sigmoid_backward": lambda flow, y: flow * (1 - y) * y,
-    "threshold_backward": lambda flow, x, least: np.where(x > least, flow, 0),
+    "threshold_backward": lambda flow, x, least: np.where(x <= least, 0, flow),
     "_softmax": lambda x, dim, half_to_float: softmax(x, axis=dim),
-    "_log_softmax": lambda x, dim, half_to_float: log_softmax(x, axis=dim),
+    "_log_softmax": _log_softmax,
     "mse_loss": lambda x, y, reduction=MEAN: _as_stated((x - y) ** 2, reduction),
     "binary_cross_entropy": _cross_entropy,
 }
@@ -108,18 +115,29 @@ KERNELS: dict[str, Callable[..., Any]] = {
 def by_numpy(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
     """What a kernel makes of these arguments in float64, or of their first rows.
 
-    ``None`` if it has no second witness, or none for such arguments.
+    ``None`` if it has no second witness, or none for such arguments: all tensors are to be of
+    float64, dense, and to have numbers.
     """
     kernel = KERNELS.get(name)
-    if kernel is None:
+    tensors = [leaf for leaf in tree_flatten((list(args), dict(kwargs)))[0] if _is_tensor(leaf)]
+    if kernel is None or not all(map(_is_plain, tensors)):
         return None
     try:
         with np.errstate(all="ignore"):
             made = kernel(*tree_map(_array, list(args)), **tree_map(_array, dict(kwargs)))
-    except (TypeError, ValueError):  # an overload with other arguments
+    except (TypeError, ValueError, ArithmeticError):  # an overload with other arguments
         return None
     return None if made is None else torch.from_numpy(np.array(made, dtype=np.float64))
 
 
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    own = tensor.dtype == torch.float64 and tensor.layout == torch.strided
+    return own and tensor.numel() > 0
+
+
 def _array(value: Any) -> Any:
-    return value.detach().numpy() if isinstance(value, Tensor) else value
+    return value.detach().resolve_neg().numpy() if isinstance(value, Tensor) else value

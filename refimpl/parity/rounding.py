@@ -97,6 +97,8 @@ WRITTEN = {"native_batch_norm": (3, 4), "_native_batch_norm_legit": (3, 4)}
 NOISE = 1 << 18
 """How many random numbers there are to move results by; each result begins elsewhere in them."""
 
+ONE = torch.ones((), dtype=torch.float64)
+
 
 class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Computes in float64 as if results were rounded to ``precision``, at random.
@@ -192,27 +194,36 @@ class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not isinstance(own, Tensor) or own.dtype != torch.float64:
             return own
         if own.is_sparse:
-            values = self._moved(own._values(), half)
             return torch.sparse_coo_tensor(
-                own._indices(), values, own.shape, check_invariants=False
-            )
-        return self._shifted(own, own, half)
+                own._indices(), self._moved(own._values(), half), own.shape,
+                check_invariants=False, is_coalesced=own.is_coalesced(),
+            )  # fmt: skip
+        if own.numel() < NOISE or own.layout != torch.strided:
+            return own * torch.add(ONE, self._noise(own), alpha=half)
+        return self._moved_by_pieces(own, half)
 
-    def _shifted(self, own: Tensor, by: Tensor, half: float) -> Tensor:
-        """Each value moved at random, by at most ``half`` of what ``by`` has in its place."""
+    def _moved_by_pieces(self, own: Tensor, half: float) -> Tensor:
+        """The same of a long tensor, in the order of its memory, without copies of the noise."""
         noise, begin = _noise(self.number), self._place(own)
-        if own.numel() < NOISE:
-            part = noise[begin : begin + own.numel()].view(own.shape)
-            return torch.addcmul(own, by, part, value=half)
-        made = torch.empty_like(own, memory_format=torch.contiguous_format)
-        sizes = [NOISE - begin, *[NOISE] * (own.numel() // NOISE + 1)]
-        for values, scale, into in zip(
-            *(_pieces(each, sizes) for each in (own, by, made)), strict=True
-        ):
-            part = noise[begin : begin + len(values)]
-            torch.addcmul(values, scale, part, value=half, out=into)
-            begin = 0
+        order = sorted(range(own.dim()), key=own.stride, reverse=True)
+        if not own.permute(order).is_contiguous():
+            order = list(range(own.dim()))
+        made = torch.empty_like(own)
+        values, into = own.permute(order).reshape(-1), made.permute(order).view(-1)
+        at = 0
+        while at < len(values):
+            count = min(NOISE - begin, len(values) - at)
+            factors = torch.add(ONE, noise[begin : begin + count], alpha=half)
+            torch.mul(values[at : at + count], factors, out=into[at : at + count])
+            at, begin = at + count, 0
         return made
+
+    def _noise(self, own: Tensor) -> Tensor:
+        """Numbers between −1 and 1, in the shape of ``own``."""
+        noise, begin, count = _noise(self.number), self._place(own), own.numel()
+        if count >= NOISE:
+            noise = noise.repeat(-(-(begin + count) // NOISE))
+        return noise[begin : begin + count].view(own.shape)
 
     def _place(self, own: Tensor) -> int:
         """Where the noise of a tensor begins."""
@@ -236,7 +247,7 @@ class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name == "mean":
             squares = squares / count
         spread: Tensor = (count * (out.square() / 3 + squares / 2)).sqrt()
-        out = self._shifted(out, spread, half)
+        out = out + half * spread * self._noise(out)
         if name == "sum" and self.products_in is not None:
             # The gradient of a bias is kept in the dtype of the product that it was added to.
             out = self._moved(out, torch.finfo(self.products_in).eps / 2)
@@ -284,15 +295,6 @@ def _length_of_rows(args: tuple[Any, ...]) -> float:
 @lru_cache(maxsize=16)
 def _noise(number: int) -> Tensor:
     return torch.from_numpy(philox("rounding", number).uniform(-1.0, 1.0, NOISE))
-
-
-def _pieces(tensor: Tensor, sizes: Sequence[int]) -> Iterator[Tensor]:
-    """The values of a tensor in order, in pieces of these sizes; the last may be shorter."""
-    flat, at = tensor.reshape(-1), 0
-    for size in sizes:
-        if at < len(flat):
-            yield flat[at : at + size]
-        at += size
 
 
 @dataclass(frozen=True)

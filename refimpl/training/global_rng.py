@@ -79,7 +79,7 @@ def draws_from(compute: Callable[[], Numbers]) -> list[str]:
             generator.name
             for generator in touched
             if not _equal(first, _under(compute, others=[generator])[0])
-        ]
+        ] or [NOBODY_SEEDS]  # for they did differ
 
 
 def start_draws_from(variant: Variant) -> list[str]:
