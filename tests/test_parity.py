@@ -26,7 +26,7 @@ from refimpl.parity.against_oracle import (
 )
 from refimpl.parity.lockstep import FURTHER
 from refimpl.parity.rounding import NOISE, Rounded, drawn, moved
-from refimpl.parity.ties import near_ties
+from refimpl.parity.ties import Kinked, near_ties, nearest_ties
 from refimpl.training import fast_kernels
 from refimpl.training.loop import written_steps
 from refimpl.training.problem import pose
@@ -364,6 +364,24 @@ def test_a_build_whose_float32_products_are_all_too_large_has_no_budget_for_it(
     found = compare_execution(titanic, execution("cpu"), "stand-in", STEPS).divergence
     assert found is not None
     assert (found.step, found.kind) == (1, "output")
+
+
+def test_equal_elements_fall_together_and_are_tried_before_single_ones() -> None:
+    """What is computed of padding is the same in many places, and so is its rounding."""
+    apart = torch.tensor([0.2, 0.5, 3.0, 0.5, -0.1, 0.5, 90.0], dtype=torch.float64)
+    ties = nearest_ties(Kinked("relu", 1, apart), [Kinked("relu", 1, apart + 1)], 1)
+    assert [tie.index for tie in ties] == [(1,), (4,), (0,), (2,)]
+    assert "3 equal elements such as [1] of relu" in str(ties[0])
+    moved = ties[0]._beyond("relu", (apart,))
+    assert moved.tolist() == [0.2, -1.0, 3.0, -1.0, -0.1, -1.0, 90.0]
+
+
+def test_pixels_that_are_equal_in_the_oracle_are_tried_last() -> None:
+    apart = torch.tensor([[[0.0, 0.5, 0.0, 0.1]]], dtype=torch.float64)
+    windows = torch.zeros(apart.shape, dtype=torch.int64)
+    pool = Kinked("max_pool2d_with_indices", 1, apart, windows)
+    ties = nearest_ties(pool, [replace(pool, apart=apart + 1)], 1)
+    assert [tie.index[-1] for tie in ties] == [3, 1, 0, 2]
 
 
 def test_draws_begin_half_a_unit_from_the_start_each_elsewhere(titanic: Variant) -> None:

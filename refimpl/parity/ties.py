@@ -8,7 +8,7 @@ of a window from the second, in units of what rounding does to it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -27,7 +27,10 @@ DRAWS = 4
 """How many draws show what rounding does to each element."""
 
 MOST = 8
-"""The most near ties that are tried, the nearest first."""
+"""The most near ties that are tried."""
+
+ALIKE = 1e-6
+"""Values are alike that differ by less than this part of what rounding moves them by."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,13 @@ class Kinked:
 
 @dataclass(frozen=True)
 class NearTie:
-    """An element that rounding may put on either side.
+    """An element that rounding may put on either side, and those that are ``alike``.
 
-    ``call`` counts the calls with kinks of its step; ``units`` is the distance over what rounding
-    moves it by. In the oracle, it is ``above`` the kink or not; of a pool, the ``second`` element
-    of the window is the smaller one. Moving that ``by`` so much changes it.
+    These have the same value (what is computed of padding, say), so that rounding puts them there
+    together; draws move each by itself. ``call`` counts the calls with kinks of its step; ``units``
+    is the distance over what rounding moves it by. In the oracle, it is ``above`` the kink or not;
+    of a pool, the ``second`` element of the window is the smaller one. Moving that ``by`` so much
+    changes it. Ties are tried in their ``order``.
     """
 
     name: str
@@ -60,10 +65,14 @@ class NearTie:
     by: float
     above: bool
     second: int = 0
+    alike: Tensor | None = field(default=None, compare=False, repr=False)
+    order: tuple[bool, int, float] = (False, 0, 0.0)
 
     def __str__(self) -> str:
         where = ", ".join(map(str, self.index))
         pair = "two elements of window" if self.name in POOLS else "element"
+        if self.alike is not None and (count := int(self.alike.sum())) > 1:
+            pair = f"{count:,} equal elements such as"
         far = "equal" if self.name in POOLS else "on the kink"
         return f"{pair} [{where}] of {self.name} {self.units:.2g} roundings from {far}"
 
@@ -92,7 +101,8 @@ class NearTie:
         x: Tensor = args[0].clone()
         if name not in POOLS:
             kink = (args[0] - _apart(name, args))[self.index]
-            x[self.index] = kink - self.by if self.above else kink + self.by
+            where = self.index if self.alike is None else self.alike
+            x[where] = kink - self.by if self.above else kink + self.by
             return x
         image, channel, window = self.index
         numbers = torch.arange(x[0, 0].numel(), dtype=x.dtype).reshape(1, 1, *x.shape[2:])
@@ -171,9 +181,10 @@ def near_ties(
     precision: torch.dtype = torch.float32,
     products_in: torch.dtype | None = None,
 ) -> list[NearTie]:
-    """The elements of a run's first steps that rounding may put on either side, the nearest first.
+    """The elements of a run's first steps that rounding may put on either side.
 
-    Those of the step itself come before those of earlier ones.
+    Those of the step itself come before those of earlier ones; then many that are alike before few,
+    and the nearest before others.
     """
     modes = [_Recorded(number, precision, products_in) for number in range(-1, DRAWS)]
     noted = problem.but(
@@ -186,33 +197,65 @@ def near_ties(
     for number, _ in enumerate(islice(zip(*runs, strict=False), step), start=1):
         oracle, *draws = (mode.seen for mode in modes)
         for kinked, *others in zip(oracle, *draws, strict=False):
-            found += _near(kinked, others, number)
+            found += nearest_ties(kinked, others, number)
         for mode in modes:
             mode.seen, mode.calls.count = [], 0
-    found.sort(key=lambda tie: (-tie.step, tie.units))
+    found.sort(key=lambda tie: (-tie.step, tie.order))
     return found[:MOST]
 
 
-def _near(kinked: Kinked, draws: Sequence[Kinked], step: int) -> list[NearTie]:
+def nearest_ties(kinked: Kinked, draws: Sequence[Kinked], step: int) -> list[NearTie]:
+    """Elements of a call near its kink, the most telling first; one of each group that is alike."""
     if any(draw.apart.shape != kinked.apart.shape for draw in draws) or not draws:
         return []
     spread = torch.stack([(draw.apart - kinked.apart).abs() for draw in draws]).amax(0)
     units = kinked.apart.abs() / spread
     near = (units <= FACTOR) & (spread > 0)
-    places = near.nonzero()
-    nearest = sorted(places.tolist(), key=lambda place: float(units[tuple(place)]))[:MOST]
-    return [_tie(kinked, step, tuple(place), units, spread) for place in nearest]
+    places = near.nonzero().tolist()
+    if not places:
+        return []
+    groups = torch.full(near.shape, -1)
+    if kinked.name in POOLS:
+        groups[near] = torch.arange(len(places))
+    else:
+        values = kinked.apart[near] / (ALIKE * spread[near].mean())
+        groups[near] = torch.unique(values.round(), return_inverse=True)[1]
+    counts = groups[near].bincount()
+    found = [
+        _Place(tuple(place), int(group), int(counts[group]), float(own))
+        for place, group, own in zip(places, groups[near], units[near], strict=True)
+    ]
+    first: dict[int, _Place] = {}
+    for place in sorted(found, key=lambda place: place.order(kinked.name)):
+        first.setdefault(place.group, place)
+    some = list(first.values())[:MOST]
+    return [_tie(kinked, step, own, spread, groups == own.group) for own in some]
 
 
-def _tie(
-    kinked: Kinked, step: int, place: tuple[int, ...], units: Tensor, spread: Tensor
-) -> NearTie:
-    apart, by = float(kinked.apart[place]), float(spread[place])
+@dataclass(frozen=True)
+class _Place:
+    """A place near a kink: which group is alike there, and of how many elements."""
+
+    index: tuple[int, ...]
+    group: int
+    count: int
+    units: float
+
+    def order(self, name: str) -> tuple[bool, int, float]:
+        """Many elements tell more than one; two that are equal in the oracle stay equal, mostly."""
+        return (name in POOLS and not self.units, -self.count, self.units)
+
+
+def _tie(kinked: Kinked, step: int, own: _Place, spread: Tensor, alike: Tensor) -> NearTie:
+    apart, by = float(kinked.apart[own.index]), float(spread[alike].max())
+    pooled = kinked.name in POOLS
     return NearTie(
-        kinked.name, step, kinked.number, place, float(units[place]),
-        by=2 * abs(apart) + 2 * by if kinked.name in POOLS else by,
+        kinked.name, step, kinked.number, own.index, own.units,
+        by=2 * abs(apart) + 2 * by if pooled else by,
         above=apart > 0,
-        second=int(kinked.second[place]) if kinked.second is not None else 0,
+        second=int(kinked.second[own.index]) if kinked.second is not None else 0,
+        alike=None if pooled else alike,
+        order=own.order(kinked.name),
     )  # fmt: skip
 
 
