@@ -23,7 +23,7 @@ STEPS = 2
 """Steps of which every call is judged: the first, and one from a state of the optimizer."""
 
 PRODUCTS = frozenset(["mm", "addmm", "bmm", "baddbmm"])
-WATCHED = 100
+WATCHED = 150
 """Products of matrices that are judged in further steps, for faults that come now and then."""
 
 ROWS = 64
