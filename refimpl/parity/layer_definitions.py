@@ -148,9 +148,8 @@ LONGEST = 700.0
 
 
 def _short(exponent: Tensor) -> Tensor:
-    return torch.where(
-        exponent > LONGEST, LONGEST, exponent
-    )  # clamp would hide NaN on the way back
+    """At most ``LONGEST``; ``clamp`` would hide NaN on the way back."""
+    return torch.where(exponent > LONGEST, LONGEST, exponent)
 
 
 def _logistic(x: Tensor) -> Tensor:

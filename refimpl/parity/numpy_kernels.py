@@ -119,8 +119,10 @@ def by_numpy(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tenso
     float64, dense, and to have numbers.
     """
     kernel = KERNELS.get(name)
-    tensors = [leaf for leaf in tree_flatten((list(args), dict(kwargs)))[0] if _is_tensor(leaf)]
-    if kernel is None or not all(map(_is_plain, tensors)):
+    if kernel is None:  # as most are, so before anything else
+        return None
+    leaves = tree_flatten((list(args), dict(kwargs)))[0]
+    if not all(_is_plain(leaf) for leaf in leaves if isinstance(leaf, Tensor)):
         return None
     try:
         with np.errstate(all="ignore"):
@@ -128,10 +130,6 @@ def by_numpy(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tenso
     except (TypeError, ValueError, ArithmeticError):  # an overload with other arguments
         return None
     return None if made is None else torch.from_numpy(np.array(made, dtype=np.float64))
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor)
 
 
 def _is_plain(tensor: Tensor) -> bool:
