@@ -29,6 +29,8 @@ ESCAPES_AUTOCAST = (
     "needs a linear layer: on the CPU, autocast does not reach convolutions under vmap"
 )
 
+NEEDS_ARRAYS = "needs rows that are arrays, which alone can be given to many seeds at once"
+
 TOO_COARSE = (
     "needs a finer precision: rounding may change every tensor by over a tenth of its value"
 )
@@ -56,6 +58,7 @@ REASONS = frozenset(
         NUMPY_ON_CPU,
         REFUSES_BCE,
         ESCAPES_AUTOCAST,
+        NEEDS_ARRAYS,
         TOO_COARSE,
         *(f"needs {package}" for package in EXTRAS),
     }

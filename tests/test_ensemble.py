@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from refimpl import ModuleVariant, Variant
+from refimpl.data import Splits
 from refimpl.executions import ensemble
-from refimpl.executions.ensemble import Ensemble, gains, supports, train_together
+from refimpl.executions.ensemble import Ensemble, gains, supports, train_together, unfit
 from refimpl.loading import registry
 from refimpl.metrics import recall, roc_auc
+from refimpl.requirements import NEEDS_ARRAYS
 from refimpl.training.loop import steps_of, train
 from refimpl.training.problem import pose
 from refimpl.training.trajectories import observe
@@ -54,6 +56,28 @@ def test_each_member_is_the_plain_run_of_its_seed(example: str, variant: str) ->
 def test_a_recurrent_net_is_not_offered_for_it() -> None:
     covid = registry.load(only=["covid-lstm"]).example("covid-lstm")
     assert not any(supports(variant) for variant in covid.variants)
+
+
+def test_whether_a_variant_is_supported_is_known_before_its_data_are_made() -> None:
+    own = chosen("titanic-dnn", "script")
+    assert own.data is not None
+
+    def stand_in() -> Splits:
+        raise AssertionError("the data were made")
+
+    assert supports(replace(own, data=replace(own.data, stand_in=stand_in)))
+
+
+def test_rows_that_are_no_arrays_are_skipped_with_that_reason() -> None:
+    own = chosen("titanic-dnn", "script")
+    assert own.data is not None
+    rows = own.data.load("stand-in")
+    named = replace(rows, train=replace(rows.train, x={"passengers": rows.train.x}))
+    other = replace(own, data=replace(own.data, stand_in=lambda: named))
+    assert supports(other)
+    assert unfit(own) is None
+    assert unfit(other) == NEEDS_ARRAYS
+    assert not gains(other, "stand-in")
 
 
 def chosen(example: str, variant: str) -> Variant:

@@ -275,7 +275,8 @@ FSDP = Execution(
 
 def _convolutions_alone(variant: Variant) -> str | None:
     """On the CPU, autocast's list has ``conv2d`` but not what vmap makes of it."""
-    return ESCAPES_AUTOCAST if variant.build is not None and not _has_matrices(variant) else None
+    escapes = variant.build is not None and not _has_matrices(variant)
+    return ESCAPES_AUTOCAST if escapes else ensemble.unfit(variant)
 
 
 def _together(parts: Sequence[Execution]) -> Execution:
@@ -286,7 +287,7 @@ def _together(parts: Sequence[Execution]) -> Execution:
 
 ENSEMBLE = Execution(
     "ensemble", "many seeds at once under torch.func.vmap", supports=ensemble.supports,
-    steps=ensemble.ensemble_steps, wrappable=False, beside=_together,
+    unfit=ensemble.unfit, steps=ensemble.ensemble_steps, wrappable=False, beside=_together,
 )  # fmt: skip
 
 

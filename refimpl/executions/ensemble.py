@@ -28,6 +28,7 @@ from torch.overrides import TorchFunctionMode
 from refimpl.contract import Step, Variant
 from refimpl.data import Tier
 from refimpl.errors import ContractError
+from refimpl.requirements import NEEDS_ARRAYS
 from refimpl.training import fast_kernels
 from refimpl.training.ladder import to_ladder
 from refimpl.training.loop import EpochRecord, History, few_parameters, mean, swiftly, train
@@ -52,7 +53,15 @@ def supports(variant: Variant) -> bool:
     # Recurrent layers have no batching rule (pytorch#105982), nor have sparse gradients.
     if variant.has_layer(nn.RNNBase) or _sparse(variant):
         return False
-    return _updates_plainly(variant)  # last, for it may have to make the data
+    return _updates_plainly(variant)
+
+
+def unfit(variant: Variant) -> str | None:
+    """Why a variant that declares what is needed cannot be trained so: its rows are not arrays."""
+    assert variant.data is not None
+    rows = variant.data.load("stand-in").train
+    arrays = isinstance(rows.x, np.ndarray) and isinstance(rows.y, np.ndarray)
+    return None if arrays else NEEDS_ARRAYS
 
 
 def _sparse(variant: Variant) -> bool:
@@ -61,15 +70,12 @@ def _sparse(variant: Variant) -> bool:
 
 
 def _updates_plainly(variant: Variant) -> bool:
-    """Whether each batch of arrays makes one update, with its gradients as they are."""
+    """Whether each batch makes one update, with its gradients as they are."""
     protocol, data = variant.protocol, variant.data
     assert protocol is not None
     assert data is not None
     plain = (protocol.accumulate, protocol.clip, protocol.schedule, protocol.stop)
-    if plain != (1, None, None, None) or data.batches is not None:
-        return False
-    rows = data.load("stand-in").train
-    return isinstance(rows.x, np.ndarray) and isinstance(rows.y, np.ndarray)
+    return plain == (1, None, None, None) and data.batches is None
 
 
 # --- step by step --------------------------------------------------------------------------------
@@ -278,7 +284,7 @@ def gains(variant: Variant, tier: Tier) -> bool:
     have the same figures both ways.
     """
     unsuited = (nn.modules.conv._ConvNd, nn.modules.dropout._DropoutNd)
-    if not supports(variant) or variant.has_layer(*unsuited):
+    if not supports(variant) or variant.has_layer(*unsuited) or unfit(variant):
         return False
     assert variant.protocol is not None
     short = replace(variant.protocol, epochs=1, stand_in_epochs=None)

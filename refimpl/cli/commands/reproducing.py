@@ -57,6 +57,8 @@ def reproduce(
     from refimpl.parity import judged_steps, reproducer
 
     where = registry.load(plugins, only=[]).execution(execution or device, device)
+    if chosen.numpy or not where.supports(chosen):
+        raise RefimplError(f"variant {chosen.name!r} does not support execution {where.name!r}")
     if lacking := where.missing() or where.unfit(chosen):
         raise RefimplError(f"execution {where.name!r} cannot run here: {lacking}")
     if not judged_steps.computes_here(where):
@@ -64,8 +66,6 @@ def reproduce(
             f"execution {where.name!r} computes in other processes, where no call can be seen; "
             "name one without them"
         )
-    if chosen.numpy or not where.supports(chosen):
-        raise RefimplError(f"variant {chosen.name!r} does not support execution {where.name!r}")
     with located_errors(example):
         said, files = reproducer.reproduce(chosen, where, tier, output, kernel or "")
     say(said)
