@@ -65,7 +65,7 @@ REASONS = frozenset(
 )
 
 
-def explains(reason: str, *said: str | None) -> bool:
+def explains(reason: str, said: Iterable[str | None]) -> bool:
     """Whether a check may be skipped for this reason.
 
     It must be one of :data:`REASONS`, or what the execution itself ``said``: a plugin may add a
@@ -73,7 +73,8 @@ def explains(reason: str, *said: str | None) -> bool:
     """
     if reason.startswith(EXEMPT):
         return True
-    return reason in REASONS or (reason in said and reason.startswith("needs "))
+    # Last, for an execution may look at data that cannot be made here.
+    return reason in REASONS or (reason.startswith("needs ") and reason in said)
 
 
 @cache

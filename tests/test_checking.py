@@ -319,6 +319,7 @@ def raising(error):
 
 
 ELSEWHERE = Execution("cuda:7", "", device="cuda", missing=lambda: NEEDS_CUDA)
+LOOKS = Execution("looks", "", unfit=lambda variant: variant.data.load("stand-in") and None)
 
 
 @pytest.mark.parametrize(
@@ -332,6 +333,10 @@ ELSEWHERE = Execution("cuda:7", "", device="cuda", missing=lambda: NEEDS_CUDA)
             NEEDS_REAL_DATA,
         ),
         (subject(data=DataSet("b", raising(MissingExtraError("no ray")))), "needs ray"),
+        (
+            subject(execution=LOOKS, data=DataSet("b", raising(MissingExtraError("no ray")))),
+            "needs ray",
+        ),
     ],
 )
 def test_what_a_check_lacks_is_a_skip_with_a_reason_from_the_list(lacking, reason):

@@ -328,16 +328,20 @@ def obstacle(subject: Subject) -> str | None:
         return lacking
     if variant.numpy and subject.execution.device != "cpu":
         return NUMPY_ON_CPU
-    if reason := missing(variant.needs) or subject.execution.unfit(variant):
+    if reason := missing(variant.needs):
         return reason
-    return missing_data(variant.data, subject.tier) if variant.data else None
+    if variant.data and (reason := missing_data(variant.data, subject.tier)):
+        return reason
+    return subject.execution.unfit(variant)  # last, for it may look at the data
 
 
-def _said(cell: Cell) -> tuple[str | None, ...]:
+def _said(cell: Cell) -> Iterator[str | None]:
     """Why it cannot run, by what its execution says and its device is capable of."""
     execution, variant = cell.subject.execution, cell.subject.variant
-    unfit = None if variant is None else execution.unfit(variant)
-    return execution.missing(), unfit, _incapable(cell)
+    yield execution.missing()
+    yield _incapable(cell)
+    if variant is not None:
+        yield execution.unfit(variant)
 
 
 def _incapable(cell: Cell) -> str | None:
@@ -490,7 +494,7 @@ def _answer(cell: Cell, to_the_end: bool) -> Result:
     lacking = ""
 
     def skipped(reason: str) -> Result:
-        if explains(reason, *_said(cell)):
+        if explains(reason, _said(cell)):
             return result("skipped", reason)
         return result("failed", f"skipped for a reason that is not on the list: {reason!r}")
 
