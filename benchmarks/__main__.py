@@ -18,6 +18,7 @@ import torch
 
 from benchmarks.afterwards import AFTERWARDS
 from benchmarks.agreement import LARGEST, apart_of, by_refimpl, first_epochs
+from benchmarks.epochs import of_part
 from benchmarks.loops import OWN, End, Samples, as_documented, bare, documented_samples, workers_of
 from benchmarks.tables import show
 from benchmarks.turns import medians
@@ -73,11 +74,15 @@ class Timed:
         return self.refimpl / self.bare
 
 
-def timed(name: str, tier: str, repeats: int) -> Timed:
-    """Compare the ends of a variant's three loops, then time them in turn, ``repeats`` times."""
+def timed(name: str, tier: str, part: float, repeats: int) -> Timed:
+    """Compare the ends of a variant's three loops, then time them in turn, ``repeats`` times.
+
+    Each runs this part of the document's epochs.
+    """
     example_name, _, variant_name = name.partition("/")
     variant = registry.load(only=[example_name]).example(example_name).variant(variant_name)
     problem = pose(variant, tier, dropout=False)  # type: ignore[arg-type]
+    first, problem = first_epochs(problem), of_part(problem, part)
 
     def loops_of(given: Problem, samples: Samples) -> dict[str, Callable[[], End]]:
         workers, own = workers_of(example_name, variant_name), OWN.get(name)
@@ -88,7 +93,6 @@ def timed(name: str, tier: str, repeats: int) -> Timed:
         }
 
     afterwards = AFTERWARDS.get(name)
-    first = first_epochs(problem)
     with documented_samples(first) as samples:
         ends = [run() for run in loops_of(first, samples).values()]
     apart = max(apart_of(variant, ends[-1], end) for end in ends)
@@ -110,11 +114,18 @@ def geometric_mean(values: Sequence[float]) -> float:
 @click.command()
 @click.argument("names", nargs=-1)
 @click.option("--data", "tier", type=click.Choice(["stand-in", "real"]), default="stand-in")
+@click.option("--part", type=click.FloatRange(0, 1), default=1.0, show_default=True,
+              help="Train only this part of each loop's epochs.")  # fmt: skip
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--table", "page", type=click.Path(dir_okay=False, path_type=Path))
 def main(
-    names: tuple[str, ...], tier: str, repeats: int, output: Path | None, page: Path | None
+    names: tuple[str, ...],
+    tier: str,
+    part: float,
+    repeats: int,
+    output: Path | None,
+    page: Path | None,
 ) -> None:
     """Time the loops of these examples' variants (EXAMPLE/VARIANT), or of all."""
     unknown = [name for name in names if name not in TIMED]
@@ -123,7 +134,7 @@ def main(
     torch.set_num_threads(1)
     found = []
     for name in names or TIMED:
-        found.append(timed(name, tier, repeats))
+        found.append(timed(name, tier, part, repeats))
         if not found[-1].apart <= LARGEST:
             raise click.ClickException(f"{name}: the loops end {found[-1].apart:.2g} apart")
     rows = [
@@ -137,10 +148,11 @@ def main(
     ]
     mean = geometric_mean([each.gain for each in found])
     reachable = geometric_mean([each.gain * each.overhead for each in found])
+    of = "" if part == 1 else f" of {part:.0%} of the epochs"
     how = (
         f"a/b is {mean:.2f} in the geometric mean, a/c {reachable:.2f}; b/c is "
         f"{max(e.overhead for e in found):.2f} at the most. "
-        f"Medians of {repeats} repeats on {tier} data with one thread"
+        f"Medians of {repeats} repeats{of} on {tier} data with one thread"
     )
     show(HEAD, COLUMNS, rows, how, page)
     click.echo(how)

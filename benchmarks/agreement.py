@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 
+from benchmarks.epochs import of_epochs
 from benchmarks.loops import End
 from refimpl import Variant
 from refimpl.training.ladder import to_ladder
@@ -31,11 +30,7 @@ def by_refimpl(variant: Variant, problem: Problem, eager: list[str] | None = Non
 
 def first_epochs(problem: Problem) -> Problem:
     """The same problem in float64, of the few epochs that are compared."""
-    protocol = problem.protocol
-    epochs = min(AGREE_EPOCHS, protocol.epochs_on(problem.tier))
-    return problem.but(
-        precision="float64", protocol=replace(protocol, epochs=epochs, stand_in_epochs=None)
-    )
+    return of_epochs(problem, AGREE_EPOCHS).but(precision="float64")
 
 
 def apart_of(variant: Variant, one: End, other: End) -> float:

@@ -12,13 +12,13 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import click
 import torch
 
+from benchmarks.epochs import of_part
 from benchmarks.loops import (
     OWN,
     as_documented,
@@ -43,16 +43,12 @@ check as well.
 
 COLUMNS = ("what", "seconds")
 
-FEWEST_EPOCHS = 2
-"""The fewest epochs that are timed, if the document has as many: the first may be slower."""
-
 
 def seconds_of_loop(example: Example, variant: Variant, tier: Tier, part: float) -> float:
     """How long the document's own loop takes, extrapolated from this part of its epochs."""
-    problem = pose(variant, tier)
-    documented = problem.protocol.epochs_on(tier)
-    epochs = min(documented, max(FEWEST_EPOCHS, round(part * documented)))
-    problem = problem.but(protocol=replace(problem.protocol, epochs=epochs, stand_in_epochs=None))
+    whole = pose(variant, tier)
+    problem = of_part(whole, part)
+    share = problem.protocol.epochs_on(tier) / whole.protocol.epochs_on(tier)
     own = OWN.get(f"{example.name}/{variant.name}")
     declared = variant.build and variant.loss and (variant.optimizer or own)
     with documented_samples(problem) as samples:
@@ -62,7 +58,7 @@ def seconds_of_loop(example: Example, variant: Variant, tier: Tier, part: float)
             as_documented(variant, problem, samples, workers, own)
         else:
             in_its_own_loop(variant, problem)
-        return (time.perf_counter() - began) * documented / epochs
+        return (time.perf_counter() - began) / share
 
 
 def command(names: tuple[str, ...], tier: Tier) -> list[str]:

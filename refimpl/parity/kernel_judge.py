@@ -40,6 +40,7 @@ from refimpl.parity.kernel_bounds import (
     written,
 )
 from refimpl.parity.numpy_kernels import by_numpy
+from refimpl.parity.rounding import memory_order
 from refimpl.training.comparison import oracle_scale, shown_apart
 from refimpl.trees import dense
 
@@ -369,8 +370,7 @@ def _fingerprint(func: Any, parts: Any) -> Hashable:
             continue
         if leaf.layout != torch.strided or leaf.device.type != "cpu" or leaf.is_complex():
             return None
-        # In the order of its memory, which need not be copied then.
-        order = sorted(range(leaf.dim()), key=leaf.stride, reverse=True)
+        order = memory_order(leaf)  # so that it need not be copied
         # A single number may have any stride, and then has no bytes to view.
         flat = leaf.detach().permute(order).contiguous().as_strided((leaf.numel(),), (1,))
         content = crc32(flat.view(torch.uint8).numpy().data)

@@ -205,7 +205,7 @@ class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _moved_by_pieces(self, own: Tensor, half: float) -> Tensor:
         """The same of a long tensor, in the order of its memory, without copies of the noise."""
         noise, begin = _noise(self.number), self._place(own)
-        order = sorted(range(own.dim()), key=own.stride, reverse=True)
+        order = memory_order(own)
         if not own.permute(order).is_contiguous():
             order = list(range(own.dim()))
         made = torch.empty_like(own)
@@ -290,6 +290,11 @@ def _length_of_rows(args: tuple[Any, ...]) -> float:
     """By how much more the terms of a sum over the rows of a table are moved: by its length."""
     rows = args[1].flatten()
     return sqrt(max(float(rows.bincount().max()) / 2, 1.0)) if rows.numel() else 1.0
+
+
+def memory_order(tensor: Tensor) -> list[int]:
+    """Its dimensions from the one with the longest step in memory to the one with the shortest."""
+    return sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
 
 
 @lru_cache(maxsize=16)
