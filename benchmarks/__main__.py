@@ -22,8 +22,11 @@ from benchmarks.epochs import of_part
 from benchmarks.loops import OWN, End, Samples, as_documented, bare, documented_samples, workers_of
 from benchmarks.tables import show
 from benchmarks.turns import medians
+from refimpl import Variant
+from refimpl.data import Tier
 from refimpl.environment import environment
 from refimpl.loading import registry
+from refimpl.requirements import missing_data
 from refimpl.training.problem import Problem, pose
 
 TIMED = (
@@ -74,14 +77,14 @@ class Timed:
         return self.refimpl / self.bare
 
 
-def timed(name: str, tier: str, part: float, repeats: int) -> Timed:
+def timed(name: str, tier: Tier, part: float, repeats: int) -> Timed:
     """Compare the ends of a variant's three loops, then time them in turn, ``repeats`` times.
 
     Each runs this part of the document's epochs.
     """
     example_name, _, variant_name = name.partition("/")
-    variant = registry.load(only=[example_name]).example(example_name).variant(variant_name)
-    problem = pose(variant, tier, dropout=False)  # type: ignore[arg-type]
+    variant = _variant(name)
+    problem = pose(variant, tier, dropout=False)
     first, problem = first_epochs(problem), of_part(problem, part)
 
     def loops_of(given: Problem, samples: Samples) -> dict[str, Callable[[], End]]:
@@ -106,6 +109,17 @@ def timed(name: str, tier: str, part: float, repeats: int) -> Timed:
     return Timed(name, tier, **seconds, apart=apart)
 
 
+def _variant(name: str) -> Variant:
+    example, _, variant = name.partition("/")
+    return registry.load(only=[example]).example(example).variant(variant)
+
+
+def _lacks(name: str, tier: Tier) -> str | None:
+    """Why a variant cannot be timed here: its data are not complete."""
+    data = _variant(name).data
+    return missing_data(data, tier) if data is not None else None
+
+
 def geometric_mean(values: Sequence[float]) -> float:
     """The n-th root of the product."""
     return math.exp(sum(map(math.log, values)) / len(values))
@@ -121,7 +135,7 @@ def geometric_mean(values: Sequence[float]) -> float:
 @click.option("--table", "page", type=click.Path(dir_okay=False, path_type=Path))
 def main(
     names: tuple[str, ...],
-    tier: str,
+    tier: Tier,
     part: float,
     repeats: int,
     output: Path | None,
@@ -131,9 +145,13 @@ def main(
     unknown = [name for name in names if name not in TIMED]
     if unknown:
         raise click.UsageError(f"{unknown[0]} is not timed; there are: {', '.join(TIMED)}")
+    lacking = {name: why for name in names or TIMED if (why := _lacks(name, tier))}
+    if names and lacking:
+        name, why = next(iter(lacking.items()))
+        raise click.ClickException(f"{name}: {why}")
     torch.set_num_threads(1)
     found = []
-    for name in names or TIMED:
+    for name in [name for name in names or TIMED if name not in lacking]:
         found.append(timed(name, tier, part, repeats))
         if not found[-1].apart <= LARGEST:
             raise click.ClickException(f"{name}: the loops end {found[-1].apart:.2g} apart")
@@ -154,6 +172,8 @@ def main(
         f"{max(e.overhead for e in found):.2f} at the most. "
         f"Medians of {repeats} repeats{of} on {tier} data with one thread"
     )
+    if lacking:
+        how += f". Not timed: {', '.join(f'{name} {why}' for name, why in lacking.items())}"
     show(HEAD, COLUMNS, rows, how, page)
     click.echo(how)
     if output is not None:
