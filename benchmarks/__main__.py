@@ -155,6 +155,8 @@ def main(
         found.append(timed(name, tier, part, repeats))
         if not found[-1].apart <= LARGEST:
             raise click.ClickException(f"{name}: the loops end {found[-1].apart:.2g} apart")
+        gain, overhead = found[-1].gain, found[-1].overhead
+        click.echo(f"{name}: a/b {gain:.2f}, b/c {overhead:.2f}", err=True)
     rows = [
         (
             each.name,
