@@ -165,6 +165,22 @@ SEEN = (
         ("aten::sigmoid, against NumPy", "float64 on cpu"),
     ),
     Seen(
+        "view_copies", "tensors", "values-compute-rightly",
+        ("aten::view gives a copy where it declares a view",), execution="",
+    ),
+    Seen(
+        "cumsum_in_float", "tensors", "values-compute-rightly",
+        ("aten::cumsum gives float32 where it declares int64",), execution="",
+    ),
+    Seen(
+        "sigmoid_writes", "titanic-dnn", "each-kernel-is-right",
+        ("aten::sigmoid changes what it is given", "in step 1"),
+    ),
+    Seen(
+        "conversion_truncates", "titanic-dnn", "each-kernel-is-right", ("aten::_to_copy",),
+        execution="bf16",
+    ),
+    Seen(
         "autocast_stale", "titanic-dnn", "same-on-every-execution", ("diverges at step 2",),
         execution="cpu+bf16",
     ),

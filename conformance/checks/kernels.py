@@ -33,7 +33,8 @@ def _is_judged(subject: Subject) -> bool:
     about="execution",
     applies=_is_judged,
     reading="one call of torch, with its own inputs, is further from float64 than rounding takes "
-    "it: the kernel that is named is wrong, or the layer that calls it",
+    "it, or does what its kernel does not declare: the kernel that is named is wrong, or the layer "
+    "that calls it",
 )
 def each_kernel_is_right(subject: Subject) -> Iterator[Measurement]:
     """Is every call of a step and of predictions within what rounding does to its own inputs?"""
@@ -105,6 +106,9 @@ def _calls(seen: KernelJudge) -> Iterator[Measurement]:
         ratio, kernel = max(sound)
         yield within_budget(f"furthest call, {kernel}", ratio)
     yield from (isolating(call, call.kernel) for call in seen.beyond)
+    for kernel, message in seen.undeclared.items():
+        broken = true(f"{kernel} does what it declares", False, message)
+        yield replace(broken, place=Place(0, "output", kernel, 0.0, 0.0), isolates=kernel)
 
 
 def _has_layers(subject: Subject) -> bool:

@@ -123,6 +123,12 @@ MOVING = frozenset((
 ))  # fmt: skip
 """Kernels that only move, select or fill; where they accumulate, they are sums."""
 
+CONVERTING = frozenset(["copy", "_to_copy"])
+"""Kernels that convert to another dtype: to the nearest number, so that truncation is wrong."""
+
+ONCE = 1 + 1e-3
+"""Half units that such a result may be off: torch rounds float64 to float32 on the way."""
+
 SUMS = frozenset((
     "mm", "addmm", "bmm", "baddbmm", "addmv", "mv", "dot", "convolution", "convolution_backward",
     "sum", "mean", "avg_pool2d", "avg_pool2d_backward", "_adaptive_avg_pool2d",
@@ -167,6 +173,8 @@ def bounds(
         return [0.0] * len(exact)
     if name == "index_put" and (kwargs.get("accumulate") or (len(args) > 3 and args[3])):
         return _of_sum(func, name, args, kwargs, exact, half, device)
+    if name in CONVERTING:
+        return [ONCE * half * each.abs() for each in exact]
     if name in MOVING:
         return [2 * half * each.abs() for each in exact]
     if name in SUMS:

@@ -7,6 +7,9 @@ What it may differ by is computed from the inputs: :mod:`refimpl.parity.kernel_b
 
 Views and other calls that compute nothing are not judged, nor are draws of random numbers: what a
 drawn mask is used for is. A call that has no float64 twin is counted under ``unjudged``.
+
+The first calls of every kernel are also compared with what it declares besides its numbers:
+:mod:`refimpl.parity.declarations`.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -26,6 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from refimpl import environment
+from refimpl.parity import declarations
 from refimpl.parity.kernel_bounds import (
     ROUNDED_ONCE,
     UNITS,
@@ -64,6 +69,9 @@ AGAINST_NUMPY = "against NumPy"
 
 CONFIRMED = 2
 """How many calls of each kernel NumPy makes, too."""
+
+LOOKED_AT = 5
+"""How many calls of each kernel and dtype in a process are compared with what it declares."""
 
 COMPARISONS = frozenset(["gt", "ge", "lt", "le", "eq", "ne"])
 
@@ -149,6 +157,7 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
     kernel's errors to their bounds, and ``beyond`` the first calls that rounding does not explain.
     ``confirmed`` counts the calls whose float64 was compared with NumPy's.
     ``captured`` has the first of each kernel with everything that is needed to make it again.
+    ``undeclared`` says, by kernel, what it does against its declaration.
     """
 
     def __init__(self, during: str = "", most: float = math.inf) -> None:
@@ -164,6 +173,7 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.count_beyond = 0
         self.captured: dict[str, Captured] = {}
         self.confirmed: Counter[str] = Counter()
+        self.undeclared: dict[str, str] = {}
         self._disowned: set[str] = set()
         self._noted: JudgedCall | None = None
         self._first_number = 0
@@ -175,8 +185,40 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Make a call, and judge what it made."""
+        """Make a call, and judge what it made, and did."""
         given = dict(kwargs or {})
+        kind = func, getattr(args[0] if args else None, "dtype", None)
+        fresh = _looked_at[kind] < LOOKED_AT or kind in _undeclared
+        if fresh and self.only is None and func._schema.name.startswith("aten::"):
+            return self._compared(kind, func, args, given)
+        return self._called(func, args, given)
+
+    def _compared(
+        self, kind: Hashable, func: Any, args: Sequence[Any], given: dict[str, Any]
+    ) -> Any:
+        """Make a call, and compare what it does with what its kernel declares."""
+        if _only_records(args, given):
+            return func(*args, **given)
+        _looked_at[kind] += 1
+        name, before, said = func._schema.name, None, ""
+        read = declarations.only_read(func, args, given)
+        with _disable_current_modes(), suppress(Exception):
+            before = _fingerprint(func, read)
+        out = self._called(func, args, given)
+        # What cannot be looked at in this way is judged by its numbers alone.
+        with _disable_current_modes(), suppress(Exception):
+            said = declarations.broken(func, args, given, out)
+            if before is not None and before != _fingerprint(func, read):
+                said = "changes what it is given, which it declares only to read"
+        if said:
+            _undeclared.setdefault(kind, said)
+        if kind in _undeclared:
+            where = f", in {self.during}" if self.during else ""
+            self.undeclared.setdefault(name, f"{name} {_undeclared[kind]}{where}")
+        return out
+
+    def _called(self, func: Any, args: Sequence[Any], given: dict[str, Any]) -> Any:
+        """Make a call, and judge its numbers."""
         kernel = func._schema.name
         wanted = self.only is None or name_of(func) in self.only
         if not (wanted and computes(func) and self._spent[kernel] < self.most):
@@ -224,6 +266,7 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.beyond += other.beyond[: KEPT - len(self.beyond)]
         self.count_beyond += other.count_beyond
         self.captured = {**other.captured, **self.captured}
+        self.undeclared = {**other.undeclared, **self.undeclared}
 
     def _count(self, kernel: str, ratio: float) -> None:
         self.judged[kernel] += 1
@@ -359,6 +402,11 @@ _sound: dict[Hashable, float] = {}
 
 Variants of a ladder make the same calls, which are judged once in a process.
 """
+
+
+_looked_at: Counter[Hashable] = Counter()
+_undeclared: dict[Hashable, str] = {}
+"""What was compared with declarations in this process, by kernel and dtype, and what was wrong."""
 
 
 def _fingerprint(func: Any, parts: Any) -> Hashable:

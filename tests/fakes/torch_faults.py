@@ -589,6 +589,40 @@ def sigmoid_in_float64() -> None:
     around_kernel("sigmoid", wrong)
 
 
+def view_copies() -> None:
+    """A view shares no memory with what it is a view of."""
+    around_kernel("view", lambda call, *given, **named: call(*given, **named).clone())
+
+
+def cumsum_in_float() -> None:
+    """Whole numbers add up to numbers of another dtype."""
+    around_kernel("cumsum", lambda call, *given, **named: call(*given, **named).float())
+
+
+def sigmoid_writes() -> None:
+    """What sigmoid is given is gone afterwards; its gradient does not need it."""
+
+    def wrong(kernel: Any, x: Tensor) -> Tensor:
+        made: Tensor = kernel(x)
+        x.detach().zero_()
+        return made
+
+    around_kernel("sigmoid", wrong)
+
+
+def conversion_truncates() -> None:
+    """What is converted to bfloat16 loses its last bits instead of being rounded."""
+
+    def wrong(kernel: Any, x: Any, *given: Any, **named: Any) -> Tensor:
+        x = torch.as_tensor(x)  # a number comes as it is
+        if named.get("dtype") == torch.bfloat16 and x.dtype == torch.float32:
+            x = (x.detach().contiguous().view(torch.int32) & -65536).view(torch.float32)
+        made: Tensor = kernel(x, *given, **named)
+        return made
+
+    around_kernel("_to_copy", wrong)
+
+
 @hookimpl
 def refimpl_executions() -> list[Execution]:
     """One that nothing supports: a plugin that provides nothing would be a finding of its own."""
