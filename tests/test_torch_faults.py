@@ -165,6 +165,28 @@ SEEN = (
         ("aten::sigmoid, against NumPy", "float64 on cpu"),
     ),
     Seen(
+        "products_away_from_zero", "titanic-dnn", "each-kernel-is-right",
+        ("aten::addmm", "rounded away from zero"), execution="bf16",
+    ),
+    Seen(
+        "bfloat16_is_float16", "titanic-dnn", "each-kernel-is-right",
+        ("computes in float16, not in bfloat16",), execution="bf16",
+    ),
+    Seen("inference_records", "titanic-dnn", "predicts-as-its-oracle", ("inference_mode",)),
+    Seen("deep_copies_share", "titanic-dnn", "checkpoint-predicts-the-same", ("a deep copy",)),
+    Seen(
+        "loaded_in_evaluation", "titanic-dnn", "checkpoint-predicts-the-same",
+        ("layers of a saved and loaded net, in training, that train",),
+    ),
+    Seen("last_unit_stays", "mnist-cnn", "dropout-at-its-rate", ("one unit",), "function"),
+    Seen(
+        "subsets_in_order", "titanic-dnn", "draws-as-torch-does", ("SubsetRandomSampler",),
+    ),
+    Seen(
+        "inverse_off", "tensors", "values-compute-rightly",
+        ("aten::linalg_inv_ex, against NumPy",), execution="",
+    ),
+    Seen(
         "view_copies", "tensors", "values-compute-rightly",
         ("aten::view gives a copy where it declares a view",), execution="",
     ),

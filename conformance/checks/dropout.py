@@ -77,6 +77,9 @@ def _drawn(name: str, layer: nn.Module, rate: float, device: torch.device) -> It
     spread = deviation * sqrt(rate * (1 - rate))
     what = f"share that {name} leaves out of {left_out.numel():,} units"
     yield within(what, float(left_out.mean()), rate - spread, rate + spread)
+    each = (left_out.mean(0) - rate).abs().max() / sqrt(rate * (1 - rate) / len(left_out))
+    what = f"standard deviations that the share {name} leaves out of one unit is off"
+    yield at_most(what, float(each), DEVIATIONS)
     centred = left_out - left_out.mean()
     for axis, of in enumerate(("samples", "units")):
         alike = (centred * centred.roll(1, axis)).mean() / centred.square().mean()

@@ -38,7 +38,13 @@ def _is_judged(subject: Subject) -> bool:
 )
 def each_kernel_is_right(subject: Subject) -> Iterator[Measurement]:
     """Is every call of a step and of predictions within what rounding does to its own inputs?"""
-    yield from _calls(judged(subject.trained, subject.execution, subject.tier))
+    seen = judged(subject.trained, subject.execution, subject.tier)
+    yield from _calls(seen)
+    wanted = subject.execution.rounding
+    if wanted in ("bfloat16", "float16"):
+        others = [dtype for dtype in seen.narrow if dtype != wanted]
+        message = f"{subject.execution.name} computes in {' and '.join(others)}, not in {wanted}"
+        yield true(f"computes in {wanted}", not others, message)
 
 
 @check(

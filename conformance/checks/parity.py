@@ -87,8 +87,9 @@ def shards_make_the_batch(subject: Subject) -> Iterator[Measurement]:
         ratio = within_budget(f"error ratio of gradient {seen.name}", close.error_ratio)
         message = (
             f"the gradient of {seen.name} over {SHARDS} shards is {close.found:.6g} where that of "
-            f"the whole batch is {close.expected:.6g}: the loss is no mean over the rows, or a "
-            "layer mixes rows; if that is the document's way, set data_parallel=False"
+            f"the whole batch is {close.expected:.6g}: the loss is no mean over the rows, a layer "
+            "mixes rows, or torch computes short batches otherwise (each-kernel-is-right names "
+            "the kernel); if it is the document's way, set data_parallel=False"
         )
         yield replace(ratio, message="" if ratio.holds else message)
 

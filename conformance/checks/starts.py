@@ -76,8 +76,8 @@ def _batches(count: int, size: int) -> list[int]:
 
 RECORDED = (
     Drawn(
-        "torch.rand(3)", lambda: torch.rand(3).tolist(), (0.49626, 0.76822, 0.08848),
-        "torch 2.13 and 2.14",
+        "torch.rand(3)", lambda: torch.rand(3).tolist(), (0.4962566, 0.7682218, 0.0884774),
+        "torch 2.3 and 2.14", digits=7,
     ),
     Drawn(
         "torch.randn(3)", lambda: torch.randn(3).tolist(), (1.54100, -0.29343, -2.17879),
@@ -94,6 +94,10 @@ RECORDED = (
     Drawn(
         "random_split(range(6), [4, 2], generator=…)", lambda: _parts(4, 2, of_its_own=True),
         (2, 5, 3, 0, 1, 4), "torch 2.3 and 2.14",
+    ),
+    Drawn(
+        "SubsetRandomSampler(range(10, 16))", lambda: [*data.SubsetRandomSampler(range(10, 16))],
+        (12, 15, 13, 10, 11, 14), "torch 2.3 and 2.14",
     ),
     Drawn(
         "DataLoader(range(6), 2, shuffle=True)", lambda: _batches(6, 2), (0, 4, 3, 5, 2, 1),

@@ -157,7 +157,8 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
     kernel's errors to their bounds, and ``beyond`` the first calls that rounding does not explain.
     ``confirmed`` counts the calls whose float64 was compared with NumPy's.
     ``captured`` has the first of each kernel with everything that is needed to make it again.
-    ``undeclared`` says, by kernel, what it does against its declaration.
+    ``undeclared`` says, by kernel, what it does against its declaration. ``narrow`` counts results
+    in each dtype of 16 bits.
     """
 
     def __init__(self, during: str = "", most: float = math.inf) -> None:
@@ -174,6 +175,7 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.captured: dict[str, Captured] = {}
         self.confirmed: Counter[str] = Counter()
         self.undeclared: dict[str, str] = {}
+        self.narrow: Counter[str] = Counter()
         self._disowned: set[str] = set()
         self._noted: JudgedCall | None = None
         self._first_number = 0
@@ -237,6 +239,9 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
             try:
                 made = results_of(func, args, given, out)
                 self._spent[kernel] += max([A_CALL, *(each.numel() for each in made)])
+                for each in made:
+                    if each.dtype in (torch.bfloat16, torch.float16):
+                        self.narrow[str(each.dtype).removeprefix("torch.")] += 1
                 same = None if wide is not None else _fingerprint(func, (args, given, out))
                 if same in _sound:
                     self._count(kernel, _sound[same])
@@ -260,6 +265,7 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.judged += other.judged
         self.unjudged += other.unjudged
         self.confirmed += other.confirmed
+        self.narrow += other.narrow
         self.why = {**other.why, **self.why}
         for kernel, ratio in other.worst.items():
             self._keep_worst(kernel, ratio)
@@ -312,7 +318,7 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
         allowed = least(func, exact, unit)
         decides = torch.Tag.pointwise in func.tags
         quick = math.nan if allowed is None else _quickly(own, exact, allowed, found, decides)
-        if quick <= 1 and leaning <= 1:
+        if quick <= 1 and abs(leaning) <= 1:
             return quick
         allowed = bounds(func, plain_args, plain_kwargs, exact, unit, found[0].device.type)
         shapes = _shapes((plain_args, plain_kwargs))
@@ -322,8 +328,9 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 continue  # where a maximum lies is decided by ties
             far = furthest(made, expected, bound)
             role = _role(func, number, args)
-            if far.ratio <= 1 < leaning:
-                far, role = replace(far, ratio=leaning), f"{role}, rounded towards zero"
+            if far.ratio <= 1 < abs(leaning):
+                way = "towards" if leaning > 0 else "away from"
+                far, role = replace(far, ratio=abs(leaning)), f"{role}, rounded {way} zero"
             largest = largest if far.ratio <= largest else far.ratio
             if far.ratio <= 1:
                 continue
@@ -355,7 +362,7 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
         other = by_numpy(name, args, kwargs) if due else None
         if other is None:
             return exact
-        [whole] = exact
+        whole, *others = exact
         rows = slice(len(other)) if other.dim() and whole.dim() else ...
         if whole.dtype != torch.float64 or whole[rows].shape != other.shape:
             return exact
@@ -363,7 +370,7 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
         unit = torch.finfo(torch.float64).eps
         far = furthest(whole[rows], other, UNITS * unit / 2 * other.abs())
         if not far.ratio <= 1:
-            (bound,) = bounds(func, args, kwargs, exact, unit)
+            bound = bounds(func, args, kwargs, exact, unit)[0]
             far = furthest(whole[rows], other, torch.as_tensor(bound).expand_as(whole)[rows])
         if far.ratio <= 1:
             return exact
@@ -375,7 +382,7 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 dtype="float64", device="cpu", during=self.during,
             )  # fmt: skip
             self._note(call)
-        return [other] if other.shape == whole.shape else exact
+        return [other, *others] if other.shape == whole.shape else exact
 
 
 def _shapes(given: Any) -> tuple[tuple[int, ...], ...]:
@@ -451,7 +458,8 @@ def _quickly(
 def _leaning(func: Any, own: list[Tensor], exact: list[Tensor], found: list[Tensor]) -> float:
     """How far the results of a narrow product lean towards zero, as a share of what may be.
 
-    What is rounded to the nearest number leans to neither side. Few results show nothing.
+    What is rounded to the nearest number leans to neither side; less than 0 is away from zero. Few
+    results show nothing.
     """
     unit = torch.finfo(found[0].dtype).eps if is_float(found[0]) else 0.0
     if unit < NARROW or name_of(func) not in TO_NEAREST or found[0].numel() < MANY:

@@ -39,6 +39,11 @@ def _reduced(reduce: Callable[..., Any]) -> Callable[..., Any]:
     return over
 
 
+def _std(x: Array, dim: Any = None, *, correction: float = 1, keepdim: bool = False) -> Any:
+    axes = tuple(dim) if dim else None
+    return np.std(x, axis=axes, ddof=correction, keepdims=keepdim)  # type: ignore[call-overload]
+
+
 def _as_stated(terms: Array, reduction: int) -> Any:
     if reduction == MEAN:
         return terms.mean()
@@ -91,6 +96,9 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "convolution": _convolution,
     "sum": _reduced(np.sum),
     "mean": _reduced(np.mean),
+    "std": _std,
+    "linalg_inv_ex": lambda x, check_errors=False: np.linalg.inv(x),
+    "_linalg_det": np.linalg.det,
     "add": lambda a, b, alpha=1: a + alpha * b,
     "sub": lambda a, b, alpha=1: a - alpha * b,
     "mul": lambda a, b: a * b,
@@ -113,7 +121,7 @@ KERNELS: dict[str, Callable[..., Any]] = {
 
 
 def by_numpy(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
-    """What a kernel makes of these arguments in float64, or of their first rows.
+    """What a kernel makes first of these arguments in float64, or of their first rows.
 
     ``None`` if it has no second witness, or none for such arguments: all tensors are to be of
     float64, dense, and to have numbers.

@@ -623,6 +623,72 @@ def conversion_truncates() -> None:
     around_kernel("_to_copy", wrong)
 
 
+def products_away_from_zero() -> None:
+    """In bfloat16 alone, by less than what rounding does to each."""
+
+    def wrong(kernel: Any, *given: Any, **named: Any) -> Tensor:
+        made: Tensor = kernel(*given, **named)
+        return made * 1.01 if made.dtype == torch.bfloat16 else made
+
+    around_kernel("addmm", wrong)
+
+
+def bfloat16_is_float16() -> None:
+    enter = torch.autocast.__enter__
+
+    def wrong(self: torch.autocast) -> Any:
+        entered = enter(self)
+        torch.set_autocast_dtype(self.device, torch.float16)
+        return entered
+
+    torch.autocast.__enter__ = wrong  # type: ignore[method-assign]
+
+
+def inference_records() -> None:
+    """``inference_mode`` changes nothing."""
+    around(torch._C, "_InferenceMode", lambda mode, on: mode(False))
+
+
+def deep_copies_share() -> None:
+    """A copied module has the parameters of the one that it is a copy of."""
+    nn.Parameter.__deepcopy__ = lambda self, memo: self  # type: ignore[method-assign]
+
+
+def loaded_in_evaluation() -> None:
+    def wrong(load: Any, *given: Any, **named: Any) -> Any:
+        made = load(*given, **named)
+        return made.eval() if isinstance(made, nn.Module) else made
+
+    around(torch, "load", wrong)
+
+
+def last_unit_stays() -> None:
+    """The last unit is never dropped."""
+
+    def wrong(kernel: Any, mask: Tensor, *given: Any, **named: Any) -> Tensor:
+        made: Tensor = kernel(mask, *given, **named)
+        if made.dim() > 1:
+            made[:, -1] = 1
+        return made
+
+    around_kernel("bernoulli_.float", wrong)
+
+
+def subsets_in_order() -> None:
+    sampler = torch.utils.data.SubsetRandomSampler
+    sampler.__iter__ = lambda self: iter(self.indices)  # type: ignore[method-assign]
+
+
+def inverse_off() -> None:
+    """By less than the digits that a document prints, in every precision."""
+
+    def wrong(kernel: Any, *given: Any, **named: Any) -> Any:
+        inverse, *rest = kernel(*given, **named)
+        return (inverse * (1 + 1e-5), *rest)
+
+    around_kernel("linalg_inv_ex", wrong)
+
+
 @hookimpl
 def refimpl_executions() -> list[Execution]:
     """One that nothing supports: a plugin that provides nothing would be a finding of its own."""
