@@ -355,6 +355,8 @@ def each_kernel_of_numpy(dtype):
     F.conv1d(images[:, :, 0], weight[..., 0])
     for reduced in (a.sum(), a.sum((0,), keepdim=True), a.mean(), a.mean(1)):
         assert reduced.isfinite().all()
+    square = a[:20, :20]
+    a.std(), a.std(1, correction=0), square.det(), square.inverse()
     torch.add(a, a, alpha=3).sub(1.5).mul(b.T[:1, :]).div(2.5)
     a.softmax(1), a.log_softmax(0), a.exp(), a.abs().log(), a.abs().sqrt()
     F.mse_loss(a, a + 1), F.mse_loss(a, a + 1, reduction="none")
