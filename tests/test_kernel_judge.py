@@ -19,6 +19,7 @@ from refimpl.loading import registry
 from refimpl.parity import kernel_judge
 from refimpl.parity.judged_steps import first_beyond
 from refimpl.parity.judged_values import judge_values
+from refimpl.parity.kernel_bounds import bounds, repeated
 from refimpl.parity.kernel_judge import KernelJudge, furthest
 from refimpl.parity.layer_definitions import defined, is_defined, results
 from refimpl.parity.numpy_kernels import KERNELS
@@ -342,6 +343,30 @@ def test_kernels_that_only_the_program_as_it_is_written_calls_are_judged_too():
     assert result.outcome == "failed"
     assert "aten::addcdiv_" in result.reason
     assert "step 1 of the program as it is written" in result.reason
+
+
+def factorised(size, dtype):
+    a, b = image(50, 50).to(dtype)[:size, :size], image(size, 2).to(dtype)
+    a.det(), a.slogdet(), a.inverse(), torch.linalg.solve(a, b), a.std(0), torch.linalg.qr(a)
+    torch.linalg.svd(a), torch.linalg.eigh(a + a.mT), torch.linalg.lstsq(a, b)
+    torch.linalg.cholesky(a @ a.mT + torch.eye(size, dtype=dtype))
+
+
+@pytest.mark.parametrize("size", [2, 5, 20, 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sound_factorisations_are_within_what_rounding_explains(size, dtype, monkeypatch):
+    monkeypatch.setattr(kernel_judge, "CONFIRMED", 100)
+    judge = judged(lambda: factorised(size, dtype))
+    assert not judge.beyond
+    assert not judge.unjudged
+
+
+def test_what_is_measured_is_measured_in_float64_too():
+    inverse = torch.ops.aten.linalg_inv_ex.default
+    near = torch.tensor([[1.0, 1.0], [1.0, 1.001]], dtype=torch.float64)
+    unit = torch.finfo(torch.float64).eps
+    bound, _ = bounds(inverse, [near], {}, repeated(inverse, [near], {}), unit)
+    assert float(bound) > 1000 * unit * float(near.inverse().abs().max())
 
 
 def each_kernel_of_numpy(dtype):

@@ -429,7 +429,7 @@ def _measured(
             if not is_float(value):
                 return value
             signs = torch.randint(0, 2, value.shape, generator=generator) * 2 - 1
-            return value * (1 + step * signs)
+            return value * (1 + step * signs.to(value.dtype))  # 1 + 1e-8 is 1 in float32
 
         again = repeated(func, tree_map(moved, list(args)), tree_map(moved, kwargs))
         for place, (one, other) in enumerate(zip(exact, again, strict=True)):
@@ -437,8 +437,16 @@ def _measured(
                 change = float((other - one).abs().nan_to_num(posinf=0.0).max()) * half / step
                 furthest[place] = max(furthest[place], change)
     sizes = [max((t.numel() for t in _tensors(args)), default=1) / max(e.numel(), 1) for e in exact]
+    times = _eliminations(func, args)
     return [
-        DEVIATIONS * math.sqrt(max(size, 1.0)) * change
+        DEVIATIONS * times * math.sqrt(max(size, 1.0)) * change
         + UNITS * half * (float(each.abs().max()) if each.numel() else 0.0)
         for size, change, each in zip(sizes, furthest, exact, strict=True)
     ]
+
+
+def _eliminations(func: Any, args: Sequence[Any]) -> int:
+    """How often a kernel that solves or factorises rounds each number: once for each row."""
+    if "linalg" not in name_of(func):
+        return 1
+    return max((t.shape[-1] for t in _tensors(args) if t.dim() > 1), default=1)

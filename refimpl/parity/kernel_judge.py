@@ -73,6 +73,13 @@ CONFIRMED = 2
 LOOKED_AT = 5
 """How many calls of each kernel and dtype in a process are compared with what it declares."""
 
+UNDECIDED = {
+    "_linalg_svd": (0, 2), "_linalg_eigh": (1,), "_linalg_det": (1, 2),
+    "_linalg_slogdet": (2, 3), "_linalg_solve_ex": (1, 2),
+}  # fmt: skip
+"""Results that are not judged, by their place: vectors of either sign, and factors of a matrix or
+its transpose, as it lies in memory."""
+
 COMPARISONS = frozenset(["gt", "ge", "lt", "le", "eq", "ne"])
 
 
@@ -326,6 +333,8 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for number, (made, expected, bound) in enumerate(zip(found, exact, allowed, strict=True)):
             if not made.numel() or not (is_float(made) or decides):
                 continue  # where a maximum lies is decided by ties
+            if number in UNDECIDED.get(name_of(func), ()):
+                continue
             far = furthest(made, expected, bound)
             role = _role(func, number, args)
             if far.ratio <= 1 < abs(leaning):
