@@ -19,13 +19,20 @@ import torch
 from benchmarks.afterwards import AFTERWARDS
 from benchmarks.agreement import LARGEST, apart_of, by_refimpl, first_epochs
 from benchmarks.epochs import of_part
-from benchmarks.loops import OWN, End, Samples, as_documented, bare, documented_samples, workers_of
+from benchmarks.loops import (
+    OWN,
+    End,
+    Samples,
+    as_documented,
+    bare,
+    documented_samples,
+    variant_of,
+    workers_of,
+)
 from benchmarks.tables import show
 from benchmarks.turns import medians
-from refimpl import Variant
 from refimpl.data import Tier
 from refimpl.environment import environment
-from refimpl.loading import registry
 from refimpl.requirements import missing_data
 from refimpl.training.problem import Problem, pose
 
@@ -83,7 +90,7 @@ def timed(name: str, tier: Tier, part: float, repeats: int) -> Timed:
     Each runs this part of the document's epochs.
     """
     example_name, _, variant_name = name.partition("/")
-    variant = _variant(name)
+    variant = variant_of(name)
     problem = pose(variant, tier, dropout=False)
     first, problem = first_epochs(problem), of_part(problem, part)
 
@@ -109,14 +116,9 @@ def timed(name: str, tier: Tier, part: float, repeats: int) -> Timed:
     return Timed(name, tier, **seconds, apart=apart)
 
 
-def _variant(name: str) -> Variant:
-    example, _, variant = name.partition("/")
-    return registry.load(only=[example]).example(example).variant(variant)
-
-
 def _lacks(name: str, tier: Tier) -> str | None:
     """Why a variant cannot be timed here: its data are not complete."""
-    data = _variant(name).data
+    data = variant_of(name).data
     return missing_data(data, tier) if data is not None else None
 
 

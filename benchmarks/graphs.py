@@ -23,13 +23,13 @@ from benchmarks.loops import (
     as_documented,
     documented_samples,
     graphed,
+    variant_of,
     workers_of,
 )
 from benchmarks.tables import show
 from benchmarks.turns import medians
 from refimpl.composition import on_device
 from refimpl.data import Tier
-from refimpl.loading import registry
 from refimpl.training.problem import Problem, pose
 
 HEAD = """# One graph a step
@@ -58,7 +58,7 @@ def timed(name: str, tier: Tier, device: str, repeats: int) -> Timed:
     Raises :class:`click.ClickException` if they end apart.
     """
     example, _, chosen = name.partition("/")
-    variant = registry.load(only=[example]).example(example).variant(chosen)
+    variant = variant_of(name)
     problem = pose(variant, tier, dropout=False, execution=on_device(device))
     own, eager = OWN.get(name), [""]
 

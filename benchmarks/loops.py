@@ -27,6 +27,7 @@ from torchvision.transforms.functional import to_tensor
 
 from refimpl import Epoch, Variant, metrics
 from refimpl.composition import CPU
+from refimpl.loading import registry
 from refimpl.plugins import ring_focal
 from refimpl.training.graphs import graphs_on
 from refimpl.training.loop import drive
@@ -138,6 +139,12 @@ OUT_OF_TENSORS = {
     "ring-dnn": {"low"},
 }  # fmt: skip
 """Variants whose documents have no DataLoader, but take all rows, slices, or rows by index."""
+
+
+def variant_of(name: str) -> Variant:
+    """The variant of this EXAMPLE/VARIANT."""
+    example, _, variant = name.partition("/")
+    return registry.load(only=[example]).example(example).variant(variant)
 
 
 def workers_of(example: str, variant: str) -> int | None:

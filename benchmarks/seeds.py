@@ -16,10 +16,10 @@ from pathlib import Path
 import click
 import torch
 
+from benchmarks.loops import variant_of
 from benchmarks.tables import show
 from refimpl.baselines.sweep import train_seeds
 from refimpl.executions.ensemble import gains
-from refimpl.loading import registry
 
 TIMED = ("titanic-dnn/script", "ring-dnn/high", "ring-dnn/low", "mnist-logistic/fit")
 HEAD = """# Many seeds at once
@@ -34,8 +34,7 @@ FIRST = 200_000
 
 def medians(name: str, count: int, repeats: int) -> tuple[float, float]:
     """Median seconds of one seed and of ``count`` together; the first turn does not count."""
-    example, _, variant_name = name.partition("/")
-    variant = registry.load(only=[example]).example(example).variant(variant_name)
+    variant = variant_of(name)
     if not gains(variant, "stand-in"):
         raise click.ClickException(f"{name} is not trained together")
     cores = os.cpu_count() or 1

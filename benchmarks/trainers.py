@@ -31,11 +31,10 @@ from benchmarks import afterwards, agreement, processes
 from benchmarks.afterwards import AFTERWARDS
 from benchmarks.agreement import LARGEST, apart_of, by_refimpl, first_epochs
 from benchmarks.lines import Function, Source, watched, written
-from benchmarks.loops import End
+from benchmarks.loops import End, variant_of
 from benchmarks.tables import show
 from benchmarks.task import Task, task_of
 from refimpl import Variant
-from refimpl.loading import registry
 from refimpl.training.problem import Problem, pose
 
 TIMED = (
@@ -138,8 +137,7 @@ def undisturbed() -> Iterator[None]:
 
 def compared(name: str, tier: str, repeats: int) -> Compared:
     """Show that the trainers end alike and count their lines, then time them in turn."""
-    example_name, _, variant_name = name.partition("/")
-    variant = registry.load(only=[example_name]).example(example_name).variant(variant_name)
+    variant = variant_of(name)
     problem = pose(variant, tier, dropout=False)  # type: ignore[arg-type]
     trainers = trainers_of(name, variant)
     with undisturbed():

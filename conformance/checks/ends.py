@@ -7,7 +7,6 @@ and slopes on the way there, which a run may come to late.
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,6 +21,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from refimpl.checking.checks import Measurement, Subject, check, equal, true
+from refimpl.conformance.checks.repetition import saved_and_loaded
 from refimpl.training.loop import steps_of
 from refimpl.training.problem import pose
 
@@ -396,10 +396,7 @@ def _of_the_state(subject: Subject) -> Iterator[Measurement]:
         own += [name for name, _ in _persistent(owner)]
         lost = sorted(set(own) - state.keys())
         yield equal(f"what the state dict of {what} lacks", lost, [])
-        file = io.BytesIO()
-        torch.save(state, file)
-        file.seek(0)
-        loaded = torch.load(file, weights_only=True)
+        loaded = saved_and_loaded(state)
         changed = [n for n, value in state.items() if not _alike(value, loaded.get(n))]
         yield equal(f"what torch.save changes in {what} in float64", changed, [])
 

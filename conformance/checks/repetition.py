@@ -192,13 +192,13 @@ def _copies() -> Iterator[Measurement]:
         with torch.random.fork_rng(devices=[]):
             net = nn.Sequential(nn.Linear(3, 2), nn.Dropout(), nn.Linear(2, 1))
         net.train(mode == "training")[0].requires_grad_(False)
-        loaded = _loaded(net, weights_only=False)
+        loaded = saved_and_loaded(net, weights_only=False)
         for what, copy in (("a deep copy", deepcopy(net)), ("a saved and loaded net", loaded)):
             of = f"of {what}, in {mode}"
             yield equal(f"layers {of}, that train", _in_training(copy), _in_training(net))
             yield equal(f"parameters {of}, that train", _trained(copy), _trained(net))
             yield equal(f"parameters {of}, that are the original's", _shared(copy, net), [])
-        state = _loaded(net.state_dict())
+        state = saved_and_loaded(net.state_dict())
         frozen = [name for name, value in state.items() if value.requires_grad]
         yield equal(f"loaded numbers that require gradients, in {mode}", frozen, [])
         net.requires_grad_()(torch.ones(1, 3)).sum().backward()
@@ -207,7 +207,8 @@ def _copies() -> Iterator[Measurement]:
         yield equal(f"gradients after zero_grad, in {mode}", left, [])
 
 
-def _loaded(what: object, weights_only: bool = True) -> Any:
+def saved_and_loaded(what: object, weights_only: bool = True) -> Any:
+    """What ``torch.load`` gives of what ``torch.save`` stores."""
     file = BytesIO()
     torch.save(what, file)
     file.seek(0)

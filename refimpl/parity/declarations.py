@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_map
 
-from refimpl.parity.kernel_bounds import written
+from refimpl.parity.kernel_bounds import as_tuple, dtype_name, tensors_of, written
 
 
 def broken(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> str:
@@ -47,7 +47,7 @@ def _another_number(given: Tensor, out: object) -> str:
         return ""
     (expected,) = given.detach().reshape(1).numpy().tolist()
     same = out == expected or (out != out and expected != expected)
-    return "" if same else f"gives {out!r} for the {_named(given.dtype)} number {expected!r}"
+    return "" if same else f"gives {out!r} for the {dtype_name(given.dtype)} number {expected!r}"
 
 
 @cache
@@ -57,13 +57,12 @@ def _is_composed(func: Any) -> bool:
 
 
 def _no_view(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> str:
-    outs = tuple(out) if isinstance(out, tuple) else (out,)
-    declared = zip(outs, func._schema.returns, strict=False)
+    declared = zip(as_tuple(out), func._schema.returns, strict=False)
     views = [made for made, each in declared if each.alias_info is not None]
     if not views or _is_composed(func):
         return ""
-    memory = {_memory(each) for each in _tensors((args, kwargs))}
-    copies = [each for each in _tensors(views) if each.numel() and _memory(each) not in memory]
+    memory = {_memory(each) for each in tensors_of((args, kwargs))}
+    copies = [each for each in tensors_of(views) if each.numel() and _memory(each) not in memory]
     return "gives a copy where it declares a view of what it is given" if copies else ""
 
 
@@ -76,12 +75,12 @@ def _another_dtype(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], ou
         given, named = tree_map(_without_numbers, (list(args), dict(kwargs)))
         if "device" in named:
             named["device"] = torch.device("meta")
-        declared = _tensors(func(*given, **named))
+        declared = tensors_of(func(*given, **named))
     except Exception:  # it depends on numbers, or torch cannot say
         return ""
-    for made, each in zip(_tensors(out), declared, strict=False):
+    for made, each in zip(tensors_of(out), declared, strict=False):
         if made.dtype != each.dtype:
-            return f"gives {_named(made.dtype)} where it declares {_named(each.dtype)}"
+            return f"gives {dtype_name(made.dtype)} where it declares {dtype_name(each.dtype)}"
     return ""
 
 
@@ -89,11 +88,3 @@ def _without_numbers(value: Any) -> Any:
     if isinstance(value, Tensor):
         return torch.empty_like(value, device="meta", requires_grad=False)
     return torch.device("meta") if isinstance(value, torch.device) else value
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_flatten(tree)[0] if isinstance(leaf, Tensor)]
-
-
-def _named(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

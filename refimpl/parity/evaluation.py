@@ -21,6 +21,7 @@ from refimpl.composition import CPU, precision_of
 from refimpl.contract import Execution, Step, Variant
 from refimpl.data import Tier
 from refimpl.errors import ContractError
+from refimpl.parity.kernel_bounds import dtype_name
 from refimpl.parity.kernel_judge import JudgedCall, furthest
 from refimpl.parity.rounding import rounding_of
 from refimpl.parity.whole_runs import trained
@@ -126,7 +127,7 @@ def compare_predictions(variant: Variant, execution: Execution, tier: Tier) -> I
                 yield replace(
                     furthest(found, right, bound), kernel=f"predictions at the {when} of the run",
                     shapes=tuple(tuple(getattr(leaf, "shape", ())) for leaf in leaves(given)),
-                    dtype=str(found.dtype).removeprefix("torch."), device=found.device.type,
+                    dtype=dtype_name(found.dtype), device=found.device.type,
                     during=mode,
                 )  # fmt: skip
 

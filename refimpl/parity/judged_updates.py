@@ -22,7 +22,7 @@ from torch.optim.optimizer import (
 from torch.utils._python_dispatch import _disable_current_modes
 
 from refimpl.composition import CPU
-from refimpl.parity.kernel_bounds import UNITS
+from refimpl.parity.kernel_bounds import UNITS, dtype_name
 from refimpl.parity.kernel_judge import JudgedCall, KernelJudge, furthest
 from refimpl.parity.layer_definitions import is_defined
 from refimpl.parity.leaf_modules import judged_layer, recording
@@ -206,7 +206,7 @@ class Watcher:
                     call = replace(
                         far, kernel=type(optimizer).__name__, role=f"updated {name}",
                         shapes=(tuple(each.shape),), device=each.device.type,
-                        dtype=str(each.dtype).removeprefix("torch."),
+                        dtype=dtype_name(each.dtype),
                         during=f"update {self._number} of {self._run}",
                     )  # fmt: skip
                     self.seen.beyond.append(call)

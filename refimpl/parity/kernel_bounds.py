@@ -72,13 +72,14 @@ def results_of(func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any)
     into = [args[place] if place < len(args) else kwargs.get(name) for place, name in written(func)]
     made = [
         each
-        for each, declared in zip(_as_tuple(out), func._schema.returns, strict=False)
+        for each, declared in zip(as_tuple(out), func._schema.returns, strict=False)
         if declared.alias_info is None or not declared.alias_info.is_write
     ]
     return [leaf for leaf in tree_flatten((into, made))[0] if isinstance(leaf, Tensor)]
 
 
-def _as_tuple(out: Any) -> tuple[Any, ...]:
+def as_tuple(out: Any) -> tuple[Any, ...]:
+    """What a call returned, as its schema lists it."""
     return tuple(out) if isinstance(out, tuple) else (out,)
 
 
@@ -299,7 +300,7 @@ def length_of(name: str, args: Sequence[Any]) -> float:
         return float(max(gradient.numel() / gradient.shape[1], weight.numel() / weight.shape[1]))
     if name in ("mm", "bmm", "addmm", "baddbmm", "mv", "addmv", "dot", "convolution"):
         return float(_lengths(name, args, [])[0])
-    return float(max((t.numel() for t in _tensors(args)), default=1))
+    return float(max((t.numel() for t in tensors_of(args)), default=1))
 
 
 def _lengths(name: str, args: Sequence[Any], exact: Results) -> list[float]:
@@ -316,11 +317,17 @@ def _lengths(name: str, args: Sequence[Any], exact: Results) -> list[float]:
         each = weight.numel() / weight.shape[1]
         wanted = args[10]
         return [n for n, made in zip((each, rows, rows), wanted, strict=True) if made]
-    return [max(t.numel() for t in _tensors(args)) / max(each.numel(), 1) for each in exact]
+    return [max(t.numel() for t in tensors_of(args)) / max(each.numel(), 1) for each in exact]
 
 
-def _tensors(args: Sequence[Any]) -> list[Tensor]:
-    return [leaf for leaf in tree_flatten(list(args))[0] if isinstance(leaf, Tensor)]
+def tensors_of(tree: Any) -> list[Tensor]:
+    """The tensors among arguments or results."""
+    return [leaf for leaf in tree_flatten(tree)[0] if isinstance(leaf, Tensor)]
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """``float32`` for ``torch.float32``."""
+    return str(dtype).removeprefix("torch.")
 
 
 # --- losses and softmax --------------------------------------------------------------------------
@@ -436,7 +443,9 @@ def _measured(
             if one.numel() and is_float(one):
                 change = float((other - one).abs().nan_to_num(posinf=0.0).max()) * half / step
                 furthest[place] = max(furthest[place], change)
-    sizes = [max((t.numel() for t in _tensors(args)), default=1) / max(e.numel(), 1) for e in exact]
+    sizes = [
+        max((t.numel() for t in tensors_of(args)), default=1) / max(e.numel(), 1) for e in exact
+    ]
     times = _eliminations(func, args)
     return [
         DEVIATIONS * times * math.sqrt(max(size, 1.0)) * change
@@ -449,4 +458,4 @@ def _eliminations(func: Any, args: Sequence[Any]) -> int:
     """How often a kernel that solves or factorises rounds each number: once for each row."""
     if "linalg" not in name_of(func):
         return 1
-    return max((t.shape[-1] for t in _tensors(args) if t.dim() > 1), default=1)
+    return max((t.shape[-1] for t in tensors_of(args) if t.dim() > 1), default=1)

@@ -36,6 +36,7 @@ from refimpl.parity.kernel_bounds import (
     UNITS,
     Results,
     bounds,
+    dtype_name,
     in_float64,
     is_float,
     least,
@@ -196,10 +197,10 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Make a call, and judge what it made, and did."""
         given = dict(kwargs or {})
-        kind = func, getattr(args[0] if args else None, "dtype", None)
-        fresh = _looked_at[kind] < LOOKED_AT or kind in _undeclared
-        if fresh and self.only is None and func._schema.name.startswith("aten::"):
-            return self._compared(kind, func, args, given)
+        if self.only is None and func._schema.name.startswith("aten::"):
+            kind = func, getattr(args[0] if args else None, "dtype", None)
+            if _looked_at[kind] < LOOKED_AT or kind in _undeclared:
+                return self._compared(kind, func, args, given)
         return self._called(func, args, given)
 
     def _compared(
@@ -248,7 +249,7 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._spent[kernel] += max([A_CALL, *(each.numel() for each in made)])
                 for each in made:
                     if each.dtype in (torch.bfloat16, torch.float16):
-                        self.narrow[str(each.dtype).removeprefix("torch.")] += 1
+                        self.narrow[dtype_name(each.dtype)] += 1
                 same = None if wide is not None else _fingerprint(func, (args, given, out))
                 if same in _sound:
                     self._count(kernel, _sound[same])
@@ -345,7 +346,7 @@ class KernelJudge(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 continue
             call = replace(
                 far, kernel=kernel, role=role, shapes=shapes,
-                dtype=str(made.dtype).removeprefix("torch."), device=made.device.type,
+                dtype=dtype_name(made.dtype), device=made.device.type,
                 during=self.during,
             )  # fmt: skip
             if kernel not in self.captured and first:

@@ -20,7 +20,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from refimpl.composition import precision_of
 from refimpl.contract import Epoch, Execution, Step, Variant
 from refimpl.data import Tier
-from refimpl.parity.kernel_bounds import UNITS, by_transforms, of_tiles, summed
+from refimpl.parity.kernel_bounds import UNITS, by_transforms, dtype_name, of_tiles, summed
 from refimpl.parity.kernel_judge import JudgedCall, furthest
 from refimpl.parity.layer_definitions import LINEAR, TIED, defined, is_defined, results
 from refimpl.parity.rounding import rounding_of
@@ -170,7 +170,7 @@ def judged_layer(
         bare = furthest(found, expected, bound)
         return replace(
             bare, kernel=name, role=role, shapes=(tuple(x.shape),),
-            dtype=str(found.dtype).removeprefix("torch."), device=found.device.type, during=during,
+            dtype=dtype_name(found.dtype), device=found.device.type, during=during,
         )  # fmt: skip
 
     called = as_executed(layer, execution)
