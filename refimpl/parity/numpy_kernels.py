@@ -40,8 +40,9 @@ def _reduced(reduce: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _std(x: Array, dim: Any = None, *, correction: float = 1, keepdim: bool = False) -> Any:
+    standard: Callable[..., Any] = np.std  # NumPy releases differ in its overloads
     axes = tuple(dim) if dim else None
-    return np.std(x, axis=axes, ddof=correction, keepdims=keepdim)  # type: ignore[call-overload]
+    return standard(x, axis=axes, ddof=correction, keepdims=keepdim)
 
 
 def _as_stated(terms: Array, reduction: int) -> Any:
