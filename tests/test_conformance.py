@@ -104,7 +104,7 @@ ON_DEVICES = {"gradient-is-the-slope-in-float32", "spread-by-default"}
 """Checks of accelerators: what fails them is in the tests of emulated devices."""
 
 
-OF_TORCH_ALONE = {"draws-as-torch-does"}
+OF_TORCH_ALONE = {"autograd-and-copies-work", "draws-as-torch-does"}
 """No example can fail them: faults of torch are planted in tests of their own."""
 
 

@@ -172,10 +172,35 @@ SEEN = (
         "bfloat16_is_float16", "titanic-dnn", "each-kernel-is-right",
         ("computes in float16, not in bfloat16",), execution="bf16",
     ),
-    Seen("inference_records", "titanic-dnn", "predicts-as-its-oracle", ("inference_mode",)),
-    Seen("deep_copies_share", "titanic-dnn", "checkpoint-predicts-the-same", ("a deep copy",)),
     Seen(
-        "loaded_in_evaluation", "titanic-dnn", "checkpoint-predicts-the-same",
+        "inference_records", "autograd", "autograd-and-copies-work",
+        ("whether inference_mode records for gradients is True, expected False",), execution="",
+    ),
+    Seen(
+        "modes_stay", "titanic-dnn", "autograd-and-copies-work",
+        ("whether gradients are recorded after these modes is False",),
+    ),
+    Seen(
+        "backward_keeps_its_graph", "titanic-dnn", "autograd-and-copies-work",
+        ("what a second backward pass of one graph gives is None, expected RuntimeError",),
+    ),
+    Seen(
+        "grad_fills", "titanic-dnn", "autograd-and-copies-work",
+        ("what autograd.grad leaves in .grad is 6.0",),
+    ),
+    Seen(
+        "autocast_keeps_its_casts", "titanic-dnn", "autograd-and-copies-work",
+        ("what autocast multiplies by, as the weight is 1 and then 2, is [1.0, 1.0]",),
+    ),
+    Seen(
+        "lists_of_six_digits", "titanic-dnn", "autograd-and-copies-work", ("1/3 by tolist()",),
+    ),
+    Seen(
+        "relu_overwrites", "titanic-dnn", "right-at-the-ends", ("relu changes what it is given",),
+    ),
+    Seen("deep_copies_share", "titanic-dnn", "autograd-and-copies-work", ("a deep copy",)),
+    Seen(
+        "loaded_in_evaluation", "titanic-dnn", "autograd-and-copies-work",
         ("layers of a saved and loaded net, in training, that train",),
     ),
     Seen("last_unit_stays", "mnist-cnn", "dropout-at-its-rate", ("one unit",), "function"),

@@ -23,6 +23,7 @@ from refimpl.conformance.checks import (
     repetition,
     slopes32,
     starts,
+    state,
     updates,
 )
 
@@ -43,6 +44,7 @@ ALL: list[Check] = [
     facts.documented_failures,
     facts.errata,
     starts.draws_as_torch_does,
+    state.autograd_and_copies_work,
     starts.starts_as_torch_does,
     ends.right_at_the_ends,
     gradients.gradient_is_the_slope,

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from refimpl.checking.checks import Measurement, Subject, check, equal, true
-from refimpl.conformance.checks.repetition import saved_and_loaded
+from refimpl.conformance.checks.state import saved_and_loaded
 from refimpl.training.loop import steps_of
 from refimpl.training.problem import pose
 
@@ -85,6 +85,7 @@ def right_at_the_ends(subject: Subject) -> Iterator[Measurement]:
                 # a device need not have what the variant does without.
                 if name in called:
                     raise
+            found.append(end.unchanged(name.strip("_")))
             yield from _isolating(name, found)
         yield from _of_own_layers(subject, end)
     yield from _of_the_state(subject)
@@ -122,11 +123,19 @@ class End:
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self.device, self.dtype = device, dtype
+        self._given: list[tuple[Tensor, Tensor]] = []
 
     def tensor(self, values: ArrayLike) -> Tensor:
         """These values here, as a leaf that requires grad."""
         made = torch.tensor(np.asarray(values), dtype=self.dtype, device=self.device)
+        self._given.append((made, made.clone()))
         return made.requires_grad_()
+
+    def unchanged(self, operation: str) -> Measurement:
+        """Whether what was given since this was last looked at is as it was."""
+        given, self._given = self._given, []
+        holds = all(torch.equal(now, before) for now, before in given)
+        return true(f"what {operation} is given", holds, f"{operation} changes what it is given")
 
     def same(
         self, what: str, found: Tensor, expected: ArrayLike, terms: float = 0.0

@@ -5,9 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
-from copy import deepcopy
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +145,7 @@ def seed_decides_everything(subject: Subject) -> Iterator[Measurement]:
 
 @check(
     "checkpoint-predicts-the-same",
-    reading="something that the model needs is not in its state dict; or, if a small net is named, "
-    "torch copies or loads otherwise",
+    reading="something that the model needs is not in its state dict",
 )
 def checkpoint_predicts_the_same(subject: Subject) -> Iterator[Measurement]:
     """Does a checkpoint load with ``weights_only`` and predict the same, to the last bit?"""
@@ -182,50 +179,6 @@ def checkpoint_predicts_the_same(subject: Subject) -> Iterator[Measurement]:
         not apart,
         f"predictions differ by up to {max(apart, default=0.0):.3g} after loading",
     )
-    if variant.has_module:
-        yield from _copies()
-
-
-def _copies() -> Iterator[Measurement]:
-    """Whether a small net is as it was when it is copied or loaded, and holds its own numbers."""
-    for mode in ("training", "evaluation"):
-        with torch.random.fork_rng(devices=[]):
-            net = nn.Sequential(nn.Linear(3, 2), nn.Dropout(), nn.Linear(2, 1))
-        net.train(mode == "training")[0].requires_grad_(False)
-        loaded = saved_and_loaded(net, weights_only=False)
-        for what, copy in (("a deep copy", deepcopy(net)), ("a saved and loaded net", loaded)):
-            of = f"of {what}, in {mode}"
-            yield equal(f"layers {of}, that train", _in_training(copy), _in_training(net))
-            yield equal(f"parameters {of}, that train", _trained(copy), _trained(net))
-            yield equal(f"parameters {of}, that are the original's", _shared(copy, net), [])
-        state = saved_and_loaded(net.state_dict())
-        frozen = [name for name, value in state.items() if value.requires_grad]
-        yield equal(f"loaded numbers that require gradients, in {mode}", frozen, [])
-        net.requires_grad_()(torch.ones(1, 3)).sum().backward()
-        torch.optim.SGD(net.parameters(), lr=1.0).zero_grad()
-        left = [name for name, value in net.named_parameters() if value.grad is not None]
-        yield equal(f"gradients after zero_grad, in {mode}", left, [])
-
-
-def saved_and_loaded(what: object, weights_only: bool = True) -> Any:
-    """What ``torch.load`` gives of what ``torch.save`` stores."""
-    file = BytesIO()
-    torch.save(what, file)
-    file.seek(0)
-    return torch.load(file, weights_only=weights_only)
-
-
-def _in_training(net: nn.Module) -> list[str]:
-    return [name for name, layer in net.named_modules() if layer.training]
-
-
-def _trained(net: nn.Module) -> list[str]:
-    return [name for name, parameter in net.named_parameters() if parameter.requires_grad]
-
-
-def _shared(copy: nn.Module, net: nn.Module) -> list[str]:
-    own = {parameter.data_ptr() for parameter in net.parameters()}
-    return [name for name, value in copy.named_parameters() if value.data_ptr() in own]
 
 
 def _predict_from(subject: Subject, problem: Problem, checkpoint: Checkpoint, rows: Any) -> Any:

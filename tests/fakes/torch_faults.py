@@ -689,6 +689,62 @@ def inverse_off() -> None:
     around_kernel("linalg_inv_ex", wrong)
 
 
+def backward_keeps_its_graph() -> None:
+    def wrong(backward: Any, self: Tensor, *given: Any, **named: Any) -> None:
+        backward(self, *given, **{**named, "retain_graph": True})
+
+    around_method(Tensor, "backward", wrong)
+
+
+def grad_fills() -> None:
+    """``autograd.grad`` also writes into ``.grad``."""
+
+    def wrong(grad: Any, outputs: Any, inputs: Any, *given: Any, **named: Any) -> Any:
+        found = grad(outputs, inputs, *given, **named)
+        for own, slope in zip(
+            [inputs] if isinstance(inputs, Tensor) else inputs, found, strict=False
+        ):
+            if own.is_leaf and slope is not None:
+                own.grad = slope.detach()
+        return found
+
+    around(torch.autograd, "grad", wrong)
+
+
+def autocast_keeps_its_casts() -> None:
+    torch.clear_autocast_cache = lambda: None
+
+
+def lists_of_six_digits() -> None:
+    def wrong(tolist: Any, self: Tensor) -> Any:
+        made = tolist(self)
+        flat = isinstance(made, list) and made and isinstance(made[0], float)
+        return [float(f"{value:.6g}") for value in made] if flat else made
+
+    around_method(Tensor, "tolist", wrong)
+
+
+def modes_stay() -> None:
+    """Gradients are not recorded any more once ``inference_mode`` was left."""
+
+    def wrong(leave: Any, self: Any, *given: Any) -> None:
+        leave(self, *given)
+        torch._C._set_grad_enabled(False)
+
+    around_method(torch.inference_mode, "__exit__", wrong)
+
+
+def relu_overwrites() -> None:
+    """In Python, where no kernel is seen to do it."""
+
+    def wrong(function: Any, x: Tensor, *given: Any, **named: Any) -> Any:
+        made = function(x, *given, **named)
+        x.data.clamp_(min=0)
+        return made
+
+    around(F, "relu", wrong)
+
+
 @hookimpl
 def refimpl_executions() -> list[Execution]:
     """One that nothing supports: a plugin that provides nothing would be a finding of its own."""

@@ -1,0 +1,290 @@
+"""What torch keeps, shares and forgets: graphs, gradients, modes, copies, numbers handed to Python.
+
+No number of a step need be wrong where these are. They are tried on small nets, once an example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from copy import deepcopy
+from io import BytesIO
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from refimpl.checking.checks import Measurement, Subject, check, equal
+from refimpl.errors import one_line
+from refimpl.whereabouts import names_something_of
+
+THIRD = 1 / 3
+"""A number that has no few digits."""
+
+
+@check(
+    "autograd-and-copies-work",
+    about="example",
+    on_cpu=True,
+    applies=lambda subject: names_something_of(subject.example, "torch"),
+    reading="this build of torch records, frees, shares or copies otherwise than it documents; no "
+    "example need be wrong by it: report it to torch",
+)
+def autograd_and_copies_work(subject: Subject) -> Iterator[Measurement]:
+    """Do graphs, modes, gradients and copies of small nets work as torch documents?"""
+    for probes in (_modes, _gradients, _copies, _handed_over):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            for what, (look, expected) in probes().items():
+                yield equal(what, _found(look, expected), expected)
+
+
+Probes = dict[str, tuple[Callable[[], object], object]]
+"""What is looked at: how, and what it must be."""
+
+
+def _found(look: Callable[[], object], expected: object) -> object:
+    """What is found; an error by its kind, if that is expected, else with what it says."""
+    try:
+        return look()
+    except Exception as error:
+        kind = type(error).__name__
+        return kind if kind == expected else f"{kind}: {one_line(error)}"
+
+
+def _leaf(value: float = 3.0) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64, requires_grad=True)
+
+
+# --- modes ---------------------------------------------------------------------------------------
+
+
+def _modes() -> Probes:
+    """What is recorded in which mode, and whether a mode ends and reaches every layer."""
+    net = nn.Sequential(nn.Sequential(nn.Dropout()), nn.Dropout())
+    modes = torch.no_grad, torch.inference_mode
+    return {
+        "whether no_grad records for gradients": (lambda: _recorded(torch.no_grad), False),
+        "whether enable_grad in no_grad records for gradients": (
+            lambda: _recorded(torch.no_grad, torch.enable_grad),
+            True,
+        ),
+        "whether inference_mode records for gradients": (
+            lambda: _recorded(torch.inference_mode),
+            False,
+        ),
+        "whether gradients are recorded after these modes": (lambda: _recorded_after(*modes), True),
+        "layers that train after eval()": (lambda: in_training(net.eval()), []),
+        "layers that train after train()": (
+            lambda: in_training(net.train()),
+            ["", "0", "0.0", "1"],
+        ),
+        "what autocast multiplies by, as the weight is 1 and then 2,": (_cast_twice, [1.0, 2.0]),
+    }
+
+
+def _recorded(*modes: Callable[[], AbstractContextManager[object]]) -> bool:
+    x = _leaf()
+    with ExitStack() as within:
+        for mode in modes:
+            within.enter_context(mode())
+        return (2 * x).requires_grad
+
+
+def _recorded_after(*modes: Callable[[], AbstractContextManager[object]]) -> bool:
+    for mode in modes:
+        _recorded(mode)
+    return _recorded()
+
+
+def _cast_twice() -> list[float]:
+    layer, found = nn.Linear(1, 1, bias=False), []
+    for weight in (1.0, 2.0):
+        with torch.no_grad():
+            layer.weight.fill_(weight)
+        with torch.autocast("cpu", torch.bfloat16):
+            found.append(layer(torch.ones(1, 1)).item())
+    return found
+
+
+# --- gradients -----------------------------------------------------------------------------------
+
+
+def _gradients() -> Probes:
+    """What a backward pass frees, adds and refuses. The gradient of x² at 3 is 6."""
+    return {
+        "what a second backward pass of one graph gives": (_second_pass, "RuntimeError"),
+        "the gradient after two passes of a graph that is kept": (_kept_graph, 12.0),
+        "the gradient after two graphs": (_two_graphs, 12.0),
+        "what autograd.grad leaves in .grad": (_asked_for, None),
+        "what backward through a number that was overwritten gives": (_overwritten, "RuntimeError"),
+        "what overwriting a leaf that requires gradients gives": (
+            lambda: _leaf().add_(1),
+            "RuntimeError",
+        ),
+        "whether a detached number requires gradients": (
+            lambda: _leaf().detach().requires_grad,
+            False,
+        ),
+        "gradients that zero_grad leaves": (lambda: _zeroed(set_to_none=True), None),
+        "gradients that zero_grad(set_to_none=False) leaves": (
+            lambda: _zeroed(set_to_none=False),
+            0.0,
+        ),
+        "parameters with a gradient, where the first layer requires none": (
+            _frozen,
+            ["1.weight", "1.bias"],
+        ),
+    }
+
+
+def _second_pass() -> None:
+    y = _leaf() ** 2
+    _backward(y)
+    _backward(y)
+
+
+def _kept_graph() -> float:
+    x = _leaf()
+    y = x**2
+    _backward(y, retain_graph=True)
+    _backward(y)
+    return _gradient(x)
+
+
+def _two_graphs() -> float:
+    x = _leaf()
+    _backward(x**2)
+    _backward(x**2)
+    return _gradient(x)
+
+
+def _asked_for() -> Tensor | None:
+    x = _leaf()
+    torch.autograd.grad(x**2, x)
+    return x.grad
+
+
+def _overwritten() -> None:
+    x = _leaf()
+    y = x.exp()
+    z = y**2
+    with torch.no_grad():
+        y.add_(1)
+    _backward(z)
+
+
+def _zeroed(set_to_none: bool) -> float | None:
+    x = _leaf()
+    _backward(x**2)
+    torch.optim.SGD([x], lr=1.0).zero_grad(set_to_none=set_to_none)
+    return None if x.grad is None else x.grad.item()
+
+
+def _frozen() -> list[str]:
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    net[0].requires_grad_(False)
+    _backward(net(torch.ones(1, 2)).sum())
+    return [name for name, own in net.named_parameters() if own.grad is not None]
+
+
+def _backward(y: Tensor, retain_graph: bool | None = None) -> None:
+    y.backward(retain_graph=retain_graph)  # type: ignore[no-untyped-call]
+
+
+def _gradient(x: Tensor) -> float:
+    assert x.grad is not None
+    return x.grad.item()
+
+
+# --- copies --------------------------------------------------------------------------------------
+
+
+def _copies() -> Probes:
+    """Whether a net that is copied or loaded is as it was, and has numbers of its own."""
+    probes: Probes = {}
+    for mode in ("training", "evaluation"):
+        net = nn.Sequential(nn.Linear(3, 2), nn.Dropout(), nn.Linear(2, 1))
+        net.train(mode == "training")[0].requires_grad_(False)
+        for how, copied in COPIES.items():
+            of = f"of {how}, in {mode}"
+            probes |= {
+                f"layers {of}, that train": (
+                    lambda net=net, copied=copied: in_training(copied(net)),
+                    in_training(net),
+                ),
+                f"parameters {of}, that train": (
+                    lambda net=net, copied=copied: _trained(copied(net)),
+                    _trained(net),
+                ),
+                f"parameters {of}, that are the original's": (
+                    lambda net=net, copied=copied: _shared(copied(net), net),
+                    [],
+                ),
+            }
+    probes["loaded numbers that require gradients"] = (_loaded_leaves, [])
+    probes["parameters after load_state_dict that are the state's"] = (_loaded_into, [])
+    probes["what load_state_dict gives of a state that lacks a parameter"] = (
+        _lacking,
+        "RuntimeError",
+    )
+    return probes
+
+
+def saved_and_loaded(what: object, weights_only: bool = True) -> Any:
+    """What ``torch.load`` gives of what ``torch.save`` stores."""
+    file = BytesIO()
+    torch.save(what, file)
+    file.seek(0)
+    return torch.load(file, weights_only=weights_only)
+
+
+COPIES: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "a deep copy": deepcopy,
+    "a saved and loaded net": lambda net: saved_and_loaded(net, weights_only=False),
+}
+
+
+def in_training(net: nn.Module) -> list[str]:
+    """The layers in training mode, by name."""
+    return [name for name, layer in net.named_modules() if layer.training]
+
+
+def _trained(net: nn.Module) -> list[str]:
+    return [name for name, parameter in net.named_parameters() if parameter.requires_grad]
+
+
+def _shared(copy: nn.Module, net: nn.Module) -> list[str]:
+    own = {parameter.data_ptr() for parameter in net.parameters()}
+    return [name for name, value in copy.named_parameters() if value.data_ptr() in own]
+
+
+def _loaded_leaves() -> list[str]:
+    state = saved_and_loaded(nn.Linear(3, 2).state_dict())
+    return [name for name, value in state.items() if value.requires_grad]
+
+
+def _loaded_into() -> list[str]:
+    net, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    other.load_state_dict(net.state_dict())
+    return _shared(other, net)
+
+
+def _lacking() -> None:
+    net = nn.Linear(3, 2)
+    net.load_state_dict({"weight": net.weight})
+
+
+# --- handed over ---------------------------------------------------------------------------------
+
+
+def _handed_over() -> Probes:
+    """Whether Python and NumPy are given every digit."""
+    third, large = torch.tensor([THIRD], dtype=torch.float64), torch.tensor([2**53 + 1])
+    return {
+        "1/3 by item()": (third.item, THIRD),
+        "1/3 by tolist()": (third.tolist, [THIRD]),
+        "1/3 by numpy()": (lambda: third.numpy().tolist(), [THIRD]),
+        "2⁵³ + 1 by item()": (large.item, 2**53 + 1),
+        "2⁵³ + 1 by tolist()": (large.tolist, [2**53 + 1]),
+    }
