@@ -9,6 +9,7 @@ files, to verify that each entry is there and is what was logged.
 Source: 20-days, chapters 5-1 and 5-4.
 """
 
+import time
 from collections.abc import Callable, Iterable
 from io import BytesIO
 from pathlib import Path
@@ -289,35 +290,35 @@ class Line(nn.Module):
         return x @ self.w + self.b
 
 
-def nodes_of(net: nn.Module, sample: Tensor) -> set[str]:
-    """The names in the logged graph of ``net``: its parts, its parameters and its operations."""
+def parts_of_graph(net: nn.Module, sample: Tensor) -> set[str]:
+    """The parts of the names of all nodes that the output of the logged graph comes from."""
     graph = logged(lambda writer: writer.add_graph(net, sample)).Graph()
-    return {part for node in graph.node for part in node.name.split("/")}
-
-
-def layers_in_graph() -> list[str]:
-    """Which of its layers the logged graph of the image net names."""
-    nodes = nodes_of(Net(), torch.zeros(1, 3, 32, 32))
-    layers = [(name, type(layer).__name__) for name, layer in Net().named_children()]
-    return [name for name, kind in layers if f"{kind}[{name}]" in nodes]
-
-
-def parameters_in_graph() -> list[bool]:
-    """Whether the logged graph of the line names w and b."""
-    nodes = nodes_of(Line(), torch.zeros(10, 2))
-    return [name in nodes for name in ("w", "b")]
-
-
-def sources_in_graph() -> list[str]:
-    """What the output of the logged graph of the line comes from, followed from node to node."""
-    graph = logged(lambda writer: writer.add_graph(Line(), torch.zeros(10, 2))).Graph()
     inputs = {node.name: list(node.input) for node in graph.node}
     found, left = set(), [name for name in inputs if name.startswith("output/")]
     while left:
         name = left.pop()
-        found.add(name.split("/")[-1])
-        left += inputs.get(name, [])  # the module itself is no node
-    return sorted(found & {"x", "w", "b"})
+        if name not in found:
+            found.add(name)
+            left += inputs.get(name, [])  # the module itself is no node
+    return {part for name in found for part in name.split("/")}
+
+
+def layers_in_graph() -> list[str]:
+    """Which of its layers the output of the image net's logged graph comes from."""
+    parts = parts_of_graph(Net(), torch.zeros(1, 3, 32, 32))
+    layers = [(name, type(layer).__name__) for name, layer in Net().named_children()]
+    return [name for name, kind in layers if f"{kind}[{name}]" in parts]
+
+
+def parameters_in_graph() -> list[bool]:
+    """Whether the output of the line's logged graph comes from w and b."""
+    parts = parts_of_graph(Line(), torch.zeros(10, 2))
+    return [name in parts for name in ("w", "b")]
+
+
+def input_in_graph() -> bool:
+    """Whether the output of the line's logged graph comes from x."""
+    return "x" in parts_of_graph(Line(), torch.zeros(10, 2))
 
 
 def log_scalars(writer) -> None:
@@ -347,26 +348,54 @@ def scalars_against_the_law() -> list[float]:
     return [max(x), max(y)]
 
 
-def log_histograms(writer) -> None:
+def times_logged() -> bool:
+    """Whether values are logged at the time at which they are, one after the other."""
+    before = time.time()
+    times = [event.wall_time for event in logged(log_scalars).Scalars("x")]
+    return before <= times[0] and times == sorted(times) and times[-1] <= time.time()
+
+
+def normal_numbers() -> list[Tensor]:
     """2,000 normal numbers around each of −10, −9, … 9."""
     generator = seeded()
-    for step, mean in enumerate(range(-10, 10)):
-        writer.add_histogram("w", torch.randn(100, 20, generator=generator) + mean, step)
+    return [torch.randn(100, 20, generator=generator) + mean for mean in range(-10, 10)]
 
 
-def histograms_read() -> list[list[float]]:
+def log_histograms(writer) -> None:
+    """A histogram at each step."""
+    for step, numbers in enumerate(normal_numbers()):
+        writer.add_histogram("w", numbers, step)
+
+
+def histograms_read() -> list:
+    """The histograms that are logged."""
+    return [event.histogram_value for event in logged(log_histograms).Histograms("w")]
+
+
+def counts_and_means() -> list[list[float]]:
     """How many numbers each histogram counts, and their mean rounded to an integer."""
-    values = [event.histogram_value for event in logged(log_histograms).Histograms("w")]
+    values = histograms_read()
     return [[v.num for v in values], [round(v.sum / v.num) for v in values]]
+
+
+def histograms_against_numbers() -> float:
+    """The furthest relative error of a logged minimum, maximum, sum or sum of squares."""
+    apart = []
+    for value, numbers in zip(histograms_read(), normal_numbers(), strict=True):
+        own = numbers.double().numpy()
+        expected = own.min(), own.max(), own.sum(), (own**2).sum()
+        found = value.min, value.max, value.sum, value.sum_squares
+        apart += [abs(f / e - 1) for f, e in zip(found, expected, strict=True)]
+    return max(apart)
 
 
 def histograms_around_their_means() -> bool:
     """Whether the numbers that each histogram counts lie around its mean."""
     around = []
-    for event, mean in zip(logged(log_histograms).Histograms("w"), range(-10, 10), strict=True):
-        limits, counts = event.histogram_value.bucket_limit, event.histogram_value.bucket
-        total = sum(limit * count for limit, count in zip(limits, counts, strict=True))
-        around.append(abs(total / sum(counts) - mean) < 1)
+    for value, mean in zip(histograms_read(), range(-10, 10), strict=True):
+        pairs = zip(value.bucket_limit, value.bucket, strict=True)
+        total = sum(limit * count for limit, count in pairs)
+        around.append(abs(total / sum(value.bucket) - mean) < 1)
     return all(around)
 
 
@@ -378,7 +407,7 @@ def log_images(writer) -> None:
     writer.add_images("fifty", images, global_step=0)
 
 
-def log_figure(writer) -> None:
+def nine_images():
     """A Matplotlib figure: nine images, three by three, each with its label."""
     from matplotlib.figure import Figure
 
@@ -386,7 +415,12 @@ def log_figure(writer) -> None:
     for number, axes in enumerate(figure.subplots(3, 3).flat):
         axes.imshow(torch.rand(32, 32, 3, generator=seeded()))
         axes.set_title(f"label = {number % 2}")
-    writer.add_figure("figure", figure, global_step=0)
+    return figure
+
+
+def log_figure(writer) -> None:
+    """The figure, as an image."""
+    writer.add_figure("figure", nine_images(), global_step=0)
 
 
 def image_size(write: Callable, tag: str) -> list[int]:
@@ -395,14 +429,34 @@ def image_size(write: Callable, tag: str) -> list[int]:
     return [event.width, event.height]
 
 
-def pixels_logged() -> bool:
-    """Whether the pixels of the logged image are those that were given, to one of 255 shades."""
+def pixels_read(log, tag: str) -> np.ndarray:
+    """The shades of the one image logged under this tag, 0 to 255: (height, width, 3)."""
     from PIL import Image
 
-    (event,) = logged(log_images).Images("one")
-    read = np.asarray(Image.open(BytesIO(event.encoded_image_string)))  # (32, 32, 3)
-    given = torch.rand(50, 3, 32, 32, generator=seeded())[0].numpy().transpose(1, 2, 0)
-    return bool((abs(read - 255 * given) <= 1).all())
+    (event,) = log.Images(tag)
+    return np.asarray(Image.open(BytesIO(event.encoded_image_string)))
+
+
+def pixels_logged() -> list[bool]:
+    """Whether the one, the grid and the fifty are the images given, to one of 255 shades."""
+    images = torch.rand(50, 3, 32, 32, generator=seeded())
+    rows = nn.functional.pad(images, (0, 0, 0, 0, 0, 0, 0, 6)).unflatten(0, (7, 8))
+    fifty = rows.permute(2, 0, 3, 1, 4).reshape(3, 7 * 32, 8 * 32)
+    log = logged(log_images)
+    return [
+        bool((abs(pixels_read(log, tag) - 255 * given.permute(1, 2, 0).numpy()) <= 1).all())
+        for tag, given in (("one", images[0]), ("grid", tiled(images)), ("fifty", fifty))
+    ]
+
+
+def figure_logged() -> bool:
+    """Whether the logged figure is the one that Matplotlib draws."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(nine_images())
+    canvas.draw()
+    drawn = np.asarray(canvas.buffer_rgba())[:, :, :3]
+    return np.array_equal(pixels_read(logged(log_figure), "figure"), drawn)
 
 
 # --- what does not hold --------------------------------------------------------------------------
@@ -505,12 +559,7 @@ LOG = (
         [True, True],
         needs="tensorboard",
     ),
-    Exact(
-        "what the logged graph of a line computes its output from",
-        sources_in_graph,
-        ["b", "w", "x"],
-        needs="tensorboard",
-    ),
+    Exact("input in the logged graph of a line", input_in_graph, True, needs="tensorboard"),
     Exact(
         "a logged grid of fifty images",
         lambda: image_size(log_images, "grid"),
@@ -530,10 +579,18 @@ LOG = (
         digits=4,
         needs="tensorboard",
     ),
+    Exact("times of logged values", times_logged, True, needs="tensorboard"),
     Exact(
         "logged histograms: counts and means",
-        histograms_read,
+        counts_and_means,
         [[2000] * 20, [*range(-10, 10)]],
+        needs="tensorboard",
+    ),
+    Exact(
+        "logged histograms: minimum, maximum, sum and squares",
+        histograms_against_numbers,
+        0.0,
+        digits=6,
         needs="tensorboard",
     ),
     Exact(
@@ -542,7 +599,8 @@ LOG = (
         True,
         needs="tensorboard",
     ),
-    Exact("pixels of a logged image", pixels_logged, True, needs="tensorboard"),
+    Exact("pixels of logged images", pixels_logged, [True] * 3, needs="tensorboard"),
+    Exact("pixels of a logged figure", figure_logged, True, needs="tensorboard"),
     Exact("a logged image", lambda: image_size(log_images, "one"), [32, 32], needs="tensorboard"),
     Exact(
         "fifty logged images, eight to a row",
