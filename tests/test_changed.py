@@ -55,6 +55,31 @@ def test_after_a_change_of_one_plugin_only_its_checks_are_run(check, tmp_path):
     assert {r.id for r in whole.checks} == set(whole.header["cells"])
 
 
+def workers(folder):
+    return read(folder / "r.jsonl").header["workers"]["count"]
+
+
+def test_what_is_done_in_seconds_starts_no_workers(check, tmp_path):
+    first = check("-n", "auto")
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert workers(tmp_path) >= 1
+    (tmp_path / "two.py").write_text(ONE.replace('"one"', '"two"') + "# a change")
+    again = check("--changed", "-n", "auto")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert workers(tmp_path) == 0
+    assert kept(tmp_path) == {"one"}
+
+
+def test_what_was_never_run_may_take_long_and_has_workers(check, tmp_path):
+    assert check().returncode == 0
+    two = ONE.replace('"one"', '"two"').replace("import Exact", "import Failure, Exact")
+    fails = 'failures=(Failure("none", lambda: [][0], IndexError),)'
+    (tmp_path / "two.py").write_text(two.replace("(right,)", f"(right,), {fails}"))
+    again = check("--changed", "-n", "auto")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert workers(tmp_path) >= 1
+
+
 def test_what_failed_is_run_again_although_nothing_has_changed(check, tmp_path):
     (tmp_path / "two.py").write_text(ONE.replace('"one"', '"two"').replace("1, 1", "1, 2"))
     assert check().returncode == 1

@@ -60,7 +60,7 @@ WRONG = {
         summary, "make_histogram", lossy
     ),
     "layers in the logged graph of the image net": around(_pytorch_graph, "parse", without_edges),
-    "times of logged values": around(EventFile, "add_event", an_hour_ago),
+    "times of logged histograms": around(EventFile, "add_event", an_hour_ago),
 }
 
 

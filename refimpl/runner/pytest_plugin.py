@@ -25,7 +25,7 @@ from refimpl.checking import options
 from refimpl.checking.requests import Request
 from refimpl.errors import escaped
 from refimpl.runner import pytest_workers
-from refimpl.runner.results_file import OUTCOMES, ResultsFile
+from refimpl.runner.results_file import OUTCOMES, ResultsFile, seconds_left
 
 if TYPE_CHECKING:
     from refimpl.checking.checks import Cell, Check, Result
@@ -46,6 +46,9 @@ _CELL_ID = re.compile(
     r"\[(?P<example>[^/]+)/(?P<variant>[^/]+)/(?P<check>[^/]+)/(?P<execution>[^/]+)/(?P<tier>[^/]+)\]"
 )
 """The id of a cell at the end of a test's id, where xdist may have appended a group."""
+
+SHORT = 10.0
+"""Seconds of checks that take less on one process than workers take to start."""
 
 _REGISTRY: pytest.StashKey[Registry] = pytest.StashKey()
 _PLAN: pytest.StashKey[Plan] = pytest.StashKey()
@@ -114,6 +117,17 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     recorder = config.pluginmanager.get_plugin("refimpl-results")
     if recorder is not None:
         recorder.file.close()
+
+
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int, int]:
+    """``-n auto``: no workers on the CPU if ``--changed`` leaves little; they are slow to start."""
+    count = yield
+    option = config.option
+    if not option.changed or option.results is None or option.device != "cpu":
+        return count
+    now = {**header(config), **planned(config)}
+    return 0 if seconds_left(config, now) < SHORT else count
 
 
 # --- what the suite is parametrised over ---------------------------------------------------------
@@ -390,6 +404,22 @@ def header(config: pytest.Config) -> dict[str, Any]:
     }
 
 
+def planned(config: pytest.Config) -> dict[str, Any]:
+    """What this run has to check and to meet with, if it runs the suite.
+
+    Otherwise the footer says what was checked.
+    """
+    nothing: dict[str, Any] = {"cells": None, "deviations": []}
+    if not _runs_the_suite(config):
+        return nothing
+    checks = import_module("refimpl.conformance.checks").ALL
+    try:
+        made = plan_of(config, checks)
+        return {"cells": made.keys, "deviations": list(made.deviations)}
+    except pytest.Collector.CollectError:
+        return nothing  # the collection will fail with the reason
+
+
 def _document(example: Example) -> dict[str, Any]:
     """What a report says about an example, beside its name."""
     errata = [
@@ -431,24 +461,9 @@ class Recorder:
             "process": os.getpid(),
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             **header(self.config),
-            **self._planned(),
+            **planned(self.config),
         }
         return self.header
-
-    def _planned(self) -> dict[str, Any]:
-        """What this run has to check and to meet with, if it runs the suite.
-
-        Otherwise the footer says what was checked.
-        """
-        nothing: dict[str, Any] = {"cells": None, "deviations": []}
-        if not _runs_the_suite(self.config):
-            return nothing
-        checks = import_module("refimpl.conformance.checks").ALL
-        try:
-            planned = plan_of(self.config, checks)
-            return {"cells": planned.keys, "deviations": list(planned.deviations)}
-        except pytest.Collector.CollectError:
-            return nothing  # the collection will fail with the reason
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Write a record for each check as it ends."""

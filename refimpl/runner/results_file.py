@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
 import uuid
@@ -24,6 +25,45 @@ if TYPE_CHECKING:
 
 OUTCOMES = ("passed", "failed", "skipped", "xfailed")
 KEY = ("example", "variant", "check", "execution", "tier")
+
+
+_EARLIER: pytest.StashKey[Results] = pytest.StashKey()
+_UNCHANGED: pytest.StashKey[list[Result]] = pytest.StashKey()
+
+
+def unchanged_answers(config: pytest.Config, header: dict[str, Any]) -> list[Result]:
+    """What an earlier, complete run answered that nothing can have changed since; found once.
+
+    A usage error if the file of ``--results`` cannot be used.
+    """
+    from refimpl.checking.contents import unchanged
+
+    if _UNCHANGED not in config.stash:
+        found = earlier_results(config)
+        now = json.loads(json.dumps(plain(header)))
+        by = found.header["run"]
+        kept = unchanged(found.checks, found.header, now)
+        config.stash[_UNCHANGED] = [replace(check, earlier=check.earlier or by) for check in kept]
+    return config.stash[_UNCHANGED]
+
+
+def earlier_results(config: pytest.Config) -> Results:
+    """What is in the file of ``--results`` before this run; read once."""
+    from refimpl.checking.results import ResultsError, read
+
+    if _EARLIER not in config.stash:
+        try:
+            config.stash[_EARLIER] = read(config.option.results)
+        except ResultsError as error:
+            raise pytest.UsageError(f"--changed: nothing can be kept: {error}") from error
+    return config.stash[_EARLIER]
+
+
+def seconds_left(config: pytest.Config, header: dict[str, Any]) -> float:
+    """How long the checks took that ``--changed`` runs again; infinite if some were never run."""
+    took = {check.id: check.seconds for check in earlier_results(config).checks}
+    kept = {check.id for check in unchanged_answers(config, header)}
+    return sum(took.get(cell, math.inf) for cell in header["cells"] or () if cell not in kept)
 
 
 class ResultsFile:
@@ -80,7 +120,7 @@ class ResultsFile:
             resumed = self._resumed(header)
             self._keep(resumed.checks)
         elif self.config.option.changed:
-            self._keep(self._unchanged(header))
+            self._keep(unchanged_answers(self.config, header))
         direct = self.path == self.part
         draft = self.part if direct else self.part.with_name(self.part.name + ".new")
         try:
@@ -103,23 +143,6 @@ class ResultsFile:
         self.earlier = [check.record() for check in checks]
         done = {"/".join(record[part] for part in KEY) for record in self.earlier}
         self.config.stash[pytest_workers.DONE] = done
-
-    def _unchanged(self, header: dict[str, Any]) -> list[Result]:
-        """What an earlier, complete run answered that nothing can have changed since.
-
-        A usage error if its file cannot be used.
-        """
-        from refimpl.checking.contents import unchanged
-        from refimpl.checking.results import ResultsError, read
-
-        try:
-            found = read(self.path)
-        except ResultsError as error:
-            raise pytest.UsageError(f"--changed: nothing can be kept: {error}") from error
-        now = json.loads(json.dumps(plain(header)))
-        by = found.header["run"]
-        kept = unchanged(found.checks, found.header, now)
-        return [replace(check, earlier=check.earlier or by) for check in kept]
 
     def _resumed(self, header: dict[str, Any]) -> Results:
         """The unfinished run; a usage error if there is none, or if it is of something else."""
