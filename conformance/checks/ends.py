@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -339,9 +338,15 @@ def _embedding(end: End) -> Iterator[Measurement]:
 def _addmm(end: End) -> Iterator[Measurement]:
     weight, bias = np.arange(6.0).reshape(2, 3), np.array([1.0, -1.0])
     x = np.array([[1.0, 2.0, 3.0]])
-    for rows, name in product((0, 1), ("linear",)):
-        found = F.linear(end.tensor(x[:rows]), end.tensor(weight), end.tensor(bias))
-        yield end.same(f"{name} of {rows} rows", found, x[:rows] @ weight.T + bias)
+    for rows in (0, 1):
+        expected = x[:rows] @ weight.T + bias
+        for name, form in (("torch.addmm", _addmm_of), ("F.linear", F.linear)):
+            found = form(end.tensor(x[:rows]), end.tensor(weight), end.tensor(bias))
+            yield _form(name, end.same(f"{name} of {rows} rows", found, expected))
+
+
+def _addmm_of(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.addmm(bias, x, weight.T)
 
 
 def _batch_norm(end: End) -> Iterator[Measurement]:

@@ -308,7 +308,7 @@ def _factor(results: Iterable[Result]) -> str:
     size = abs(middle)
     if size >= 1:
         return f"{middle + 1:.2g} times what it should be"
-    by = f"{size:.1%}" if size >= 0.01 else _power(size)
+    by = f"{size:.1%}" if size >= 0.0095 else _power(size)
     return f"{by} too {'large' if middle > 0 else 'small'}"
 
 
