@@ -193,6 +193,21 @@ SEEN = (
         ("what autocast multiplies by, as the weight is 1 and then 2, is [1.0, 1.0]",),
     ),
     Seen(
+        "adam_of_python_late", "titanic-dnn", "updates-stay-right",
+        ("Adam, updated parameter, (8,)", "of 8 numbers alone"),
+    ),
+    Seen(
+        "momentum_is_the_gradient", "titanic-dnn", "autograd-and-copies-work",
+        ("its gradient overwritten, is -3.0, expected -3.5",),
+    ),
+    Seen(
+        "rate_is_not_loaded", "titanic-dnn", "autograd-and-copies-work",
+        ("what load_state_dict gives another Adam is lr = 1.0",),
+    ),
+    Seen(
+        "relu_of_nan", "titanic-dnn", "right-at-the-ends", ("where F.relu of NaN and 1 is NaN",),
+    ),
+    Seen(
         "lists_of_six_digits", "titanic-dnn", "autograd-and-copies-work", ("1/3 by tolist()",),
     ),
     Seen(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -133,7 +134,8 @@ class End:
     def unchanged(self, operation: str) -> Measurement:
         """Whether what was given since this was last looked at is as it was."""
         given, self._given = self._given, []
-        holds = all(torch.equal(now, before) for now, before in given)
+        same = partial(torch.allclose, rtol=0, atol=0, equal_nan=True)
+        holds = all(same(now, before) for now, before in given)
         return true(f"what {operation} is given", holds, f"{operation} changes what it is given")
 
     def same(
@@ -187,6 +189,13 @@ def _relu(end: End) -> Iterator[Measurement]:
         slope = end.same(f"gradient of {name} at -1, 0 and 2", x.grad, [0, 0, 1])  # type: ignore[arg-type]
         yield _form(name, end.same(f"{name} of -1, 0 and 2", out, [0, 0, 2]))
         yield _form(name, slope)
+        yield _form(name, _of_nan(end, name, form))
+
+
+def _of_nan(end: End, name: str, form: Make) -> Measurement:
+    """What is not a number stays none, so that a run that has diverged is seen to have."""
+    found = form(end.tensor([np.nan, 1.0])).detach().isnan().tolist()
+    return equal(f"where {name} of NaN and 1 is NaN", found, [True, False])
 
 
 def _sigmoid(end: End) -> Iterator[Measurement]:
@@ -199,6 +208,7 @@ def _of_sigmoid(end: End, name: str, form: Make) -> Iterator[Measurement]:
 
     found = end.same(f"{name} from -200 to 200", form(end.tensor(LARGE)), expit(np.array(LARGE)))
     yield _form(name, found)
+    yield _form(name, _of_nan(end, name, form))
     for measured in _curve(end, name, form, expit(ALONG), expit(ALONG) * expit(-ALONG)):
         yield _form(name, measured)
 
@@ -216,6 +226,7 @@ def _curve(
 
 def _tanh(end: End) -> Iterator[Measurement]:
     yield end.same("torch.tanh", torch.tanh(end.tensor(LARGE)), np.tanh(np.array(LARGE)))
+    yield _of_nan(end, "torch.tanh", torch.tanh)
     yield from _curve(end, "torch.tanh", torch.tanh, np.tanh(ALONG), np.cosh(ALONG) ** -2.0)
 
 

@@ -13,8 +13,10 @@ from refimpl.parity.judged_values import judge_values
 from refimpl.parity.kernel_judge import JudgedCall, KernelJudge
 from refimpl.parity.layer_definitions import DEFINITIONS
 from refimpl.parity.leaf_modules import judge_layers
+from refimpl.parity.optimizer_alone import judge_alone
 from refimpl.parity.whole_runs import judged_updates, trained
 from refimpl.records import of_values
+from refimpl.training.problem import pose
 from refimpl.whereabouts import names_something_of
 
 OF_A_LAYER = ("aten::mkldnn_rnn_layer", "aten::_cudnn_rnn", "aten::_thnn_fused")
@@ -56,6 +58,11 @@ def each_kernel_is_right(subject: Subject) -> Iterator[Measurement]:
 )
 def updates_stay_right(subject: Subject) -> Iterator[Measurement]:
     """Do updates from all of a run follow the optimizer's formula, and are late calls right?"""
+    problem = pose(subject.trained, subject.tier, execution=subject.execution)
+    alone = judge_alone(subject.trained, problem)
+    if alone.judged:
+        yield within_budget("furthest update of the optimizer alone", alone.worst)
+    yield from (isolating(call, call.kernel) for call in alone.beyond)
     seen = judged_updates(subject.trained, subject.tier, subject.execution)
     if seen.kernels.judged or seen.kernels.unjudged:
         yield from _calls(seen.kernels)

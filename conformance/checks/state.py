@@ -1,4 +1,4 @@
-"""What torch keeps, shares and forgets: graphs, gradients, modes, copies, numbers handed to Python.
+"""What torch keeps, shares and forgets: graphs, gradients, modes, optimizers' states, copies.
 
 No number of a step need be wrong where these are. They are tried on small nets, once an example.
 """
@@ -32,7 +32,7 @@ THIRD = 1 / 3
 )
 def autograd_and_copies_work(subject: Subject) -> Iterator[Measurement]:
     """Do graphs, modes, gradients and copies of small nets work as torch documents?"""
-    for probes in (_modes, _gradients, _copies, _handed_over):
+    for probes in (_modes, _gradients, _optimizers, _copies, _handed_over):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             for what, (look, expected) in probes().items():
@@ -195,6 +195,45 @@ def _backward(y: Tensor, retain_graph: bool | None = None) -> None:
 def _gradient(x: Tensor) -> float:
     assert x.grad is not None
     return x.grad.item()
+
+
+# --- optimizers ----------------------------------------------------------------------------------
+
+
+def _optimizers() -> Probes:
+    """Whether an optimizer keeps a state of its own, and takes that of a state dict as it is."""
+    expected = "lr = 0.25, betas = (0.5, 0.75), step = 1, exp_avg = 1, exp_avg_sq = 1"
+    return {
+        # The first is −1. The second has the momentum 1/2 + 2, and not 2/2 + 2.
+        "a number after two steps of momentum, its gradient overwritten,": (
+            _overwritten_twice,
+            -3.5,
+        ),
+        "what load_state_dict gives another Adam": (_state_taken_over, expected),
+    }
+
+
+def _overwritten_twice() -> float:
+    x = torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.SGD([x], lr=1.0, momentum=0.5)
+    x.grad = torch.ones(1)
+    optimizer.step()
+    x.grad.fill_(2)
+    optimizer.step()
+    return x.item()
+
+
+def _state_taken_over() -> str:
+    x = _leaf()
+    first = torch.optim.Adam([x], lr=0.25, betas=(0.5, 0.75))
+    x.grad = torch.full_like(x, 2.0)
+    first.step()
+    other = torch.optim.Adam([x], lr=1.0)
+    other.load_state_dict(first.state_dict())
+    (group,), state = other.param_groups, other.state[x]
+    said = [f"{name} = {group[name]}" for name in ("lr", "betas")]
+    said += [f"{name} = {state[name].item():g}" for name in ("step", "exp_avg", "exp_avg_sq")]
+    return ", ".join(said)
 
 
 # --- copies --------------------------------------------------------------------------------------

@@ -745,6 +745,46 @@ def relu_overwrites() -> None:
     around(F, "relu", wrong)
 
 
+def adam_of_python_late() -> None:
+    """What is no fused kernel, which whole runs take: its updates grow after two hundred."""
+
+    def wrong(function: Any, *given: Any, **named: Any) -> None:
+        steps = given[5]
+        rate = named["lr"] * (1.001 if steps and float(steps[0]) >= 200 else 1)
+        function(*given, **{**named, "lr": rate})
+
+    around(sys.modules["torch.optim.adam"], "_single_tensor_adam", wrong)
+
+
+def momentum_is_the_gradient() -> None:
+    """The first of it, and not a copy, so that what overwrites the one changes the other."""
+
+    def wrong(
+        function: Any, parameters: Any, gradients: Any, kept: Any, *given: Any, **named: Any
+    ) -> None:
+        new = [own is None for own in kept]
+        function(parameters, gradients, kept, *given, **named)
+        for place, first in enumerate(new):
+            if first and kept[place] is not None:
+                kept[place] = gradients[place].detach()
+
+    around(sys.modules["torch.optim.sgd"], "_single_tensor_sgd", wrong)
+
+
+def rate_is_not_loaded() -> None:
+    def wrong(load: Any, self: torch.optim.Optimizer, state: Any) -> None:
+        rates = [group["lr"] for group in self.param_groups]
+        load(self, state)
+        for group, rate in zip(self.param_groups, rates, strict=True):
+            group["lr"] = rate
+
+    around_method(torch.optim.Optimizer, "load_state_dict", wrong)
+
+
+def relu_of_nan() -> None:
+    around(F, "relu", lambda function, x, *given, **named: function(x.nan_to_num(0.0), **named))
+
+
 @hookimpl
 def refimpl_executions() -> list[Execution]:
     """One that nothing supports: a plugin that provides nothing would be a finding of its own."""
