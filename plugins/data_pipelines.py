@@ -153,6 +153,23 @@ def same_with_workers() -> bool:
     return all(map(torch.equal, alone, together))
 
 
+class SeedOfItsWorker(Dataset):
+    """Two samples: what the worker that reads each draws from."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> int:
+        return torch.initial_seed()
+
+
+def seeds_apart() -> int:
+    """How far the seeds of two workers are apart, so that they draw other numbers."""
+    loader = DataLoader(SeedOfItsWorker(), num_workers=2, generator=seeded())
+    first, second = (int(seed) for seed in loader)
+    return second - first
+
+
 def shuffled_twice() -> bool:
     """Whether a loader that shuffles gives the same order twice."""
     loader = DataLoader(torch.arange(100), batch_size=100, shuffle=True, generator=seeded())
@@ -503,6 +520,7 @@ PIPELINES = (
         [[150, 3], [0]],
     ),
     Exact("the same batches from two workers", same_with_workers, True),
+    Exact("seeds of two workers, how far apart", seeds_apart, 1),
     Exact("the same order from a loader that shuffles twice", shuffled_twice, False),
     Exact("the same predictions from a loader that shuffles twice", predicted_twice, False),
     Exact("numbers drawn in order", lambda: numbers_drawn() == sorted(numbers_drawn()), False),

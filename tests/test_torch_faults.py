@@ -208,6 +208,19 @@ SEEN = (
         "relu_of_nan", "titanic-dnn", "right-at-the-ends", ("where F.relu of NaN and 1 is NaN",),
     ),
     Seen(
+        "mse_gradient_clipped", "titanic-dnn", "right-at-the-ends",
+        ("gradient of mse_loss of ±1e15",),
+    ),
+    Seen("abs_at_zero", "titanic-dnn", "right-at-the-ends", ("gradient of abs at -1, 0 and 2",)),
+    Seen(
+        "sigmoid_of_what_is_left", "titanic-dnn", "right-at-the-ends", ("torch.sigmoid",),
+    ),
+    Seen("log_of_small", "titanic-dnn", "right-at-the-ends", ("log of 1 to 2⁻¹²⁵",)),
+    Seen(
+        "unexpected_is_loaded", "titanic-dnn", "autograd-and-copies-work",
+        ("what load_state_dict gives of a state with another parameter is None",),
+    ),
+    Seen(
         "lists_of_six_digits", "titanic-dnn", "autograd-and-copies-work", ("1/3 by tolist()",),
     ),
     Seen(

@@ -34,6 +34,9 @@ LARGE = (-200.0, -20.0, 0.0, 20.0, 200.0)
 ALONG = np.arange(-97, 98) / 8
 """Pre-activations on the way to both ends, an odd number of them, each exact in float32."""
 
+MANY = np.resize(ALONG, 40_003)
+"""The same, over and over: so many that threads share them, and some are left over for vectors."""
+
 Make = Callable[..., Tensor]
 
 
@@ -165,7 +168,7 @@ class End:
         holds = bool(off[at] <= UNITS * torch.finfo(self.dtype).eps)
         what = f"{what} in {str(self.dtype).removeprefix('torch.')}"
         shown = f"{here[at]:.9g} at {x[at]:g}, expected {expected[at]:.9g}"
-        return true(f"{what} from {x[0]:g} to {x[-1]:g}", holds, f"{what} is {shown}")
+        return true(f"{what} from {x.min():g} to {x.max():g}", holds, f"{what} is {shown}")
 
 
 def _digits(values: NDArray[np.float64]) -> str:
@@ -198,6 +201,14 @@ def _of_nan(end: End, name: str, form: Make) -> Measurement:
     return equal(f"where {name} of NaN and 1 is NaN", found, [True, False])
 
 
+def _abs(end: End) -> Iterator[Measurement]:
+    x = end.tensor([-1.0, 0.0, 2.0])
+    out = x.abs()
+    out.sum().backward()  # type: ignore[no-untyped-call]
+    yield end.same("abs of -1, 0 and 2", out, [1, 0, 2])
+    yield end.same("gradient of abs at -1, 0 and 2", x.grad, [-1, 0, 1])  # type: ignore[arg-type]
+
+
 def _sigmoid(end: End) -> Iterator[Measurement]:
     yield from _of_sigmoid(end, "torch.sigmoid", torch.sigmoid)
     yield from _of_sigmoid(end, "nn.Sigmoid", nn.Sigmoid())
@@ -217,11 +228,11 @@ def _curve(
     end: End, name: str, form: Make, values: NDArray[np.float64], slopes: NDArray[np.float64]
 ) -> Iterator[Measurement]:
     """A function of one number, and its slope, along the way."""
-    x = end.tensor(ALONG)
+    x = end.tensor(MANY)
     out = form(x)
     out.sum().backward()  # type: ignore[no-untyped-call]
-    yield end.along(name, ALONG, out, values)
-    yield end.along(f"gradient of {name}", ALONG, x.grad, slopes)
+    yield end.along(name, MANY, out, np.resize(values, MANY.shape))
+    yield end.along(f"gradient of {name}", MANY, x.grad, np.resize(slopes, MANY.shape))
 
 
 def _tanh(end: End) -> Iterator[Measurement]:
@@ -256,6 +267,11 @@ def _cross_entropy(end: End) -> Iterator[Measurement]:
         near = bool((np.abs(largest) < UNITS * torch.finfo(end.dtype).eps).all())
         message = f"gradient of {name} of ±200 is {made.tolist()}, expected {slope.tolist()}"
         yield _form(name, true(f"gradient of {name} of ±200", near, message))
+
+
+def _log(end: End) -> Iterator[Measurement]:
+    powers = np.arange(0, 126, 25)
+    yield end.same("log of 1 to 2⁻¹²⁵", end.tensor(2.0**-powers).log(), -powers * np.log(2))
 
 
 def _softmax(end: End) -> Iterator[Measurement]:
@@ -312,6 +328,8 @@ def _mse(end: End) -> Iterator[Measurement]:
     x = end.tensor([1e15, -1e15, 0.0])
     loss = F.mse_loss(x, torch.zeros_like(x))
     yield end.same("mse_loss of ±1e15", loss, 2e30 / 3)
+    loss.backward()  # type: ignore[no-untyped-call]
+    yield end.same("gradient of mse_loss of ±1e15", x.grad, [2e15 / 3, -2e15 / 3, 0])  # type: ignore[arg-type]
     x = end.tensor(ALONG)
     F.mse_loss(x, torch.zeros_like(x)).backward()  # type: ignore[no-untyped-call]
     yield end.along("gradient of mse_loss", ALONG, x.grad, 2 * ALONG / len(ALONG))
@@ -373,8 +391,10 @@ def _batch_norm(end: End) -> Iterator[Measurement]:
 
 PROBES: dict[str, Callable[[End], Iterator[Measurement]]] = {
     "relu": _relu,
+    "abs": _abs,
     "sigmoid": _sigmoid,
     "tanh": _tanh,
+    "log": _log,
     "_log_softmax": _cross_entropy,
     "_softmax": _softmax,
     "binary_cross_entropy": _bce,

@@ -117,6 +117,7 @@ def _gradients() -> Probes:
         "the gradient after two passes of a graph that is kept": (_kept_graph, 12.0),
         "the gradient after two graphs": (_two_graphs, 12.0),
         "what autograd.grad leaves in .grad": (_asked_for, None),
+        "what autograd.grad gives of what was not used": (_of_unused, "RuntimeError"),
         "what backward through a number that was overwritten gives": (_overwritten, "RuntimeError"),
         "what overwriting a leaf that requires gradients gives": (
             lambda: _leaf().add_(1),
@@ -163,6 +164,10 @@ def _asked_for() -> Tensor | None:
     x = _leaf()
     torch.autograd.grad(x**2, x)
     return x.grad
+
+
+def _of_unused() -> object:
+    return torch.autograd.grad(_leaf() ** 2, _leaf())
 
 
 def _overwritten() -> None:
@@ -263,6 +268,11 @@ def _copies() -> Probes:
             }
     probes["loaded numbers that require gradients"] = (_loaded_leaves, [])
     probes["parameters after load_state_dict that are the state's"] = (_loaded_into, [])
+    probes["whether two names of one tensor are one after saving and loading"] = (_one_of_two, True)
+    probes["what load_state_dict gives of a state with another parameter"] = (
+        _unexpected,
+        "RuntimeError",
+    )
     probes["what load_state_dict gives of a state that lacks a parameter"] = (
         _lacking,
         "RuntimeError",
@@ -309,6 +319,18 @@ def _loaded_into() -> list[str]:
     return _shared(other, net)
 
 
+def _one_of_two() -> bool:
+    one = torch.zeros(1)
+    loaded = saved_and_loaded({"a": one, "b": one})
+    loaded["a"].fill_(1)
+    return bool(loaded["b"] == 1)
+
+
+def _unexpected() -> None:
+    net = nn.Linear(3, 2)
+    net.load_state_dict({**net.state_dict(), "another": torch.zeros(1)})
+
+
 def _lacking() -> None:
     net = nn.Linear(3, 2)
     net.load_state_dict({"weight": net.weight})
@@ -318,7 +340,7 @@ def _lacking() -> None:
 
 
 def _handed_over() -> Probes:
-    """Whether Python and NumPy are given every digit."""
+    """Whether Python and NumPy are given every digit, and what is printed."""
     third, large = torch.tensor([THIRD], dtype=torch.float64), torch.tensor([2**53 + 1])
     return {
         "1/3 by item()": (third.item, THIRD),
@@ -326,4 +348,12 @@ def _handed_over() -> Probes:
         "1/3 by numpy()": (lambda: third.numpy().tolist(), [THIRD]),
         "2⁵³ + 1 by item()": (large.item, 2**53 + 1),
         "2⁵³ + 1 by tolist()": (large.tolist, [2**53 + 1]),
+        "a leaf, printed,": (
+            lambda: str(_leaf()),
+            "tensor(3., dtype=torch.float64, requires_grad=True)",
+        ),
+        "its square, printed,": (
+            lambda: str(_leaf() ** 2),
+            "tensor(9., dtype=torch.float64, grad_fn=<PowBackward0>)",
+        ),
     }

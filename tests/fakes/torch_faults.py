@@ -785,6 +785,44 @@ def relu_of_nan() -> None:
     around(F, "relu", lambda function, x, *given, **named: function(x.nan_to_num(0.0), **named))
 
 
+def mse_gradient_clipped() -> None:
+    def wrong(kernel: Any, slope: Tensor, x: Tensor, y: Tensor, *given: Any) -> Tensor:
+        made: Tensor = kernel(slope, (x - y).clamp(-1000, 1000), torch.zeros_like(y), *given)
+        return made
+
+    around_kernel("mse_loss_backward", wrong)
+
+
+def abs_at_zero() -> None:
+    """The sign of 0 is 1, which is the gradient of its size."""
+    in_dispatcher("sgn", lambda made: made + (made == 0))
+
+
+def sigmoid_of_what_is_left() -> None:
+    """Of long tensors, what is left over for vectors of eight is given back as it is."""
+
+    def wrong(kernel: Any, x: Tensor) -> Tensor:
+        made: Tensor = kernel(x)
+        left = x.numel() % 8
+        if x.numel() > 1000 and left:
+            made.view(-1)[-left:] = x.reshape(-1)[-left:]
+        return made
+
+    around_kernel("sigmoid", wrong)
+
+
+def log_of_small() -> None:
+    around_kernel("log", lambda kernel, x: kernel(x.clamp(min=1e-10)))
+
+
+def unexpected_is_loaded() -> None:
+    def wrong(load: Any, self: nn.Module, state: Any, prefix: str, *given: Any) -> None:
+        *before, _, errors = given
+        load(self, state, prefix, *before, [], errors)
+
+    around_method(nn.Module, "_load_from_state_dict", wrong)
+
+
 @hookimpl
 def refimpl_executions() -> list[Execution]:
     """One that nothing supports: a plugin that provides nothing would be a finding of its own."""
