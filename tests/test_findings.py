@@ -110,9 +110,19 @@ def test_a_layer_that_is_off_by_a_factor_when_called_alone_is_named_with_factor_
 )
 def test_what_is_far_off_or_not_finite_is_said_so(found, expected, says):
     own = alone("BCELoss", found=found, expected=expected)
-    shows = failed("imdb-cnn", "right-at-the-ends", variant="keep-last", measurements=(own,))
-    (finding,) = findings([shows])
+    shows = [
+        failed("imdb-cnn", "right-at-the-ends", variant=variant, measurements=(own,))
+        for variant in ("keep-first", "keep-last")
+    ]
+    (finding,) = findings(shows)
     assert finding.sentence == says
+
+
+def test_one_number_that_is_far_off_shows_no_factor():
+    own = alone("Conv2d", found=-8.4, expected=1.0)
+    shows = failed("layers", "values-compute-rightly", measurements=(own, own))
+    (finding,) = findings([shows])
+    assert finding.sentence == "Conv2d is wrong"
 
 
 def test_a_kernel_is_named_before_the_layer_that_calls_it_and_another_kernel_apart():

@@ -220,6 +220,11 @@ SEEN = (
         "unexpected_is_loaded", "titanic-dnn", "autograd-and-copies-work",
         ("what load_state_dict gives of a state with another parameter is None",),
     ),
+    Seen("adam_counts_to_256", "titanic-dnn", "updates-stay-right", ("Adam, updated step",)),
+    Seen(
+        "hooks_give_nothing", "autograd", "autograd-and-copies-work",
+        ("a gradient that a hook doubles is 6.0, expected 12.0",), execution="",
+    ),
     Seen(
         "lists_of_six_digits", "titanic-dnn", "autograd-and-copies-work", ("1/3 by tolist()",),
     ),

@@ -74,6 +74,10 @@ def _modes() -> Probes:
             False,
         ),
         "whether gradients are recorded after these modes": (lambda: _recorded_after(*modes), True),
+        "whether no_grad records for gradients after another inside it": (
+            _recorded_after_inner,
+            False,
+        ),
         "layers that train after eval()": (lambda: in_training(net.eval()), []),
         "layers that train after train()": (
             lambda: in_training(net.train()),
@@ -95,6 +99,12 @@ def _recorded_after(*modes: Callable[[], AbstractContextManager[object]]) -> boo
     for mode in modes:
         _recorded(mode)
     return _recorded()
+
+
+def _recorded_after_inner() -> bool:
+    with torch.no_grad():
+        _recorded_after(torch.no_grad)
+        return _recorded()
 
 
 def _cast_twice() -> list[float]:
@@ -127,6 +137,9 @@ def _gradients() -> Probes:
             lambda: _leaf().detach().requires_grad,
             False,
         ),
+        "a gradient that a hook doubles": (_hooked, 12.0),
+        "a gradient that a hook doubled before it was removed": (lambda: _hooked(remove=True), 6.0),
+        "calls of a layer's hook, and of one that was removed": (_layer_hooked, [1, 0]),
         "gradients that zero_grad leaves": (lambda: _zeroed(set_to_none=True), None),
         "gradients that zero_grad(set_to_none=False) leaves": (
             lambda: _zeroed(set_to_none=False),
@@ -177,6 +190,30 @@ def _overwritten() -> None:
     with torch.no_grad():
         y.add_(1)
     _backward(z)
+
+
+def _hooked(remove: bool = False) -> float:
+    x = _leaf()
+    hook = x.register_hook(lambda gradient: 2 * gradient)
+    if remove:
+        hook.remove()
+    _backward(x**2)
+    return _gradient(x)
+
+
+def _layer_hooked() -> list[int]:
+    layer, calls = nn.Identity(), [0, 0]
+
+    def counted(place: int) -> Callable[..., None]:
+        def count(*_: object) -> None:
+            calls[place] += 1
+
+        return count
+
+    layer.register_forward_hook(counted(0))
+    layer.register_forward_hook(counted(1)).remove()
+    layer(torch.ones(1))
+    return calls
 
 
 def _zeroed(set_to_none: bool) -> float | None:
@@ -266,6 +303,8 @@ def _copies() -> Probes:
                     [],
                 ),
             }
+    probes["whether a state dict has the parameters' own numbers"] = (_state_shares, True)
+    probes["whether reshape gives the same numbers in another shape"] = (_reshape_shares, True)
     probes["loaded numbers that require gradients"] = (_loaded_leaves, [])
     probes["parameters after load_state_dict that are the state's"] = (_loaded_into, [])
     probes["whether two names of one tensor are one after saving and loading"] = (_one_of_two, True)
@@ -317,6 +356,16 @@ def _loaded_into() -> list[str]:
     net, other = nn.Linear(3, 2), nn.Linear(3, 2)
     other.load_state_dict(net.state_dict())
     return _shared(other, net)
+
+
+def _state_shares() -> bool:
+    net = nn.Linear(3, 2)
+    return net.state_dict()["weight"].data_ptr() == net.weight.data_ptr()
+
+
+def _reshape_shares() -> bool:
+    x = torch.zeros(4)
+    return x.reshape(2, 2).data_ptr() == x.data_ptr()
 
 
 def _one_of_two() -> bool:

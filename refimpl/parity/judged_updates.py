@@ -10,7 +10,7 @@ import math
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import count
+from itertools import count as counting
 from typing import Any
 
 import torch
@@ -78,6 +78,14 @@ class _Before:
         return own
 
 
+@dataclass
+class _Count:
+    """How many updates a parameter has had, and the optimizer's own counter after the last."""
+
+    updates: int
+    counter: Any = None
+
+
 class Watcher:
     """Follows the optimizers of a run, and judges the updates of some numbers, from 1.
 
@@ -100,10 +108,11 @@ class Watcher:
         self._numbers, self._calls_of, self._layers_of = numbers, calls_of, layers_of
         self._as_made = gradients_as_made
         self._run, self._left = run, parameters
-        self._count, self._number, self._looks = count(1), 0, False
+        self._count, self._number, self._looks = counting(1), 0, False
         self._before: list[_Before] = []
         self._layers: list[tuple[nn.Module, Any]] = []
         self._entered = ExitStack()
+        self._counts: dict[int, _Count] = {}
         self._made: dict[int, Tensor] = {}
         self._followed: torch.optim.Optimizer | None = None
         self._handles: list[Any] = []
@@ -122,6 +131,7 @@ class Watcher:
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], named: dict[str, Any]
     ) -> None:
         self._number = next(self._count)
+        self._count_updates(optimizer)
         if self._looks:
             self._looks = False
             self._entered.close()
@@ -136,12 +146,24 @@ class Watcher:
             return
         with _disable_current_modes():  # what is computed here is not the run's
             self._before = [
-                _before(formula, optimizer, group, own)
+                _before(formula, optimizer, group, own, self._counts[id(own[0])].updates)
                 for group in optimizer.param_groups
-                for own in _alike(optimizer, group["params"])
+                for own in self._alike(optimizer, group["params"])
             ]
 
+    def _count_updates(self, optimizer: torch.optim.Optimizer) -> None:
+        """Count the updates of each parameter, this one too; its optimizer's count may be wrong."""
+        for parameter in _with_gradients(optimizer):
+            counter = optimizer.state.get(parameter, {}).get("step")
+            own = self._counts.get(id(parameter))
+            if own is None or own.counter is not counter:  # it is new, or its state was loaded
+                own = self._counts[id(parameter)] = _Count(0 if counter is None else int(counter))
+            own.updates += 1
+
     def _ends(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        for parameter in _with_gradients(optimizer):
+            if count := self._counts.get(id(parameter)):
+                count.counter = optimizer.state.get(parameter, {}).get("step")
         if self._looks:  # at the calls of an update without a formula
             self._looks = False
             self._entered.close()
@@ -180,7 +202,7 @@ class Watcher:
         exact = own.updated(formula)
         sizes: tuple[Tensor, ...] = ()
         names = ("parameter", *formula.states, *(("step",) if formula.counts else ()))
-        for number, name in enumerate(names):
+        for number, name in reversed([*enumerate(names)]):  # what is wrong first is named first
             found = _states(own.parameters, optimizer, name)
             if found is None:
                 continue
@@ -210,6 +232,19 @@ class Watcher:
                         during=f"update {self._number} of {self._run}",
                     )  # fmt: skip
                     self.seen.beyond.append(call)
+
+    def _alike(
+        self, optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """The parameters that have gradients, those together that an update treats alike."""
+        found: dict[Any, list[Tensor]] = {}
+        for parameter in parameters:
+            if parameter.grad is not None and parameter.numel():
+                updates = self._counts[id(parameter)].updates
+                state = tuple(optimizer.state.get(parameter, {}))
+                key = updates, state, parameter.dtype, parameter.device
+                found.setdefault(key, []).append(parameter)
+        yield from map(tuple, found.values())
 
     # --- gradients -------------------------------------------------------------------------------
 
@@ -245,18 +280,10 @@ class Watcher:
             self.seen.stale.append(self._number)
 
 
-def _alike(
-    optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]
-) -> Iterator[tuple[Tensor, ...]]:
-    """The parameters that have gradients, those together that an update treats alike."""
-    found: dict[Any, list[Tensor]] = {}
-    for parameter in parameters:
-        if parameter.grad is not None and parameter.numel():
-            state = optimizer.state.get(parameter, {})
-            steps = float(state.get("step", 0))
-            key = steps, tuple(state), parameter.dtype, parameter.device
-            found.setdefault(key, []).append(parameter)
-    yield from map(tuple, found.values())
+def _with_gradients(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
+    """The parameters that an update changes."""
+    for group in optimizer.param_groups:
+        yield from (own for own in group["params"] if own.grad is not None)
 
 
 def _before(
@@ -264,13 +291,14 @@ def _before(
     optimizer: torch.optim.Optimizer,
     group: dict[str, Any],
     parameters: tuple[Tensor, ...],
+    updates: int,
 ) -> _Before:
     own = _joined(parameters)
     gradient = _joined([dense(each.grad) for each in parameters if each.grad is not None])
     states = (_states(parameters, optimizer, name) for name in formula.states)
     kept = [torch.zeros_like(own) if each is None else _joined(each) for each in states]
     first = optimizer.state.get(parameters[0], {})
-    steps = [torch.tensor(float(first.get("step", 0)) + 1)] if formula.counts else []
+    steps = [torch.tensor(float(updates))] if formula.counts else []
     constants = {name: group[name] for name in formula.constants}
     constants |= dict(zip(("beta1", "beta2"), group.get("betas", ()), strict=False))
     if formula.first:

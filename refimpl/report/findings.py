@@ -50,6 +50,9 @@ DOES = {
 OF_A_KIND = 0.8
 """An ingredient is named if at least this share of the variants that have it fail."""
 
+FAR = 0.5
+"""Off by so much of itself, one number does not show a factor."""
+
 ALIKE = 0.05
 """How far, relatively, the errors of several variants may differ and still be one factor."""
 
@@ -306,6 +309,9 @@ def _factor(results: Iterable[Result]) -> str:
     if not middle or any(abs(ratio - middle) > ALIKE * abs(middle) for ratio in ratios):
         return ""
     size = abs(middle)
+    programs = {(result.example, result.variant) for result in known}
+    if size >= FAR and len({*ratios}) < 2 and len(programs) < 2:
+        return ""  # one number far off is no factor
     if size >= 1:
         return f"{middle + 1:.2g} times what it should be"
     by = f"{size:.1%}" if size >= 0.0095 else _power(size)

@@ -823,6 +823,28 @@ def unexpected_is_loaded() -> None:
     around_method(nn.Module, "_load_from_state_dict", wrong)
 
 
+def adam_counts_to_256() -> None:
+    """Then it begins anew, in each of its implementations."""
+
+    def wrong(function: Any, *given: Any, **named: Any) -> None:
+        for step in given[5]:
+            if float(step) >= 256:
+                step.zero_()
+        function(*given, **named)
+
+    for name in ("_single_tensor_adam", "_multi_tensor_adam", "_fused_adam"):
+        around(sys.modules["torch.optim.adam"], name, wrong)
+
+
+def hooks_give_nothing() -> None:
+    """What a tensor's hook gives back is not the gradient."""
+
+    def wrong(register: Any, self: Tensor, hook: Any) -> Any:
+        return register(self, lambda gradient: (hook(gradient), None)[1])
+
+    around_method(Tensor, "register_hook", wrong)
+
+
 @hookimpl
 def refimpl_executions() -> list[Execution]:
     """One that nothing supports: a plugin that provides nothing would be a finding of its own."""
