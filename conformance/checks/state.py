@@ -78,9 +78,9 @@ def _modes() -> Probes:
             _recorded_after_inner,
             False,
         ),
-        "layers that train after eval()": (lambda: in_training(net.eval()), []),
+        "layers that train after eval()": (lambda: _in_training(net.eval()), []),
         "layers that train after train()": (
-            lambda: in_training(net.train()),
+            lambda: _in_training(net.train()),
             ["", "0", "0.0", "1"],
         ),
         "what autocast multiplies by, as the weight is 1 and then 2,": (_cast_twice, [1.0, 2.0]),
@@ -291,8 +291,8 @@ def _copies() -> Probes:
             of = f"of {how}, in {mode}"
             probes |= {
                 f"layers {of}, that train": (
-                    lambda net=net, copied=copied: in_training(copied(net)),
-                    in_training(net),
+                    lambda net=net, copied=copied: _in_training(copied(net)),
+                    _in_training(net),
                 ),
                 f"parameters {of}, that train": (
                     lambda net=net, copied=copied: _trained(copied(net)),
@@ -333,7 +333,7 @@ COPIES: dict[str, Callable[[nn.Module], nn.Module]] = {
 }
 
 
-def in_training(net: nn.Module) -> list[str]:
+def _in_training(net: nn.Module) -> list[str]:
     """The layers in training mode, by name."""
     return [name for name, layer in net.named_modules() if layer.training]
 
