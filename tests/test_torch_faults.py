@@ -202,7 +202,7 @@ SEEN = (
     ),
     Seen(
         "rate_is_not_loaded", "titanic-dnn", "autograd-and-copies-work",
-        ("what load_state_dict gives another Adam is lr = 1.0",),
+        ("what load_state_dict gives another SGD is lr = 1.0",),
     ),
     Seen(
         "relu_of_nan", "titanic-dnn", "right-at-the-ends", ("where F.relu of NaN and 1 is NaN",),
