@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from copy import deepcopy
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -194,7 +195,7 @@ def _overwritten() -> None:
 
 def _hooked(remove: bool = False) -> float:
     x = _leaf()
-    hook = x.register_hook(lambda gradient: 2 * gradient)
+    hook = x.register_hook(lambda gradient: 2 * gradient)  # type: ignore[no-untyped-call]
     if remove:
         hook.remove()
     _backward(x**2)
@@ -292,15 +293,15 @@ def _copies() -> Probes:
             of = f"of {how}, in {mode}"
             probes |= {
                 f"layers {of}, that train": (
-                    lambda net=net, copied=copied: _in_training(copied(net)),
+                    partial(_of_copy, net, copied, _in_training),
                     _in_training(net),
                 ),
                 f"parameters {of}, that train": (
-                    lambda net=net, copied=copied: _trained(copied(net)),
+                    partial(_of_copy, net, copied, _trained),
                     _trained(net),
                 ),
                 f"parameters {of}, that are the original's": (
-                    lambda net=net, copied=copied: _shared(copied(net), net),
+                    partial(_of_copy, net, copied, partial(_shared, net)),
                     [],
                 ),
             }
@@ -334,6 +335,14 @@ COPIES: dict[str, Callable[[nn.Module], nn.Module]] = {
 }
 
 
+def _of_copy(
+    net: nn.Module,
+    copied: Callable[[nn.Module], nn.Module],
+    look: Callable[[nn.Module], list[str]],
+) -> list[str]:
+    return look(copied(net))
+
+
 def _in_training(net: nn.Module) -> list[str]:
     """The layers in training mode, by name."""
     return [name for name, layer in net.named_modules() if layer.training]
@@ -343,7 +352,7 @@ def _trained(net: nn.Module) -> list[str]:
     return [name for name, parameter in net.named_parameters() if parameter.requires_grad]
 
 
-def _shared(copy: nn.Module, net: nn.Module) -> list[str]:
+def _shared(net: nn.Module, copy: nn.Module) -> list[str]:
     own = {parameter.data_ptr() for parameter in net.parameters()}
     return [name for name, value in copy.named_parameters() if value.data_ptr() in own]
 
@@ -356,12 +365,12 @@ def _loaded_leaves() -> list[str]:
 def _loaded_into() -> list[str]:
     net, other = nn.Linear(3, 2), nn.Linear(3, 2)
     other.load_state_dict(net.state_dict())
-    return _shared(other, net)
+    return _shared(net, other)
 
 
 def _state_shares() -> bool:
     net = nn.Linear(3, 2)
-    return net.state_dict()["weight"].data_ptr() == net.weight.data_ptr()
+    return bool(net.state_dict()["weight"].data_ptr() == net.weight.data_ptr())
 
 
 def _reshape_shares() -> bool:
