@@ -168,7 +168,8 @@ class End:
         holds = bool(off[at] <= UNITS * torch.finfo(self.dtype).eps)
         what = f"{what} in {str(self.dtype).removeprefix('torch.')}"
         shown = f"{here[at]:.9g} at {x[at]:g}, expected {expected[at]:.9g}"
-        return true(f"{what} from {x.min():g} to {x.max():g}", holds, f"{what} is {shown}")
+        low, high = np.sort(x)[[0, -1]]
+        return true(f"{what} from {low:g} to {high:g}", holds, f"{what} is {shown}")
 
 
 def _digits(values: NDArray[np.float64]) -> str:
