@@ -243,11 +243,12 @@ def pixel_range(dataset: Dataset) -> list[float]:
     return [images.min().item(), images.max().item()]
 
 
-def tiled(images: Tensor) -> Tensor:
-    """Fifty images (50, 3, 32, 32) in one, eight per row, each with a margin of two pixels."""
-    empty = nn.functional.pad(images, (0, 2, 0, 2, 0, 0, 0, 6))  # (56, 3, 34, 34): seven rows
-    rows = empty.unflatten(0, (7, 8)).permute(2, 0, 3, 1, 4)  # (3, 7, 34, 8, 34)
-    return nn.functional.pad(rows.reshape(3, 7 * 34, 8 * 34), (2, 0, 2, 0))
+def tiled(images: Tensor, margin: int = 2) -> Tensor:
+    """Fifty images (50, 3, 32, 32) in one, eight per row, each with a margin of some pixels."""
+    side = 32 + margin
+    empty = nn.functional.pad(images, (0, margin, 0, margin, 0, 0, 0, 6))  # 56: seven rows
+    rows = empty.unflatten(0, (7, 8)).permute(2, 0, 3, 1, 4)  # (3, 7, side, 8, side)
+    return nn.functional.pad(rows.reshape(3, 7 * side, 8 * side), (margin, 0, margin, 0))
 
 
 def grid_of(dataset: Dataset) -> tuple[tuple[int, ...], bool]:
@@ -457,9 +458,8 @@ def pixels_read(log, tag: str) -> np.ndarray:
 def pixels_logged() -> list[bool]:
     """Whether the one, the grid and the fifty are the images given, to one of 255 shades."""
     images = torch.rand(50, 3, 32, 32, generator=seeded())
-    rows = nn.functional.pad(images, (0, 0, 0, 0, 0, 0, 0, 6)).unflatten(0, (7, 8))
-    fifty = rows.permute(2, 0, 3, 1, 4).reshape(3, 7 * 32, 8 * 32)
     log = logged(log_images)
+    fifty = tiled(images, margin=0)
     return [
         bool((abs(pixels_read(log, tag) - 255 * given.permute(1, 2, 0).numpy()) <= 1).all())
         for tag, given in (("one", images[0]), ("grid", tiled(images)), ("fifty", fifty))

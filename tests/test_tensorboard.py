@@ -13,8 +13,6 @@ from torch.utils.tensorboard import _pytorch_graph, _utils, summary, writer
 
 from refimpl.plugins.data_pipelines import EXAMPLE
 
-EventFile = writer.FileWriter
-
 
 def around(place: Any, name: str, instead: Callable[..., Any]) -> Callable[[Any], None]:
     """Replaces a function of torch by ``instead(function, ...)``."""
@@ -60,17 +58,13 @@ WRONG = {
         summary, "make_histogram", lossy
     ),
     "layers in the logged graph of the image net": around(_pytorch_graph, "parse", without_edges),
-    "times of logged histograms": around(EventFile, "add_event", an_hour_ago),
+    "times of logged histograms": around(writer.FileWriter, "add_event", an_hour_ago),
 }
 
 
-def compute(name: str) -> Any:
-    (value,) = (value for value in EXAMPLE.values if value.name == name)
-    return value.compute(), value.expected, value.digits
-
-
 def holds(name: str) -> bool:
-    found, expected, digits = compute(name)
+    (value,) = (value for value in EXAMPLE.values if value.name == name)
+    found, expected, digits = value.compute(), value.expected, value.digits
     return found == expected if digits is None else abs(found - expected) < 0.5 * 10**-digits
 
 

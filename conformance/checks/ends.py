@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from refimpl.checking.checks import Measurement, Subject, check, equal, true
 from refimpl.conformance.checks.state import saved_and_loaded
+from refimpl.parity.kernel_bounds import dtype_name
 from refimpl.training.loop import steps_of
 from refimpl.training.problem import pose
 
@@ -148,7 +149,7 @@ class End:
         here = found.detach().cpu().double().numpy()
         wanted = np.asarray(expected, dtype=np.float64)
         about = torch.finfo(self.dtype)
-        what = f"{what} in {str(self.dtype).removeprefix('torch.')}"
+        what = f"{what} in {dtype_name(self.dtype)}"
         shown = f"{_digits(here)}, expected {_digits(wanted)}"
         if _digits(here) == _digits(wanted):
             shown = f"{here.tolist()}, expected {wanted.tolist()}"
@@ -166,7 +167,7 @@ class End:
         off = np.abs(here - expected) / np.maximum(np.abs(expected), 1)
         at = int(np.argmax(np.nan_to_num(off, nan=np.inf)))
         holds = bool(off[at] <= UNITS * torch.finfo(self.dtype).eps)
-        what = f"{what} in {str(self.dtype).removeprefix('torch.')}"
+        what = f"{what} in {dtype_name(self.dtype)}"
         shown = f"{here[at]:.9g} at {x[at]:g}, expected {expected[at]:.9g}"
         low, high = np.sort(x)[[0, -1]]
         return true(f"{what} from {low:g} to {high:g}", holds, f"{what} is {shown}")
